@@ -24,7 +24,7 @@ def logistic(
     """Fit logistic regression; return the predicted class of each text in `asked`.
 
     Args:
-      name: a key of :data:`NAMES`, the data set; the kind of n-grams depends on it.
+      name: name of the data set, a key of :data:`NAMES`; n-grams depend on it.
       texts: training texts.
       labels: class of each training text.
       asked: texts to predict the class of.

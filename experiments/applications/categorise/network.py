@@ -3,15 +3,15 @@
     x_t = Σ_k E[i_{t,k}] / √K_t,    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
 E holds the embeddings, i_{t,k} are the K_t indices of the t-th symbol, and θ are the
-weights of the cell. V and c are the weights and the bias of the readout. The pooled
+weights of the recurrent layer. V and c are the readout's weights and bias. The pooled
 state r_t is the mean or maximum of the states h_1 … h_t, or the last state h_t. The
 loss uses only the output y after the last symbol. For windows of characters, x_t =
 relu(Σ_j Σ_k E[i_{t,j,k}]), where j is the position in the window.
 
 The gradient rule does not differentiate with respect to the embeddings E. It
 differentiates with respect to a much smaller table, which has one row for each symbol
-of the mini-batch. The chain rule then turns the table's gradient into the gradient in
-E.
+of the mini-batch. The chain rule then turns the gradient with respect to this table
+into the gradient with respect to E.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from experiments.applications.categorise.units import Encoded, NONE
 from experiments.networks import pooled, recurrent
 from experiments.networks.batches import all_batches, length_buckets, pad
 
-BATCH = 128  # number of texts classified together
+BATCH = 128  # number of texts in a batch of the test
 SCALE = 0.3  # standard deviation of the initial embeddings
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
@@ -45,7 +45,7 @@ def init_runs(
     classes: int,
     runs: int,
 ) -> PyTree:
-    """Draw the parameters of several networks; each leaf begins with their axis."""
+    """Draw the parameters of several networks; the first axis of a leaf counts them."""
 
     def init(key):
         own, of_table = jax.random.split(key)
@@ -59,7 +59,7 @@ def init_runs(
 def of_batch(
     params: PyTree, symbols: jax.Array, dropout: float = 0.0, key: Any = None
 ) -> PyTree:
-    """Replace the embeddings in `params` by a table of the mini-batch's symbols.
+    """Replace the table of all embeddings by a table for the mini-batch's symbols.
 
     Args:
       params: parameters of one network.
@@ -85,7 +85,7 @@ def of_batch(
 def make_rule(
     name: str, cell: str, pooling: pooled.Pooling, *, lookback: int, dropout: float
 ) -> Callable[..., tuple]:
-    """Return a gradient rule (params, *batch, key=) -> ((value, None), grads)."""
+    """Return a gradient rule (params, *batch, key=) -> ((loss, None), grads)."""
     of_sequence = choices.make_rule(
         name, _step(cell, pooling), cross_entropy,
         lookback=lookback, visible=pooled.visible(cell),
@@ -113,7 +113,7 @@ def make_rule(
 def say(
     params: PyTree, cell: str, pooling: pooled.Pooling, encoded: Encoded
 ) -> np.ndarray:
-    """Return class probabilities [runs, N, C] by several networks for N texts."""
+    """Return probabilities [runs, N, C] of C classes for N texts, by all networks."""
     buckets = length_buckets([*map(len, encoded.texts)], 2)
     found: dict[int, np.ndarray] = {}
     for bucket in all_batches(buckets, min(BATCH, len(encoded.texts))):
@@ -148,5 +148,5 @@ def _step(cell: str, pooling: pooled.Pooling) -> Callable:
 
 
 def _encode(params, x):
-    read = params["table"][x]  # [*batch, W, embedding]
+    read = params["table"][x]  # [*batch, symbols in a window, embedding]
     return read[..., 0, :] if x.shape[-1] == 1 else jax.nn.relu(read.sum(axis=-2))

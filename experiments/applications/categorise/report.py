@@ -32,7 +32,7 @@ PUBLISHED = {
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return the name of a row of results in tables."""
+    """Return the name that a row of results has in tables and pictures."""
     if "units_of" not in row:
         return NAMES[row["set"]]
     return f"{row['cell'].upper()} over {row['units_of']}, {row['pooling']} state"
@@ -76,7 +76,7 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    """Format a row's accuracy with its 95 % interval, and any F1 score."""
+    """Format a row's accuracy with its 95 % interval, and its F1 score if present."""
     counts = np.array(row["confusion"])
     text = report.percent(int(counts.trace()), int(counts.sum()))
     return f"{text}, F1 {row['f1'][0]:.3f}" if "f1" in row else text
@@ -85,7 +85,7 @@ def _interval(row: dict[str, Any]) -> str:
 def _confusions(
     rows: list[dict[str, Any]],
 ) -> dict[str, tuple[str, list[str], np.ndarray]]:
-    """Return {data set: (title, classes, confusion counts)} of the first network."""
+    """Return {data set: (title, classes, confusion counts)} of its first network."""
     found: dict[str, tuple[str, list[str], np.ndarray]] = {}
     for row in rows:
         if "units_of" in row:
@@ -116,7 +116,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against updates; each panel shows one data set.
+    """Draw test errors against epochs; each panel shows one data set.
 
     A thin line shows one seed, and a thick line the mean over seeds.
     """

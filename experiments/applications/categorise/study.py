@@ -72,14 +72,15 @@ class Config(Study):
     embedding: int = 64
     """Size of the embedding of a word, or of a window of characters."""
     hashed: int = 4096
-    """Number of hash buckets for parts of words (three letters each); 0: no parts."""
+    """Number of hash buckets for parts of words (three letters each); if 0, parts have
+    no embeddings."""
     width: int = 4
     """Number of characters in a window."""
     stride: int = 2
     """Number of characters from the start of a window to the start of the next."""
     longest: tuple[int, int] = (60, 160)
-    """Largest number of words read from a text, and largest number of characters. The
-    rest of the text is cut off."""
+    """Largest number of words read from a text, for networks on words, and largest
+    number of characters, for networks on characters. Longer texts are cut off."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
@@ -88,22 +89,24 @@ class Config(Study):
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: tuple[float, float] = (5e-3, 1e-2)
-    """Initial learning rates for words and for characters; they fall to 0 along a
-    cosine, except in the Rprop family."""
+    """Initial learning rate of networks on words, and of networks on characters; it
+    falls to 0 along a cosine, except for update rules of the Rprop family."""
     dropout: tuple[float, float] = (0.3, 0.0)
-    """Dropout rates for words and for characters, both of embeddings and of units."""
+    """Dropout rate of networks on words, and of networks on characters; it is applied
+    to the embeddings and to the units that the readout sees."""
     rare: float = 0.5
     """In each training batch, a symbol that occurs c times in the training texts is
     replaced by the unknown symbol with probability rare / (rare + c)."""
     steps: tuple[int, int] = (500, 900)
-    """Number of updates with words, and number with characters; both are rounded up to
-    multiples of 10."""
+    """Number of updates of networks on words, and of networks on characters; each is
+    rounded up to a multiple of the number of updates between two tests."""
     batch: int = 64
     """Number of texts in a mini-batch; they have about the same length."""
     lengths: int = 2
-    """Largest number of different padded lengths; each needs another compilation."""
+    """Largest number of different lengths that texts are padded to; the step is
+    compiled once for each length."""
     tune: bool = False
-    """For choosing settings: test on the validation part, and train without it."""
+    """If true, test on the validation part and train without it, to choose settings."""
     looks: int = 10
     """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
@@ -115,7 +118,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; write the results, and print them with published scores."""
+    """Train and test networks; write their scores, print them beside published ones."""
     if config.say is not None and not data.as_seen(config.say).strip():
         raise DataError("--say: the text is empty; give at least one word.")
     jobs = partial(_jobs, load=cache(texts.load))
@@ -143,7 +146,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, kind: Kind) -> tuple[int, int]:
-    """Return the total number of updates, and the number between two tests."""
+    """Return the total number of updates, and how many are between two tests."""
     steps = of_kind(config.steps, kind)
     every = max(RUN, -(-steps // config.looks) // RUN * RUN)
     return every * -(-steps // every), every
@@ -217,7 +220,7 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
 
 
 def _scores(classes: tuple[str, ...], labels: np.ndarray, said: np.ndarray) -> Row:
-    """Return the scores of predicted classes `said` [runs, N], a row per network."""
+    """Return scores of predicted classes `said` [runs, N]; each run is a network."""
     scores: Row = {"accuracy": _percent(said == labels)}
     if "spam" in classes:
         spam = classes.index("spam")

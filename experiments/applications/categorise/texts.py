@@ -50,7 +50,7 @@ def check(config: Any) -> None:
 
 
 def units_of(config: Any, kind: Kind, train: data.LabelledTexts) -> tuple[Units, int]:
-    """Return the training part's symbols, and how many to read from a text at most."""
+    """Return the training part's symbols, and the most symbols to read from a text."""
     given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
     longest = of_kind(config.longest, kind)
     return learn_units(train.texts, kind, **given), longest

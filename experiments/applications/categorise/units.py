@@ -3,8 +3,8 @@
 A symbol is a word or a character, and has one or more indices. The first index belongs
 to the symbol alone; it is UNKNOWN if the symbol is not in the training texts. A word
 has further indices, one for each part (three neighbouring letters), found by a hash
-function. A word that is not in the training texts therefore shares indices with known
-words.
+function. A word that is not in the training texts shares indices with known words that
+have the same parts.
 """
 
 import re
@@ -20,12 +20,12 @@ from experiments.networks.batches import draw_batches, length_buckets, pad
 
 Kind = Literal["words", "characters"]
 KINDS = ("words", "characters")
-NONE, UNKNOWN, FIRST = 0, 1, 2  # indices of padding, unknown, first known
-PARTS = 12  # largest number of parts of a word
+NONE, UNKNOWN, FIRST = 0, 1, 2  # index of padding, unknown symbols, first known symbol
+PARTS = 12  # largest number of parts of a word that have an index
 
 
 def of_kind(settings: Sequence, kind: Kind) -> Any:
-    """Return the setting for this kind, from the pair (for words, for characters)."""
+    """Choose from a pair: the first setting is for words, the second for characters."""
     return settings[KINDS.index(kind)]
 
 
@@ -33,24 +33,24 @@ class Units(NamedTuple):
     """Symbols of the training texts, and the number of times that each occurs."""
 
     kind: Kind
-    counts: dict[str, int]  # {symbol: times it occurs}; indices count from FIRST
+    counts: dict[str, int]  # {symbol: times it occurs}; the first has the index FIRST
     hashed: int  # number of hash buckets for parts of words
     width: int  # symbols in a window; a network reads one window a step
     stride: int  # number of symbols from one window's start to the next
 
     @property
     def size(self) -> int:
-        """Number of different indices."""
+        """Number of different indices; each index has an embedding."""
         return self.width * (FIRST + len(self.counts)) + self.hashed
 
 
 class Encoded(NamedTuple):
     """Texts as arrays of indices into a table of symbols."""
 
-    symbols: np.ndarray  # [S, K] indices of each symbol, its own first; NONE: padding
-    unknown: np.ndarray  # [S] index that replaces the symbol's own if it is unknown
+    symbols: np.ndarray  # [S, K]: K indices of each of S symbols, padded with NONE
+    unknown: np.ndarray  # [S] index that replaces symbols[:, 0] of an unknown symbol
     counts: np.ndarray  # [S] number of times the symbol is in the training texts
-    texts: list[np.ndarray]  # each each [length, W], row indices into `symbols`
+    texts: list[np.ndarray]  # [length, symbols in a window] each: rows of `symbols`
 
 
 def split(text: str, kind: Kind) -> list[str]:
@@ -90,7 +90,7 @@ def learn_units(
 
 
 def encode(units: Units, texts: Sequence[str], longest: int) -> Encoded:
-    """Encode the first `longest` symbols of each text.
+    """Encode texts as indices; only the first `longest` symbols of a text are read.
 
     Raises:
       ValueError: if a text has no symbols.
@@ -136,10 +136,11 @@ def batches(
     rare: float,
     seed: int,
 ) -> Iterator[tuple]:
-    """Draw batches (xs, targets, weights, mask, symbols); texts have similar lengths.
+    """Draw batches (xs, targets, weights, mask, symbols) of texts of similar lengths.
 
-    xs [T, B, W] holds row indices into `symbols` [U, K], a table of the symbols that
-    occur in the batch.
+    `symbols` [U, K] has K indices for each of the U symbols of the batch. xs [T, B, W]
+    has the rows in `symbols` of the W symbols that are read at one time step. `weights`
+    is 1 at the last step of a text, and else 0.
 
     Args:
       encoded: texts as indices.
@@ -159,7 +160,7 @@ def batches(
     """
     buckets = length_buckets([*map(len, encoded.texts)], lengths)
     distinct = np.array([len(np.unique(text)) for text in encoded.texts])
-    most = {  # {length: largest number of symbols in a batch, and one for padding}
+    most = {  # {length of texts: largest number of rows of `symbols` in a batch}
         length: min(1 + np.sort(distinct[rows])[-batch:].sum(), len(encoded.symbols))
         for length, rows in buckets
     }

@@ -3,11 +3,11 @@
     u_t = limit · tanh(v_t),      v ← v + α k_t + K_t (s − s_old)
 
 The action u_t is bounded, because it is the tanh of an unbounded v_t. Each iteration
-linearises the step around the old states s_old, and approximates the cost by a
-quadratic function. The resulting linear-quadratic problem is solved backwards in time.
-Its solution is the change k_t of v_t and the gain K_t. The damping λ is added to the
-second derivative of the cost with respect to v_t; λ grows if no step size α lowers the
-cost.
+linearises the simulator's step around the old states s_old, and approximates the cost
+by a quadratic function. The resulting linear-quadratic problem is solved backwards in
+time. Its solution is the change k_t of v_t, and the gain K_t of feedback from the new
+states s. The damping λ is added to the second derivative of the cost with respect to
+v_t; λ grows if no step size α lowers the cost.
 """
 
 from functools import partial
@@ -43,7 +43,7 @@ def _play_step(system: System, state, raw, goal):
 
 
 def _roll(system: System, old_states, raw, gains, goals, alpha):
-    """Simulate an episode with feedback; return (states, raw, cost)."""
+    """Simulate an episode with v changed by k and K; return (states, new v, cost)."""
     k, K = gains
 
     def body(state, inputs):
@@ -59,11 +59,14 @@ def _roll(system: System, old_states, raw, gains, goals, alpha):
 
 
 def _backward(system: System, reached: _Reached, goals):
-    """Return k and K at each step; they are NaN if the cost is not convex in v."""
+    """Return the change k of v and the gain K at each step of the episode.
+
+    Both are NaN if the damped cost is not convex in v.
+    """
     cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
     move = lambda s, v: advance(system, s, _act(system, v))
     A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(reached.states[:-1], reached.raw)
-    along = reached.states[1:], reached.raw, goals  # costs depend on the new states
+    along = reached.states[1:], reached.raw, goals  # costs depend on the next state
     slopes = jax.vmap(jax.grad(cost, (0, 1)))(*along)
     (C, _), (_, R) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
 
@@ -100,13 +103,13 @@ def ilqr(
       states: states of the episodes, including the initial states, [T + 1, B, n].
         Actions alone would not suffice: without feedback, they do not reproduce the
         episode of an unstable system.
-      raw: actions before tanh, v [T, B, m], that led to `states`.
-      goals: goals at each step, [T, B, g].
-      iterations: largest number of iterations.
+      raw: v [T, B, m], the actions before tanh that led to `states`.
+      goals: the goal at each step of each episode, [T, B, g].
+      iterations: largest number of iterations of iLQR.
 
     Returns:
       The improved states [T + 1, B, n], the improved v [T, B, m], and the mean cost of
-      a step [B]. No episode costs more than the given one.
+      a step [B]. No improved episode costs more than the given episode.
 
     References:
       Li & Todorov, "Iterative linear quadratic regulator design for nonlinear

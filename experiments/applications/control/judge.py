@@ -11,7 +11,7 @@ from bpvariants import diagnostics
 from experiments.applications.control import policy, reference
 from experiments.applications.control.mechanics import System
 
-FLOWING, LAGS = 16, 100  # numbers of episodes and steps to measure gradient flow
+FLOWING, LAGS = 16, 100  # gradient flow: number of episodes, and of their time steps
 
 
 def judge(config: Any, system: System, before, params, test) -> dict[str, Any]:
@@ -70,7 +70,10 @@ def percent(success: jax.Array) -> list[float]:
 
 
 def _errors(played: policy.Played) -> list[list[float]]:
-    """Return mean errors in the last second: for each tolerance, a list over seeds."""
+    """Return the mean distances from the goal in the last second of the test episodes.
+
+    There is one list for each of the system's distances, with a value for each seed.
+    """
     return np.mean(played.mean_error, axis=1).T.tolist()
 
 
@@ -84,7 +87,7 @@ def _measured_flow(system: System, params, start, goals) -> diagnostics.Gradient
 
 
 def _flow(system: System, params, start, goals) -> dict[str, Any]:
-    """Measure the gradient flow through the simulator, for each seed."""
+    """Measure how gradients grow or shrink, step by step back through the simulator."""
     lags = slice(LAGS), slice(FLOWING)
     flow = _measured_flow(system, params, start[lags[1]], goals[lags])
     flow = jax.tree.map(np.asarray, flow)

@@ -3,8 +3,8 @@
     ds/dt = f(s, u),    s_{t+1} by a step of Runge–Kutta 4 with constant u for time dt
 
 States s are [..., n], actions u [..., m] and goals [..., g], with any batch shape. The
-angles of the pendulum and of the pole are 0 at the goal, which is upright. Angles are
-not wrapped to one turn.
+function f is the `derivative` of a system. The angle of a pendulum or pole is 0 if it
+is upright, which is the goal. Angles are not wrapped to one turn.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-SECOND = 20  # time steps per second; success is judged in the last second
+SECOND = 20  # time steps per second; success is judged in an episode's last second
 
 
 class System(NamedTuple):
@@ -25,19 +25,20 @@ class System(NamedTuple):
       judged: number of time steps of a test episode.
       updates: default number of updates of a policy's parameters.
       limit: largest torque or force of each actuator.
-      friction: friction of each actuator, N m s or N s/m.
+      friction: friction coefficient of each actuator, N m s or N s/m.
       derivative: (state, torques or forces) -> ds/dt, without friction.
       speeds: indices, in a state, of the speeds of the actuators.
-      energy: state -> energy in J; without action and friction it is conserved.
+      energy: state -> energy in J; without action and friction, energy is conserved.
       features: (state, goal) -> inputs of the policy.
-      cost: (state, action, goal) -> cost of a step, which is its loss in training.
+      cost: (state, action, goal) -> cost of a step; in training, it is the step's loss.
       start: key -> random (initial state, goal) of a test episode.
       begin: key -> random (initial state, goal) of a training episode; for cart and
         pole, about half of these states are near the goal.
-      rest: key -> (state, goal); the state is at rest at the goal, so no action is
-        needed.
-      errors: (states, goal) -> distances from the goal, one per tolerance.
-      tolerances: pairs (name and unit, largest error allowed in the last second).
+      rest: key -> (state, goal); in this state, the system is at rest at the goal and
+        needs no action.
+      errors: (states, goal) -> distances from the goal, one for each tolerance.
+      tolerances: a pair for each distance: (its name and unit, the largest distance
+        allowed in the last second of an episode).
       dt: duration of a time step, in seconds.
     """
 

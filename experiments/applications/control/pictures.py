@@ -25,7 +25,7 @@ class Plane(NamedTuple):
     y: str
     # (states [T + 1, n], goal [g]) -> coordinates (x, y)
     of: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    error: str  # name of the first of the system's errors
+    error: str  # name and unit of the first error in `System.errors`
 
 
 def _of_angle(angle: int) -> Callable:
@@ -53,12 +53,12 @@ PLANES = {
 def draw_portraits(
     name: str, played: Mapping[str, Played], goals: np.ndarray
 ) -> Figure:
-    """Draw phase portraits of episodes; each column of panels shows one gradient rule.
+    """Draw phase portraits (above) and errors (below); each column is a gradient rule.
 
     Args:
       name: name of the system.
-      played: gradient rule -> episodes of one policy, [T, B, …].
-      goals: goals at each step, [T, B, g].
+      played: {gradient rule: episodes of one policy that it trained, [T, B, …]}.
+      goals: the goal at each step of each episode, [T, B, g].
     """
     plane, system = PLANES[name], SYSTEMS[name]
     figure = Figure(figsize=(1 + 3.4 * len(played), 6.6), layout="constrained")
@@ -97,7 +97,7 @@ def save_movie(
       name: name of the system.
       rule: gradient rule that trained the policy.
       played: episodes of the policy, [T, B, …].
-      goals: goals at each step, [T, B, g].
+      goals: the goal at each step of each episode, [T, B, g].
     """
     if not report.writes():
         return
@@ -127,7 +127,10 @@ def save_movie(
 
 
 def _stage(axis: Any, name: str) -> tuple[Any, Any]:
-    """Prepare a panel; return a line for the rods, and a marker for goal or action."""
+    """Prepare a panel of the animation.
+
+    Return the line that will show the rods, and the marker for the goal or the action.
+    """
     wide = 2.5 if name == "cartpole" else 1.2
     low = -1.6 if name == "cartpole" else -1.2
     axis.set(xlim=(-wide, wide), ylim=(low, wide if name == "cartpole" else 1.2))

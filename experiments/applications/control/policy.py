@@ -1,4 +1,4 @@
-"""Policy of `control`: a small perceptron, and its episodes in a system."""
+"""Policy of `control`: a small perceptron, and the simulation of its episodes."""
 
 import os
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array
 
 
 def act(system: System, params: PyTree, state: jax.Array, goal: jax.Array):
-    """Return the action of a policy, [..., m], within the limits of the system."""
+    """Return a policy's action [..., m], one element for each of the m actuators."""
     h = system.features(state, goal)
     for layer in params:
         h = jnp.tanh(h @ layer["weights"] + layer["bias"])
@@ -55,13 +55,13 @@ def make_step(system: System) -> Callable:
 
 
 def make_loss(system: System) -> Callable:
-    """Return the loss function ((next state, action), goal) -> cost of a step."""
+    """Return the loss function ((next state, action), goal) -> cost of the step."""
     return lambda y, goal: system.cost(y[0], y[1], goal)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def episodes(system: System, count: int, steps: int, key: jax.Array):
-    """Draw initial states [B, n] and goals [T, B, g] of test episodes."""
+    """Draw the initial states [B, n] and the goals [T, B, g] of B random episodes."""
     states, goals = jax.vmap(system.start)(jax.random.split(key, count))
     return states, jnp.broadcast_to(goals, (steps, *goals.shape))
 
@@ -72,8 +72,8 @@ class Played(NamedTuple):
     states: jax.Array  # [T + 1, B, n], including the initial state
     actions: jax.Array
     costs: jax.Array  # [T, B] cost of each step
-    error: jax.Array  # [B, tolerances], largest error in the last second
-    mean_error: jax.Array  # [B, tolerances], mean error in the last second
+    error: jax.Array  # [B, errors of a state], largest in the last second
+    mean_error: jax.Array  # [B, errors of a state], mean over the last second
     success: jax.Array  # [B] whether the episode is a success
 
 
@@ -84,8 +84,8 @@ def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> 
     Args:
       system: the system to control.
       params: parameters of the policy.
-      start: initial states [B, n].
-      goals: goals at each step, [T, B, g].
+      start: initial states of the episodes, [B, n].
+      goals: the goal at each step of each episode, [T, B, g].
     """
     _, (states, actions) = gradients.unroll(make_step(system), params, start, goals)
     costs = system.cost(states, actions, goals)
@@ -99,7 +99,7 @@ def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> 
 
 
 def some(played: Played, seed: int, count: int) -> Played:
-    """Return the first `count` episodes of one seed; arrays are [T, count, ...]."""
+    """Return the first `count` episodes of the policy trained from one seed."""
     over_time = (leaf[seed, :, :count] for leaf in played[:3])
     return Played(*over_time, *(leaf[seed, :count] for leaf in played[3:]))
 
@@ -128,5 +128,5 @@ def load(path: Path) -> list[dict[str, jax.Array]]:
 
 
 def many(system: System, params: Any, start: jax.Array, goals: jax.Array) -> Played:
-    """Simulate the policies of all seeds (leaves [seeds, ...]) from the same starts."""
+    """Simulate the policies of all seeds; all have the same initial states `start`."""
     return jax.vmap(lambda one: play(system, one, start, goals))(params)

@@ -1,4 +1,4 @@
-"""Reference costs for policies: LQR near the goal, and iLQR from test starts."""
+"""Costs to compare policies with: LQR's near the goal, and iLQR's on test episodes."""
 
 from functools import partial
 from typing import Any
@@ -12,11 +12,11 @@ from experiments.applications.control.ilqr import ilqr
 from experiments.applications.control.mechanics import advance, System, uniform
 from experiments.applications.control.policy import Played
 
-NEAR = 0.1  # largest difference from rest, for each element of the state
+NEAR = 0.1  # largest difference of a start from the state at rest, in each element
 
 
 def lqr_gain(A: Any, B: Any, C: Any, R: Any) -> np.ndarray:
-    """Return the gain K [m, n]; the optimal action in the state s is u = −K s.
+    """Return the gain K [m, n] of LQR; the optimal action in the state s is u = −K s.
 
         s_{t+1} = A s_t + B u_t,    cost Σ_t (s_{t+1}ᵀ C s_{t+1} + u_tᵀ R u_t) / 2
 
@@ -28,14 +28,14 @@ def lqr_gain(A: Any, B: Any, C: Any, R: Any) -> np.ndarray:
     """
     A, B, C, R = (np.asarray(matrix, float) for matrix in (A, B, C, R))
     C, R = (C + C.T) / 2, (R + R.T) / 2  # remove asymmetry caused by rounding
-    Q = A.T @ C @ A  # quadratic form of the next state's cost, in the state s_t
+    Q = A.T @ C @ A  # the next state's cost as a quadratic form in the state s_t
     P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=A.T @ C @ B)
     return np.linalg.solve(R + B.T @ (C + P) @ B, B.T @ (C + P) @ A)
 
 
 @partial(jax.jit, static_argnums=0)
 def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
-    """Return A, B of the linearised step and C, R of the quadratic cost at rest."""
+    """Return the matrices A, B, C and R of :func:`lqr_gain`, for each state at rest."""
 
     def one(state, goal):
         still = jnp.zeros(len(system.limit))
@@ -48,7 +48,7 @@ def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
-    """Draw states at rest [B, n], starts near them [B, n], and goals [T, B, g]."""
+    """Draw B states at rest, an initial state near each, and goals [T, B, g]."""
     at, beside = (jax.random.split(half, count) for half in jax.random.split(key))
     rests, goals = jax.vmap(system.rest)(at)
     away = jax.vmap(lambda key: uniform(key, *[NEAR] * len(system.states)))(beside)
@@ -56,7 +56,10 @@ def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
 
 
 def lqr_costs(system: System, rests, starts, goals) -> np.ndarray:
-    """Return the mean cost of a step under LQR, [B], with clipped actions."""
+    """Return each episode's mean cost of a step, [B], if LQR chooses the actions.
+
+    The actions are clipped to the limits of the system.
+    """
     found = zip(*linearised(system, rests, goals[0]), strict=True)
     gains = jnp.array([lqr_gain(*matrices) for matrices in found], jnp.float32)
     return np.asarray(_follow(system, gains, rests, starts, goals))
@@ -87,7 +90,7 @@ def ilqr_costs(
       system: the system to control.
       idle: episodes without action, [T, B, …].
       played: episodes of the policy, with the same initial states as `idle`.
-      goals: goals at each step, [T, B, g].
+      goals: the goal at each step of each episode, [T, B, g].
     """
     # In float32, tanh can round to ±1, where arctanh is infinite.
     share = jnp.clip(played.actions / jnp.array(system.limit), -1 + 1e-6, 1 - 1e-6)
@@ -99,5 +102,8 @@ def ilqr_costs(
 
 
 def ratios(of: Any, by: Any) -> list[float]:
-    """Return each seed's mean cost (from [seeds, B]) divided by a reference's."""
+    """Return the mean of `of` divided by the mean of `by`, for each seed.
+
+    Both means are over the last axis, which counts the episodes.
+    """
     return (np.mean(of, axis=-1) / np.mean(by, axis=-1)).tolist()

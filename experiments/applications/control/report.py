@@ -60,7 +60,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw cost and success rate against updates; each column shows one system."""
+    """Draw cost and success rate against the number of updates, for each system."""
     names = list(dict.fromkeys(row["system"] for row in rows))
     figure = Figure(figsize=(1 + 4.4 * len(names), 6.4), layout="constrained")
     axes = figure.subplots(2, len(names), squeeze=False, sharex="col")
@@ -83,7 +83,10 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def draw_flow(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw norms of gradients in the state against the lag, one panel per system."""
+    """Draw the norm of a loss's gradient in an earlier state, for each system.
+
+    The horizontal axis is the lag: the number of steps from the state to the loss.
+    """
     names = list(dict.fromkeys(row["system"] for row in rows))
     figure = Figure(figsize=(1 + 4.4 * len(names), 4), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]

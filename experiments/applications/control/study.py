@@ -52,10 +52,11 @@ class Config(Study):
     rule: tuple[str, ...] = RULES
     """Gradient rules: bptt, truncated_bptt, forward_gradient, pes, …"""
     update: str = "adam"
-    """Update rule; gradients are clipped to a norm of 1, except in the Rprop family."""
+    """Update rule; gradients are clipped to a norm of 1, except for update rules of the
+    Rprop family."""
     learning_rate: float | None = 3e-3
-    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
-    family."""
+    """Initial learning rate; it falls to 0 along a cosine, except for update rules of
+    the Rprop family."""
     lookback: int = 10
     """Number of time steps (of 0.05 s) that gradients are propagated back, for rules
     that truncate."""
@@ -63,9 +64,9 @@ class Config(Study):
     """Number of random directions of forward_gradient, and number of antithetic pairs
     of episodes of pes."""
     sigma: float = 0.03
-    """Standard deviation of the perturbations of pes."""
+    """Standard deviation of the perturbations of the parameters by pes."""
     window: int = 10
-    """Number of time steps after which pes draws a new perturbation."""
+    """Number of time steps after which pes perturbs the parameters anew."""
     units: int = 32
     """Number of units of each of a policy's two hidden layers."""
     batch: int = 64
@@ -123,7 +124,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return the total number of updates, and the number between two tests."""
+    """Return the total number of updates, and how many are between two tests."""
     steps = config.steps or SYSTEMS[name].updates
     chunk = -(-steps // config.looks)
     return chunk * -(-steps // chunk), chunk

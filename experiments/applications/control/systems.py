@@ -140,7 +140,10 @@ def tip(state: jax.Array) -> jax.Array:
 
 
 def _arm_inertia(elbow):
-    """Return 3 elements of the arm's mass matrix, and the velocity terms' factor."""
+    """Return the arm's mass matrix and the factor of the terms with products of speeds.
+
+    The mass matrix is symmetric; its three different elements are returned.
+    """
     both = LINK**2 / 2 * jnp.cos(elbow)
     whole = 2 * LINK_INERTIA + LINK**2 + 2 * both
     return whole, LINK_INERTIA + both, LINK_INERTIA, LINK**2 / 2 * jnp.sin(elbow)

@@ -1,9 +1,9 @@
 """Baseline forecasts: the last value, the season's mean, and linear models on lags.
 
 Each baseline forecasts a value and the two ends of a 90 % interval, for each of N
-origins (the steps to forecast from) and H horizons: [N, H, 3], in units of the series.
-Each end of the interval is the value plus a quantile of the residuals before the test
-part.
+origins (the time steps to forecast from) and H horizons (numbers of steps ahead). The
+forecasts are [N, H, 3], in units of the series. Each end of the interval is the value
+plus a quantile of the baseline's residuals before the test part.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,11 @@ def _first(series: Series) -> int:
 
 
 def _before(series: Series, i: int, end: int) -> slice:
-    """Return the origins that have all lags, and whose i-th target precedes `end`."""
+    """Return the origins that have all lags, and whose i-th target is before `end`.
+
+    An origin is a time step to forecast from; the i-th target is the value at the i-th
+    horizon.
+    """
     first = _first(series) + series.lags - 1
     return slice(first, max(first + 1, end - series.horizons[i]))
 
@@ -49,7 +53,10 @@ def _reference(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
-    """Forecast the mean of all values before the test part at the target's phase."""
+    """Forecast the mean of earlier values that have the target's phase of the season.
+
+    Earlier values are all values before the test part.
+    """
     phase, values = series.phase[: series.test], series.values[: series.test]
     known = np.isfinite(values)
     phases = int(series.phase.max()) + 1
@@ -63,7 +70,10 @@ def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
-    """Return the columns [N, F] and their lags, from the step of :func:`_first` on."""
+    """Return values of the columns [N, F] and their lags, from :func:`_first` on.
+
+    Each row has the values at one time step and at the steps before it.
+    """
     before = np.zeros((series.lags - 1, columns.shape[1]))
     padded = np.concatenate([before, columns[_first(series) :]])
     windows = np.lib.stride_tricks.sliding_window_view(padded, series.lags, axis=0)
@@ -83,7 +93,7 @@ def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit ridge regression on lags of all columns; choose the penalty by validation."""
+    """Fit ridge regression on lags of all columns; validation chooses the penalty."""
     columns = np.column_stack([series.values, *series.others.T])
     columns = np.column_stack([fill(column) for column in columns.T])
     begin = columns[: series.validation]
@@ -108,7 +118,10 @@ def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
 def _known(
     series: Series, prepared: Prepared, inputs: np.ndarray, i: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs and targets before step `end`, where value and target are known."""
+    """Return the inputs and i-th targets of origins whose i-th target is before `end`.
+
+    Origins without a known value or without a known target are left out.
+    """
     rows, first = _before(series, i, end), _first(series)
     x = inputs[rows.start - first : rows.stop - first]
     y = prepared.targets[rows, i]

@@ -22,7 +22,7 @@ LEAST = 1e-4  # smaller p values are shown as "< 0.0001"
 
 
 class Comparison(NamedTuple):
-    """Result of the test; S is positive if the reference has the larger errors."""
+    """Result of the test; the statistic is positive if the reference has more loss."""
 
     statistic: float
     p: float  # p value of the two-sided test
@@ -36,9 +36,9 @@ def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
     differences are equal.
 
     Args:
-      differences: d [n], in order of time: loss of the reference minus loss of the
-        forecast.
-      horizon: h, number of steps ahead that are forecast.
+      differences: [n], in order of time: loss of the reference forecast minus loss of
+        the other forecast.
+      horizon: h; both forecasts are h steps ahead.
 
     Raises:
       ValueError: if there are too few differences for the horizon, or if a difference
@@ -100,7 +100,7 @@ def verdict(gain: float, p: float, reference: str) -> str:
     """Describe the result of a test in words.
 
     Args:
-      gain: reduction of the error relative to the reference's, in percent.
+      gain: reduction of the error relative to the reference forecast's, in percent.
       p: p value, corrected for the number of tests.
       reference: name of the reference forecast.
 

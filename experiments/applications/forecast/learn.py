@@ -27,12 +27,16 @@ from experiments.applications.forecast.network import (
 from experiments.applications.forecast.series import Prepared, Series
 from experiments.harness.jobs import time_taken, Way
 
-# Default learning rates of three updates; `choices` has defaults for all others.
+# Default learning rates of three update rules; `choices` has them for all others.
 RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}
 
 
 class Learned(NamedTuple):
-    """Forecasts [seeds, origins, H, 3] from step `first` on, and entries of results."""
+    """Forecasts from the time step `first` on, and entries for the row of results.
+
+    The forecasts `said` are [seeds, time steps to forecast from, H, 3]: a value and the
+    two ends of its interval at each of H horizons.
+    """
 
     said: np.ndarray
     first: int
@@ -42,17 +46,18 @@ class Learned(NamedTuple):
 def by_windows(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
-    """Train on windows; for each block of the test part, train anew and forecast it.
+    """Train on windows; train anew for each block of the test part, and forecast it.
 
-    Each block has its own networks, which are trained on all steps before the block.
+    Each block (a stretch of the test part) has its own networks. The twins, which
+    forecast the block, are trained on all steps before it.
 
     Args:
       config: settings of the study.
       rule: name of a gradient rule.
-      update: name of an update; if :func:`is_whole`, it is trained on the full batch.
+      update: name of an update rule; if :func:`is_whole`, each update uses all windows.
       series: the series to forecast.
       prepared: arrays of the series.
-      way: the job, which saves checkpoints.
+      way: the running job; it saves checkpoints.
     """
     horizons, whole = series.horizons, is_whole(update)
     starts = _block_starts(series, config.blocks)
@@ -96,7 +101,7 @@ def by_windows(
     scores = [
         _validate(config, network, series, arrays, kept, block, cuts[block])
         for block in range(len(starts))
-    ]  # each [seeds, looks]
+    ]  # validation losses of each block, [seeds, looks]
     best = np.stack([np.argmin(score, axis=1) for score in scores])
     row = {
         "params": sum(leaf[0].size for leaf in jax.tree.leaves(params)),
@@ -111,11 +116,13 @@ def by_windows(
 
 
 def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
-    """Return params and state of all lanes, ordered by block, twin and seed.
+    """Return params and carry of all lanes: networks that are trained side by side.
+
+    Lanes are ordered by block, then network or twin, then seed.
 
     Args:
       drawn: initial params of each seed.
-      cuts: [blocks, twins], first time step that a lane may not use.
+      cuts: [blocks, 2], first time step that the network and its twin may not use.
       looks: number of times that params are kept during training.
     """
     seeds = len(jax.tree.leaves(drawn)[0])
@@ -143,7 +150,7 @@ def _block_starts(series: Series, blocks: int) -> list[int]:
 
 
 def check_known(series: Series, blocks: int) -> None:
-    """Check that each validation part and the test part have a known value.
+    """Check that each block's validation part and the test part have a known value.
 
     Raises:
       ValueError: if one of these parts has no known value.
@@ -160,18 +167,18 @@ def check_known(series: Series, blocks: int) -> None:
 
 
 def is_whole(update: str) -> bool:
-    """Return whether an update needs the full batch, as most Rprop variants do."""
+    """Return whether an update rule needs the full batch, as most Rprop variants do."""
     resilient = not choices.UPDATES[update].of_gradients or update == "manhattan"
     return resilient and update != "probabilistic_rprop"
 
 
 def _sample(batch: int, key: jax.Array, arrays: tuple) -> tuple:
-    """Draw starts of windows, as fractions of the steps that a lane may use."""
+    """Draw starts of windows, as fractions of the steps that a network may use."""
     return (jax.random.uniform(key, (batch,)), *arrays)
 
 
 def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
-    """Return validation losses [seeds, looks] of the networks without their twins."""
+    """Return validation losses [seeds, looks] of a block's networks (not its twins)."""
     first = max(0, cuts[0] - 4 * config.warm)
     mine = jax.tree.map(lambda leaf: leaf[block, 0], kept)
     shape = jax.tree.leaves(mine)[0].shape[:2]
@@ -186,8 +193,8 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
 
 
 def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
-    """Forecast from each origin with the twin of the block that the origin is in."""
-    begins = np.array(starts) - 1  # the last origin before each block
+    """Forecast each block with its twin, from the last step before the block on."""
+    begins = np.array(starts) - 1  # the last step before each block
     first = max(0, begins[0] - 4 * config.warm)
     seeds = np.arange(config.seeds)
     parts = []

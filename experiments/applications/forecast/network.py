@@ -1,10 +1,12 @@
-"""Recurrent network of `forecast`: forecasts of a value and an interval per horizon.
+"""Recurrent network of `forecast`; it forecasts a value and an interval per horizon.
 
     ℓ = ½ (z − m)² + ρ_.05(z − a) + ρ_.95(z − b),    ρ_q(e) = max(q e, (q − 1) e)
 
-z is the scaled target at one horizon; m, a and b are the network's outputs for z. The
-squared error trains m to forecast the mean. The quantile losses ρ train a and b to
-forecast the ends of an interval that contains 90 % of the values.
+ℓ is the loss at one step and one horizon (number of steps ahead). z is the scaled
+target, and m, a and b are the network's outputs for z. The squared error trains m to
+forecast the mean. The quantile loss ρ_q of an error e is lowest on average at the
+quantile q; it trains a and b to forecast the ends of an interval that contains 90 % of
+the values.
 """
 
 from collections.abc import Callable
@@ -33,19 +35,19 @@ class Arrays(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """Carry of one training run: the first unusable step, and earlier params."""
+    """Carry of one training run: the first unusable time step, and saved params."""
 
     cut: Any  # [] first time step of the series that the run may not use
     count: Any  # [] number of updates so far
     kept: PyTree  # leaves [looks, …]: params before the last update of each chunk
 
 
-@cache  # the same function again, so that jit does not recompile
+@cache  # equal arguments give the same function, so that jit does not recompile
 def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
-    """Return a cell whose readout sees both the state and the inputs.
+    """Return a recurrent layer and its readout, which has 3 outputs for each horizon.
 
-    Before training, the forecast is that the value does not change, and the interval is
-    the 90 % interval of a normal distribution.
+    The initial biases of the outputs are a forecast of the scaled target by 0, and the
+    90 % interval of a standard normal distribution.
     """
     plain = recurrent(cell, inputs, units, 3 * horizons)
 
@@ -57,7 +59,10 @@ def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
 
 
 def losses(said: jax.Array, z: jax.Array) -> jax.Array:
-    """Return losses [*batch, H] from outputs (m, a, b) [*batch, H, 3] and targets z."""
+    """Return the losses ℓ [*batch, H] at H horizons.
+
+    `said` holds the outputs (m, a, b), [*batch, H, 3], and z the scaled targets.
+    """
     middle, low, high = jnp.moveaxis(said, -1, 0)
     pinball = lambda q, error: jnp.maximum(q * error, (q - 1) * error)
     ends = pinball(LOW, z - low) + pinball(HIGH, z - high)
@@ -65,7 +70,10 @@ def losses(said: jax.Array, z: jax.Array) -> jax.Array:
 
 
 def loss(y: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Return the mean loss over scored horizons; target is (z, 1 if scored else 0)."""
+    """Return the mean loss over the scored horizons.
+
+    `target` is a pair: the scaled targets z, and 1 for each scored horizon, else 0.
+    """
     z, counts = target
     each = losses(y.reshape(*z.shape, 3), z) * counts
     return each.sum(axis=-1) / jnp.maximum(counts.sum(axis=-1), 1)
@@ -81,10 +89,11 @@ def on_windows(
     every: int,
     draws: bool,
 ) -> Callable[..., Any]:
-    """Return a rule (params, lane, starts, arrays…) -> ((value, lane), grads).
+    """Return a rule (params, lane, starts, arrays…) -> ((loss, lane), grads).
 
-    A window starts from a zero state. It has `warm` steps without a loss, then `span`
-    steps with a loss. Values of the series from step `lane.cut` on are not used.
+    The rule trains on windows of the series that begin at `starts`. A window begins
+    with a zero state. It has `warm` steps without a loss, then `span` steps with a
+    loss. Values of the series from the time step `lane.cut` on are not used.
 
     Args:
       rule: a gradient rule over sequences.
@@ -98,7 +107,7 @@ def on_windows(
     ahead = jnp.asarray(horizons)
 
     def learn(params, lane, starts, xs, z, known, *, key=None):
-        if jnp.issubdtype(starts.dtype, jnp.floating):  # `starts` holds fractions
+        if jnp.issubdtype(starts.dtype, jnp.floating):  # fractions of the usable steps
             room = jnp.maximum(lane.cut - span, 1)
             starts = jnp.floor(starts * room).astype(int)
         place = jnp.arange(-warm, span)[:, None]
@@ -125,12 +134,14 @@ def on_windows(
 
 @partial(jax.jit, static_argnames=("network", "horizons"))
 def say(network: Network, horizons: int, params: PyTree, xs: jax.Array) -> jax.Array:
-    """Run networks along a series from a zero state; return outputs [lanes, T, H, 3].
+    """Run several networks along a series; return outputs [networks, T, H, 3].
+
+    The initial state is zero. H is the number of horizons.
 
     Args:
-      network: the network that has the params.
+      network: functions of the network, which is the same for all params.
       horizons: number of horizons.
-      params: parameters of the networks, leaves [lanes, …].
+      params: parameters of the networks, leaves [networks, …].
       xs: [T, D], inputs at each step.
     """
 

@@ -1,9 +1,9 @@
 """Online learning of the networks of `forecast`, at every step of the series.
 
-A network learns from a step only when all targets of the step are known: the largest
-horizon later. To forecast, the network with its newest parameters first runs from the
-last learned step to the present step, without learning. No forecast therefore uses the
-values that it is scored on.
+A network learns from a step only when all targets of the step are known; if the largest
+horizon is 7 steps, this is 7 steps later. To forecast, the network first runs, with its
+newest parameters, from the last learned step to the present step, without learning. No
+forecast therefore uses the values that it is scored on.
 """
 
 from functools import partial
@@ -22,14 +22,14 @@ from experiments.harness.jobs import Way
 
 
 def is_online(rule: str) -> bool:
-    """Return whether a rule learns at every step in this study."""
+    """Return whether a gradient rule learns at every time step in this study."""
     return rule not in ("bptt", "truncated_bptt", "artbp")
 
 
 def at_every_step(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
-    """Learn from each value as it arrives, also in the test part, and forecast.
+    """Learn from each value as it arrives, also in the test part; return forecasts.
 
     The training part is read `passes` times. Networks with all learning rates run
     together; for each seed, the rate with the lowest validation loss is chosen.
@@ -61,13 +61,13 @@ def at_every_step(
 
 @partial(jax.jit, static_argnames="given")
 def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
-    """Return outputs for each learning rate and key, [rates, seeds, T, H, 3]."""
+    """Return the outputs of networks for all rates and keys, [rates, keys, T, H, 3]."""
     course = partial(_course, given, arrays)
     return jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))(rates, keys)
 
 
 def _course(given, arrays, rate, key):
-    """Return one network's outputs for all steps after `origin`, [T, H, 3]."""
+    """Return one network's outputs for the T steps from `origin` on, [T, H, 3]."""
     network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
         rule_name, network.step, loss, visible=lambda carry: carry[1]
@@ -107,7 +107,7 @@ def _course(given, arrays, rate, key):
         y = jax.lax.scan(walk, (carry, jnp.zeros(3 * horizons)), (last, mask))[0][1]
         return (pair, state), y.reshape(horizons, 3)
 
-    known = max(0, origin - delay)  # number of steps with all targets known
+    known = max(0, origin - delay)  # number of steps whose targets are all known
     state = rule.init(params, zeros, (arrays.xs[0], (arrays.z[0], counts[0])))
     going = (params, update.init(params)), state
     if known:

@@ -10,7 +10,8 @@ from experiments import report
 from experiments.applications.forecast.report import errors, name_of, Row, whole
 from experiments.applications.forecast.series import Series
 
-# Rows 0 to 3 are baselines, drawn in grey; five networks have the last five colours.
+# Colours of rows of results; rows 0 to 3 are baselines, which are drawn in grey. Rows 4
+# to 8 are five networks, which are drawn in the last five colours.
 COLOURS = ("C4", "C5", "C6", "C8", "C0", "C1", "C2", "C3", "C9")
 BEFORE = 100  # past steps to draw before the forecast of a CSV file
 
@@ -58,7 +59,10 @@ def draw_forecasts(series: Series, row: Row) -> Figure:
 
 
 def draw_errors(series: Series, rows: list[Row]) -> Figure:
-    """Draw errors against horizons; error bars are standard deviations over seeds."""
+    """Draw the test error of each method against the horizon.
+
+    Error bars are standard deviations over seeds.
+    """
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis, drawn = figure.subplots(), []
     for i, row in enumerate(rows):
@@ -107,7 +111,10 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
 
 
 def draw_own(series: Series, said: np.ndarray) -> Figure:
-    """Draw the end of a user's series, and the forecast [H, 3] of steps after it."""
+    """Draw the end of a user's series, and the forecast [H, 3] of H steps after it.
+
+    The forecast of a step is a value and the two ends of its 90 % interval.
+    """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     axis = figure.subplots()
     rows = len(series.values)

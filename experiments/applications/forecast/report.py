@@ -59,7 +59,10 @@ def name_of(series: Series, method: str) -> str:
 
 
 def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] | None:
-    """Return the errors of all seeds: RMSE, or MSE / variance if given a variance."""
+    """Return each seed's test error in a period: the RMSE, or MSE / variance.
+
+    The errors are MSE / variance if the series has a variance.
+    """
     found = row["rmse"][period].get(str(horizon))
     if found is None or series.variance is None:
         return found
@@ -72,7 +75,10 @@ def whole(series: Series) -> str:
 
 
 def show(series: Series, rows: list[Row]) -> None:
-    """Print errors by horizon, scores of intervals and, for prices, tests of skill."""
+    """Print errors by horizon and scores of intervals.
+
+    For prices, also print tests of skill: is a forecast better than the reference?
+    """
     unit = (
         f"root mean squared error, {series.unit}"
         if series.variance is None
@@ -121,7 +127,7 @@ def _ahead(horizon: int) -> str:
 
 
 def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
-    """Return evenly spaced horizons, at most as many as a table has columns for."""
+    """Return the horizons that a table shows: at most :data:`COLUMNS` of them."""
     if len(horizons) <= COLUMNS:
         return horizons
     places = np.linspace(0, len(horizons) - 1, COLUMNS).round().astype(int)
@@ -131,7 +137,8 @@ def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
 def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
     """Return (method, horizon, p, verdict) of each comparison with the reference.
 
-    p is the p value, corrected for the number of comparisons by Holm's method.
+    The reference forecast is 0 for returns, and persistence for other series. p is the
+    p value, corrected for the number of comparisons by Holm's method.
     """
     found = [
         (row["method"], h, test["p"], test["gain"])
@@ -148,7 +155,7 @@ def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
 
 
 def conclusion(series: Series, rows: list[Row]) -> str:
-    """Summarise in words all tests of skill on a series."""
+    """Say in words which methods are better than the reference forecast of a series."""
     found = skill(series, rows)
     better = [
         f"{name_of(series, method)} at {h}"

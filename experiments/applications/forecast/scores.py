@@ -1,4 +1,4 @@
-"""Scores of forecasts: errors by horizon, intervals, and skill."""
+"""Scores of forecasts: errors, coverage of intervals, and tests against a reference."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from experiments.applications.forecast.baselines import HIGH, LOW
 from experiments.applications.forecast.diebold_mariano import diebold_mariano
 from experiments.applications.forecast.series import Prepared, Series
 
-SHOWN = 150  # number of steps at the end whose forecasts are drawn
+SHOWN = 150  # number of steps, at the end of the series, whose forecasts are drawn
 ALL = "all"
 
 
@@ -17,8 +17,9 @@ def in_units(prepared: Prepared, said: np.ndarray, first: int) -> np.ndarray:
 
     Args:
       prepared: arrays of the series.
-      said: outputs of the networks, [seeds, origins, H, 3], which forecast z.
-      first: first origin; an origin is a time step to forecast from.
+      said: outputs of the networks, [seeds, origins, H, 3]; they forecast the scaled
+        target z.
+      first: the first origin (an origin is a time step to forecast from).
     """
     reference = prepared.reference[first : first + said.shape[1], None, None]
     out = reference + prepared.scale[:, None] * said.astype(float)
@@ -35,14 +36,15 @@ def score(
       series: the series that was forecast.
       prepared: arrays of the series.
       said: forecasts [seeds, origins, H, 3], in units of the series.
-      first: first origin, which is the last step before the test part.
+      first: the first origin (time step to forecast from): the last step before the
+        test part.
 
     Returns:
       A dictionary of scores. For each period and horizon, three scores are lists over
       seeds: rmse; coverage, the percentage of values within the interval; and
-      quantile_loss, the mean over the two ends of the interval. For prices, the entry
-      "skill" holds the test against the reference at each horizon. The entry "shown"
-      holds forecasts to draw.
+      quantile_loss, the mean quantile loss of the two ends of the interval. For prices,
+      the entry "skill" holds Diebold and Mariano's test against the reference forecast
+      at each horizon. The entry "shown" holds forecasts to draw.
     """
     targets = prepared.targets[first:]
     origins = np.arange(first, len(series.values))
@@ -80,7 +82,10 @@ def _mean(values: np.ndarray, power: float = 1.0) -> list[float]:
 
 
 def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
-    """Test whether squared errors, averaged over seeds, differ from the reference's."""
+    """Test whether the forecasts' squared errors differ from the reference forecast's.
+
+    Squared errors are means over seeds.
+    """
     found = {}
     for i, h in enumerate(series.horizons):
         y = prepared.targets[first:, i]
@@ -94,7 +99,10 @@ def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
 
 
 def _shown(series: Series, said: np.ndarray) -> dict[str, Any]:
-    """Return forecasts of the last steps for each horizon, averaged over seeds."""
+    """Return mean forecasts over seeds of the last steps, at two horizons.
+
+    The two are the first and the last horizon of the series.
+    """
     middle, length = said.mean(axis=0), said.shape[1]
     rows = len(series.values)
     found = {}

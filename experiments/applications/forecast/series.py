@@ -39,7 +39,7 @@ class Series(NamedTuple):
     horizons: tuple[int, ...]
     lags: int  # number of lags of the linear baselines
     returns: bool = False  # whether the values are returns; their reference is 0
-    price: bool = False  # whether to test for skill against the reference
+    price: bool = False  # whether to test if forecasts are better than the reference
     caveat: str = ""
     variance: float | None = None  # if given, tables divide squared errors by it
     notes: tuple[str, ...] = ()  # notes to the user about the data
@@ -51,8 +51,8 @@ class Prepared(NamedTuple):
     xs: np.ndarray  # [N, D] float32, inputs at each step
     z: np.ndarray  # [N, H] float32, scaled targets; 0 where the target is not known
     known: np.ndarray  # [N, H] bool, whether the target is known
-    reference: np.ndarray  # [N], references r_t
-    scale: np.ndarray  # [H], scales s_h
+    reference: np.ndarray  # [N], reference forecasts r_t
+    scale: np.ndarray  # [H], standard deviations s_h
     targets: np.ndarray  # [N, H], values y_{t+h}; NaN if not known
 
 
@@ -88,7 +88,8 @@ def prepare(series: Series) -> Prepared:
             f"{series.title} is constant in its training part, the first "
             f"{series.validation} steps: there is nothing to learn."
         )
-    # If y never changes over a horizon, such as a whole period, use y's own deviation.
+    # If y is always the same h steps later (as after a whole period), s_h would be 0;
+    # the standard deviation of y replaces it.
     scale = np.where(scale > 1e-9 * whole, scale, whole)
     columns = [filled, np.diff(filled, prepend=filled[:1])]
     columns += [fill(column) for column in series.others.T]
@@ -106,7 +107,10 @@ def prepare(series: Series) -> Prepared:
 
 
 def fill(column: np.ndarray) -> np.ndarray:
-    """Replace each NaN by the last known value; at the start, by the first known one.
+    """Replace each NaN by the last known value before it.
+
+    NaNs at the start are replaced by the first known value; zeros replace a column of
+    NaNs.
 
     Example:
       >>> fill(np.array([np.nan, 1.0, np.nan, 3.0])).tolist()

@@ -3,7 +3,7 @@
 At each step a network forecasts a value and a 90 % interval for several horizons. The
 network that forecasts from a step has seen no value after this step. Baselines are
 persistence, seasonal and linear forecasts. On prices, the test of Diebold and Mariano
-decides whether a forecast is better than the reference.
+decides whether a forecast is better than a trivial reference forecast.
 """
 
 import dataclasses
@@ -70,10 +70,11 @@ class Config(Study):
     sets: tuple[str, ...] = tuple(SERIES)
     """Series: sunspots, seattle, nyc, sp500 and vix."""
     methods: tuple[str, ...] | None = None
-    """Pairs of gradient rule and update, written rule:update; online rules, such as
-    rtrl, learn at every step. By default five pairs; for a CSV file, only bptt:adam."""
+    """Pairs of gradient rule and update rule, written rule:update. Online rules, such
+    as rtrl, learn at every time step. By default five pairs; for a CSV file, only
+    bptt:adam."""
     csv: str | None = None
-    """A CSV file with a column to forecast, instead of sets."""
+    """A CSV file with a column to forecast; the series in `sets` are then not used."""
     column: str | None = None
     """Name of the column to forecast or, if the file has no names of columns, its
     position, counted from 1."""
@@ -86,7 +87,7 @@ class Config(Study):
     encoding: str | None = None
     """Encoding of the file, such as utf-8 or cp1252 (by default inferred)."""
     horizon: int = 12
-    """Largest number of rows ahead to forecast the column of the file."""
+    """The column of the CSV file is forecast from 1 to this many rows ahead."""
     season: int | None = None
     """Period of the column's season in rows, if it has one."""
     cell: str = "gru"
@@ -107,13 +108,15 @@ class Config(Study):
     batch: int = 32
     """Number of windows in a mini-batch, drawn at random."""
     warm: int = 32
-    """Number of steps without a loss, at the beginning of a window."""
+    """Number of time steps at the beginning of a window that have no loss."""
     span: int = 32
-    """Number of steps with a loss, which follow in a window."""
+    """Number of time steps with a loss in a window, after those without a loss."""
     learning_rate: float | None = None
-    """Learning rate of rules that train on windows; each update has its own default."""
+    """Learning rate of gradient rules that train on windows; the default depends on the
+    update rule."""
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    """Learning rates to choose from for online rules, by the validation loss."""
+    """Learning rates to try for online rules; the one with the lowest validation loss
+    is used."""
     decay: float = 0.9
     """Forgetting factor for past gradients, for online rules."""
     passes: int = 5
@@ -145,7 +148,7 @@ class Config(Study):
 
 
 def _check_method(method: str) -> None:
-    """Check that a method is a gradient rule and an update that can be combined."""
+    """Check that a method is a gradient rule and an update rule that fit together."""
     rule, colon, update = method.partition(":")
     if not colon:
         raise ValueError(
@@ -210,7 +213,7 @@ def _own(config: Config) -> Series:
 
 
 def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
-    """Return the series that could be loaded, and error messages for all others."""
+    """Return the series that could be loaded, and an error message for each other."""
     if config.csv is not None:
         return {"csv": _own(config)}, {}
     found, left_out = {}, {}

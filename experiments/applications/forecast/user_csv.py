@@ -27,9 +27,9 @@ def read_series(
 ) -> Series:
     """Read a column of a file as a series: a training, a validation and a test part.
 
-    The last fifth of the rows is the test part, and the eighth before it the validation
-    part; each has at most 5000 rows. Rows are in the order of time that
-    :func:`data.tables.read_columns` finds.
+    The last fifth of the rows is the test part. The rows before it, an eighth of all
+    rows, are the validation part. Each of the two parts has at most 5000 rows. Rows are
+    in the order of time that :func:`data.tables.read_columns` finds.
 
     Args:
       path: a CSV file.
@@ -84,7 +84,7 @@ def read_series(
 
 
 def _check_values(values: np.ndarray, name: str, path: Path) -> None:
-    """Check that a column has enough values, not all equal, that can be squared."""
+    """Check that a column has enough known values, not all equal, of moderate size."""
     known = values[np.isfinite(values)]
     if len(known) < len(values) / 2:
         raise ValueError(

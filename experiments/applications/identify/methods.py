@@ -1,7 +1,8 @@
 """Methods compared in `identify`: observers, online networks and linear models.
 
 Each method predicts every measurement before it reads this measurement. The predictions
-of a method are an array [settings, seeds, T].
+of a method are an array [settings, seeds, T]: for each learning rate or other setting
+that is tried, each plant (seed) and each time step.
 """
 
 import itertools
@@ -27,16 +28,16 @@ SOLVE = "least_squares"  # used in place of the name of an update rule
 # variance keeps changes of the weights small, because a prediction is linear in the
 # weights only near the current weights.
 PRIOR = 0.1
-LAGS = 2  # number of past steps whose y and u the linear model reads
+LAGS = 2  # number of past steps whose output y and input u the linear model reads
 
 
 class Model(NamedTuple):
-    """A model of a plant; its step reads u and y (in, out) and predicts the next y."""
+    """A model of a plant; its step reads input u and output y, predicts the next y."""
 
     step: Step
     init: Callable[[jax.Array], PyTree]  # key -> initial params
     carry: Callable[[PyTree], PyTree]  # params -> initial carry
-    k: Callable[[PyTree], jax.Array | None]  # params -> estimated k, or None
+    k: Callable[[PyTree], jax.Array | None]  # params -> estimated k of the plant
 
 
 class Course(NamedTuple):
@@ -48,14 +49,14 @@ class Course(NamedTuple):
 
 
 def observer() -> Model:
-    """Return a model with the physics of the tanks, whose parameters are learned."""
+    """Return a model that has the physics of the tanks; its parameters are learned."""
     init = lambda key: tanks.init()
     k = lambda params: jnp.exp(params["log_k"])
     return Model(tanks.observe, init, lambda params: tanks.zeros(), k)
 
 
 def gru(units: int) -> Model:
-    """Return a GRU, which does not know the physics; it predicts the change of y.
+    """Return a GRU, which does not have the physics; it predicts the change of y.
 
     The GRU reads the plant's input u and output y, shifted and scaled by constants.
     """
@@ -79,7 +80,7 @@ def gru(units: int) -> Model:
 
 
 class Adapt(NamedTuple):
-    """Update of params from a prediction y, its gradient ψ and its target."""
+    """Update of params from a prediction y, its gradient ψ in params and its target."""
 
     init: Callable[[PyTree], Any]
     update: Callable[..., tuple[PyTree, Any]]  # (params, state, ψ, y, target)
@@ -104,8 +105,8 @@ def descend(update: str, decay: float, rate: Any) -> Adapt:
 def solve(decay: Any) -> Adapt:
     """Return an update by recursive least squares on the linearised prediction.
 
-    The gradient ψ linearises the prediction y. This is a recursive prediction error
-    method.
+    The gradient ψ of the prediction y with respect to the params linearises y. This use
+    of recursive least squares is known as a recursive prediction error method.
     """
     rule = updates.recursive_least_squares(decay, prior=PRIOR)
 
@@ -126,7 +127,7 @@ def learn(
     settings: dict[str, tuple[float, ...]],
     key: jax.Array,
 ) -> Course:
-    """Learn at every step by an online rule; all settings and seeds run under vmap.
+    """Learn at every time step by an online rule, with all settings and for all plants.
 
     Args:
       record: records of the plants; the first axis is the seed.
@@ -223,7 +224,7 @@ def informed(record: Record, gains: tuple[tuple[float, float], ...]) -> Course:
 
 
 def best(course: Course, record: Record, until: int) -> int:
-    """Return the index of the setting with the lowest error before step `until`."""
+    """Return the index of the setting with the lowest error before the step `until`."""
     errors = course.predictions - np.asarray(record.targets)
     scores = np.mean(np.square(errors[..., :until], dtype=float), axis=(1, 2))
     return int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))

@@ -43,7 +43,10 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw over time: errors of the methods, and parameters that observers estimate."""
+    """Draw prediction errors of the methods, and parameters that observers estimate.
+
+    Both are drawn against the time step.
+    """
     figure = Figure(figsize=(10, 8), layout="constrained")
     errors, estimates = figure.subplots(2, 1, sharex=True)
     for i, row in enumerate(rows):

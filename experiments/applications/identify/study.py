@@ -33,9 +33,9 @@ from experiments.harness.options import (
 )
 from experiments.harness.study import run_study, Study
 
-NEAR = 50  # number of steps in a moving mean of errors
+NEAR = 50  # number of time steps in a moving mean of squared errors
 SOON = 200  # if errors stay low for this many steps, no recovery is needed
-SETTLED = 500  # number of steps in the mean before the change, and at the end
+SETTLED = 500  # number of steps in the mean error before the change, and at the end
 RECOVERED = 1.5  # largest error, relative to the error before, that counts as recovered
 POINTS = 200  # number of points of a drawn curve
 
@@ -58,15 +58,17 @@ class Config(Study):
     """Gradient rules: rtrl, snap_1, kf_rtrl, uoro, rflo, …"""
     updates: tuple[str, ...] = ("forgetting", "adam", "least_squares")
     """Update rules: forgetting, adam, sgd, …; least_squares is recursive least squares
-    at every step, on the linearised output."""
+    at every time step, on the linearised prediction of the model."""
     units: int = 8
     """Number of units of the GRU."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-    """Learning rates to choose from, for update rules."""
+    """Learning rates to try with each update rule; the one with the lowest error on the
+    first quarter of the steps is used."""
     decay: float = 0.9
     """Forgetting factor for past gradients, for the update rule forgetting."""
     decays: tuple[float, ...] = (0.98, 0.99, 0.995, 0.998)
-    """Forgetting factors to choose from, for recursive least squares."""
+    """Forgetting factors to try with recursive least squares; the one with the lowest
+    error on the first quarter of the steps is used."""
     steps: int = 6000
     """Number of time steps; the plant changes after half of them."""
     seeds: int = 5
@@ -99,14 +101,14 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def make_record(config: Config) -> tanks.Record:
-    """Simulate all plants; arrays of the record are [seeds, T, …]."""
+    """Simulate a plant for each seed; arrays of the record are [seeds, T, …]."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     simulate = partial(tanks.simulate, steps=config.steps, jump=config.steps // 2)
     return jax.jit(jax.vmap(simulate))(keys)
 
 
 def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
-    """Return a method's row of results: errors of each seed at the best setting."""
+    """Return a method's row of results: each plant's errors with the best setting."""
     course: Course = method()
     setting = best(course, record, config.steps // 4)
     errors = course.predictions[setting] - np.asarray(record.levels)
@@ -148,13 +150,13 @@ def moving(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def recovery(near: np.ndarray, level: float) -> int | None:
-    """Return the number of steps until the error has returned to at most `level`.
+    """Return the number of time steps until the error is at most `level` again.
 
     The result is None if the error never returns to the level. It is 0 if the error
     does not exceed the level in the first 200 steps.
 
     Args:
-      near: moving means of the squared error, from the step at which the plant changes.
+      near: moving means of the squared prediction error, from the plant's change on.
       level: largest mean squared error that counts as recovered.
 
     Example:

@@ -4,12 +4,13 @@
     x₂' = x₂ + k₁ √x₁ − k₂ √x₂ + w₂        level of the lower tank
     y   = x₂ + e                           measurement of the lower level
 
-k₁, k₂ and k₃ are parameters; w₁, w₂ and e are noise. Outflow obeys Torricelli's law.
-Each time step has one measurement, and no tank overflows. The input u of the pump is
-random, and stays constant for ten steps on average. The model of the plant is an
-observer, which estimates the levels as x̂. The observer corrects x̂ by the measurement
-y, then applies f, the plant's step without noise. The gain G of the correction is
-learned together with k:
+x₁ and x₂ are levels, and x₁' and x₂' the levels one time step later. k₁, k₂ and k₃ are
+parameters; w₁, w₂ and e are noise. Outflow obeys Torricelli's law. Each time step has
+one measurement, and no tank overflows. The input u of the pump is random, and stays
+constant for ten steps on average. The model of the plant is an observer, which
+estimates the levels as x̂. The observer corrects x̂ by the measurement y, then applies
+f, the plant's step without noise. The gain G of the correction is learned together with
+the parameters k:
 
     x̂ ← x̂ + G (y − x̂₂),    x̂ ← f(x̂, u; k),    prediction of the next y: x̂₂
 
@@ -29,11 +30,11 @@ import jax.numpy as jnp
 
 from bpvariants.types import PyTree
 
-BEFORE = (0.30, 0.30, 0.30)  # parameters k₁, k₂, k₃
+BEFORE = (0.30, 0.30, 0.30)  # parameters k₁, k₂, k₃ of the plant
 AFTER = (0.30, 0.21, 0.36)  # the lower valve is partly clogged, and the pump stronger
 GUESS = (0.2, 0.2, 0.2)
 GAIN = (0.1, 0.3)
-LEVELS, HOLD = (0.8, 2.2), 10  # range of the input u, mean steps between changes
+LEVELS, HOLD = (0.8, 2.2), 10  # range of the input u, mean steps between its changes
 PROCESS, MEASUREMENT = 0.01, 0.05  # standard deviations of the noise w and e
 LOWEST = 1e-2  # lowest level, so that √x has a bounded derivative
 
@@ -85,7 +86,10 @@ def simulate(key: jax.Array, steps: int, jump: int) -> Record:
 
 
 def init(k: tuple[float, ...] = GUESS, gain: tuple[float, ...] = GAIN) -> PyTree:
-    """Return the observer's params, log k and logit G, so that k > 0 and 0 < G < 1."""
+    """Return the observer's params: the log of k and the logit of the gain G.
+
+    The parameters k are then always positive, and 0 < G < 1.
+    """
     logit = jax.scipy.special.logit(jnp.array(gain))
     return {"log_k": jnp.log(jnp.array(k)), "gain": logit}
 
@@ -96,7 +100,10 @@ def zeros() -> jax.Array:
 
 
 def observe(params: PyTree, levels: jax.Array, x: jax.Array):
-    """Run one observer step on x = (u, y); return (levels, predicted next y)."""
+    """Run one step of the observer on the input u and the output y, x = (u, y).
+
+    Return the estimated levels, and the prediction of the next output.
+    """
     u, y = x
     corrected = levels + jax.nn.sigmoid(params["gain"]) * (y - levels[1])
     new = flow(jnp.exp(params["log_k"]), jnp.maximum(corrected, LOWEST), u)

@@ -28,7 +28,7 @@ class Network(NamedTuple):
 
     init: Callable[[jax.Array], PyTree]
     logits: Callable[[PyTree, jax.Array], jax.Array]  # [B, 28, 28] -> [B, 10]
-    rule: Callable  # (params, images, labels) -> ((value, aux), grads)
+    rule: Callable  # (params, images, labels) -> ((loss, aux), grads)
     draws: bool  # whether the rule takes a random key
 
 
@@ -39,7 +39,8 @@ def make_network(
 
     Args:
       name: one of :data:`NETWORKS`.
-      rule: name of the recurrent network's gradient rule, for `choices.make_rule`.
+      rule: name of the gradient rule of gru_rows, the recurrent network; see
+        `choices.make_rule`.
       static_rule: gradient rule of the networks without recurrence: "backprop", or a
         kind of feedback alignment.
       lookback: number of image rows that gradients are propagated back, for rules that
@@ -132,8 +133,7 @@ def _static(layers: Sequence[_Layer], kind: StaticRule) -> Network:
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE), jnp.float32)
     if kind == "usf":
         return Network(init, logits, aligned, False)
-    # All seeds share the same random feedback weights, drawn apart from the initial
-    # weights.
+    # The networks of all seeds have the same random feedback weights.
     key = jax.random.key(1)
     feedback = gradients.alignment_weights(key, pairs, like, images, kind=kind)
     rule = lambda *args: aligned(*args, feedback=feedback)

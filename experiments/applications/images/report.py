@@ -62,7 +62,10 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against updates: thin lines for seeds, thick lines for means."""
+    """Draw test errors against epochs.
+
+    A thin line shows one seed, and a thick line the mean over seeds.
+    """
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis = figure.subplots()
     for row in rows:

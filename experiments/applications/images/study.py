@@ -28,7 +28,7 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 
-PART = 1000  # number of test images classified together
+PART = 1000  # number of test images in a batch of the test
 SHOWN = 12  # number of misclassified images drawn for each network
 IMAGES = {"train": 60_000, "test": 10_000}  # numbers of images in MNIST
 
@@ -61,19 +61,19 @@ class Config(Study):
     """Update rule of all networks but full_batch, on mini-batches."""
     learning_rate: float | None = 3e-3
     """Initial learning rate of the option update; the rate falls to 0 along a cosine,
-    except in the Rprop family."""
+    except for update rules of the Rprop family."""
     full_batch_update: str = "irprop_minus"
     """Update rule of the network full_batch."""
     full_batch_rate: float | None = 1e-3
-    """Learning rate of full_batch_update; in the Rprop family, the initial step
-    size."""
+    """Learning rate of full_batch_update; for an update rule of the Rprop family, the
+    initial step size."""
     lookback: int = 14
     """Number of image rows that gradients are propagated back, for rules that
     truncate."""
     units: int = 96
     """Number of units of the network gru_rows."""
     epochs: int = 4
-    """Number of epochs on mini-batches, which are drawn at random."""
+    """Number of epochs of the networks that are trained on (random) mini-batches."""
     full_batch_epochs: int = 35
     """Number of updates of the network full_batch; each is one epoch."""
     batch: int = 128
@@ -83,8 +83,8 @@ class Config(Study):
     test: int = 10_000
     """Number of test images."""
     looks: int = 8
-    """Largest number of times that the network is tested during training; the last test
-    is the result."""
+    """Largest number of times that a network is tested during training; the error in
+    the last test is the result."""
     seeds: int = 2
     """Number of networks of each kind, which differ in weights and mini-batches; they
     train under vmap."""
@@ -100,7 +100,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train networks; write the results, and print them with published figures."""
+    """Train networks; write test errors, and print them with published test errors."""
     load = cache(data.mnist)
     jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
     return run_study("images", config, jobs, finish, check=lambda _: load())
@@ -126,7 +126,7 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return the total number of updates, and the number between two tests."""
+    """Return the total number of updates, and how many are between two tests."""
     steps = config.full_batch_epochs
     if name != "full_batch":
         steps = max(1, round(config.epochs * config.train / config.batch))
@@ -195,7 +195,7 @@ def _classify(network: Network, params, images):
 
 
 def _say(classify, params, images: np.ndarray) -> np.ndarray:
-    """Return the labels that each seed's network predicts, [seeds, N]."""
+    """Return the labels that each seed's network predicts for N images, [seeds, N]."""
     parts = range(0, len(images), PART)
     said = [np.asarray(classify(params, images[i : i + PART])) for i in parts]
     return np.concatenate(said, axis=1)

@@ -1,4 +1,4 @@
-"""Windows for tests, network, and sampling of text, for `language`."""
+"""Test text, network and sampling of text, for `language`."""
 
 from typing import Any
 
@@ -35,13 +35,13 @@ def score_window(text: data.Text, tested: int | None = None) -> Window:
 
 
 def reset_often(window: Window, every: int) -> Window:
-    """Return the window with the state reset to zeros every `every` steps."""
+    """Return the window with resets: the state is set to zeros every `every` steps."""
     times = np.arange(len(window.xs))[:, None] % every == 0
     return window._replace(reset=np.broadcast_to(times, window.xs.shape))
 
 
 def make_network(cell: str, units: int, embedding: int, symbols: int) -> Network:
-    """Return a network that reads a character's index and predicts the next one."""
+    """Return a network that reads a character's index, and predicts the next index."""
 
     def init(key):
         params = recurrent.init(key, cell, embedding, units, symbols)

@@ -23,7 +23,7 @@ def show(
       rows: one row for each model, with its loss in nats per character.
       source: name of the text.
       config: settings of the study.
-      published: whether to show published losses, which exist for one text.
+      published: whether to show published losses (they exist for Tiny Shakespeare).
     """
     ours = {}
     for row in rows:
@@ -66,7 +66,11 @@ def show_sample(sample: str, temperature: float) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]], source: str, tested: int) -> Figure:
-    """Draw nats per character against updates; horizontal lines are n-grams."""
+    """Draw nats per character against updates; n-grams are horizontal lines.
+
+    A thin line shows the test loss of one seed, a thick line the mean over seeds, and a
+    dashed line the mean training loss.
+    """
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     for row in (row for row in rows if "state" in row):

@@ -4,9 +4,10 @@
 
 y_t are the network's logits after the character x_t. The text is split into B parallel
 streams of L characters, [L, B], which are read in windows. Between two windows the
-state is either kept or reset to zeros. A kept state can hold information from earlier
-windows, although gradients do not go back to them. Both kinds of network read the same
-windows in the same order.
+state of the network is either kept or reset to zeros. A kept state can hold information
+from earlier windows, although gradients are not propagated back to earlier windows.
+Networks with kept states and networks with reset states read the same windows in the
+same order.
 """
 
 import dataclasses
@@ -53,8 +54,8 @@ class Config(Study):
     text: Path | None = None
     """A text file in UTF-8 to learn; by default Tiny Shakespeare, downloaded once."""
     states: tuple[Literal["kept", "reset"], ...] = ("kept", "reset")
-    """What happens to the state between windows: it is kept, or reset to zeros. Each
-    choice trains its own networks."""
+    """What happens to the state between windows: it is kept, or reset to zeros. For
+    each choice, separate networks are trained."""
     cell: Literal["gru", "lstm", "tanh"] = "gru"
     """Kind of the recurrent layer."""
     units: int = 256
@@ -69,36 +70,37 @@ class Config(Study):
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 4e-3
-    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
-    family."""
+    """Initial learning rate; it falls to 0 along a cosine, except for update rules of
+    the Rprop family."""
     dropout: float = 0.0
-    """Dropout rate of units before the readout; each step has a new mask."""
+    """Dropout rate of units before the readout; each time step has a new mask."""
     streams: int = 32
     """Number of parts of the text, which are read in parallel."""
     window: int = 64
-    """Number of characters that an update reads from each stream; gradients are not
-    propagated back further."""
+    """Number of characters that an update reads from each stream; gradients are
+    propagated back through these characters only."""
     steps: int = 2000
     """Number of updates."""
     chunk: int = 100
     """Number of updates between two evaluations on the test text."""
     tested: int = 16_384
-    """Number of test characters scored during training; the final test scores all."""
+    """Number of test characters scored during training; after training, all are."""
     seeds: int = 2
     """Number of networks of each kind, with different weights and dropout masks."""
     orders: int = 6
     """Largest n of the n-gram models."""
     generate: int = 400
-    """Number of characters to sample after training. The first of `states` is used,
-    with its first network."""
+    """Number of characters to sample after training. They are sampled from the first
+    seed's network for the first of `states`."""
     temperature: float = 0.8
-    """Temperature of sampling; at 1, characters have the network's probabilities."""
+    """Temperature of sampling; at 1, characters are drawn with the probabilities that
+    the network predicts."""
     prompt: str = "\n"
-    """Given beginning of the sampled text."""
+    """Beginning of the sampled text; the network reads it first."""
 
 
 def main(config: Config) -> report.Result:
-    """Train, score and sample; print a table, and write the results to a folder."""
+    """Train and test networks, and sample text; print and write the results."""
     free = ("generate", "temperature", "prompt")
     load = cache(read_text)  # so that the file is read only once
     jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
@@ -160,7 +162,7 @@ def _ngrams(config: Config, text: data.Text, way: Way) -> Row:
 
 
 def _models(rows: list[Row]) -> list[Row]:
-    """Return a row for each network, and one for each n of the n-gram models."""
+    """Return a row for each kind of network, and a row for each n of the n-grams."""
     models = []
     for row in rows:
         if row["job"] == NGRAMS:
@@ -174,8 +176,8 @@ def _models(rows: list[Row]) -> list[Row]:
 def _train(config: Config, text: data.Text, state: str, way: Way) -> Row:
     """Train networks from all seeds; return their row of results.
 
-    `state` says what all networks do with their state between windows: keep or reset
-    it.
+    If `state` is "kept", the networks keep their state between windows; if it is
+    "reset", they reset it to zeros.
     """
     network = _make_network(config, text)
     xs, targets = text.train[:-1], text.train[1:]

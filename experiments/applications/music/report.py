@@ -25,7 +25,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
     Args:
       name: name of the data set.
       rows: lines of results.jsonl about this data set.
-      of: gradient rule and update that trained the networks.
+      of: names of the gradient rule and of the update rule that trained the networks.
     """
     ours = {}
     for row in rows:
@@ -55,7 +55,10 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw validation and training losses against updates, one panel per data set."""
+    """Draw validation and training losses against the number of updates.
+
+    Each panel shows one data set.
+    """
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(6 * len(sets), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sets), squeeze=False)[0]
@@ -93,7 +96,7 @@ def draw_rolls(
     Args:
       name: name of the data set.
       rolls: pairs (title, piano roll [T, 88] of zeros and ones).
-      prime: number of steps at the start that were given to the network.
+      prime: number of time steps at the start of a piece that the network was given.
     """
     figure = Figure(figsize=(10, 1.9 * len(rolls)), layout="constrained")
     axes = figure.subplots(len(rolls), 1, squeeze=False, sharex=True, sharey=True)

@@ -1,7 +1,8 @@
 """Pieces of music as streams of piano rolls, and baseline models of music.
 
-A piano roll [T, 88] says which of 88 keys sound at each of T steps. A model predicts
-step t + 1 from the steps up to t.
+A piano roll [T, 88] says which of 88 piano keys sound at each of T time steps. A stream
+is a series of pieces, one after the other; streams are read in parallel. A model
+predicts the keys of step t + 1 from the keys of the steps up to t.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from experiments.networks.recurrent import Window
 
 
 class Rolls(NamedTuple):
-    """Pieces as piano rolls [T, 88], in the published split."""
+    """Pieces as piano rolls [T, 88], in three parts: the split is the published one."""
 
     train: list[np.ndarray]
     validation: list[np.ndarray]
@@ -30,7 +31,9 @@ def as_rolls(music: Music) -> Rolls:
 
 
 def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
-    """Distribute pieces over streams of about equal length; longest pieces first.
+    """Distribute pieces over streams of about equal length; return indices of pieces.
+
+    The longest piece is placed first. Each piece is added to the shortest stream.
 
     Example:
       >>> pack([5, 3, 4, 2], 2)
@@ -50,13 +53,13 @@ def lay_out(
 ) -> Window:
     """Lay out pieces as one window of streams; a stream is a series of pieces.
 
-    The target of a step is the next step of its piece. The last step of a piece is
-    read, but has no target and no loss.
+    The target at a time step is the next time step of the same piece. The last step of
+    a piece is read, but has no target and no loss.
 
     Args:
       rolls: pieces, each [T, 88] of zeros and ones.
       shares: for each stream, the indices of its pieces in order.
-      multiple: the length of the window is rounded up to a multiple of this number.
+      multiple: the window's number of steps is rounded up to a multiple of this number.
 
     Example:
       >>> one = np.ones((3, 88), np.uint8)
@@ -117,19 +120,19 @@ class Streams:
 
 
 def independent_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Return the loss on `test`, in nats per step, of independent keys.
+    """Return the loss on `test`, in nats per step, of a model of independent keys.
 
-    The probability that a key sounds is its frequency in `train`, with counts increased
-    by one half. The first step of a piece is not scored.
+    The probability that a piano key sounds is its frequency in `train`, with counts
+    increased by one half. The first step of a piece is not scored.
     """
     (_, after), (_, targets) = _pairs(train), _pairs(test)
     return _nats(_share(after), targets)
 
 
 def markov_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Return the loss on `test`, in nats per step, of one Markov chain per key.
+    """Return the loss on `test`, in nats per step, of a Markov chain per piano key.
 
-    The chains are fitted to `train`.
+    A chain predicts its key from this key at the step before; it is fitted to `train`.
     """
     (before, after), (given, targets) = _pairs(train), _pairs(test)
     shares = _share(after, before), _share(after, ~before)

@@ -2,10 +2,10 @@
 
     p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
 
-A network reads a piece step by step. The input x_{t,k} is 1 if the key k of a piano, of
-88 keys, sounds at step t, else 0. σ(y_{t,k}) is the predicted probability that the key
-k sounds at step t + 1. Pieces that are sampled from the networks are written as MIDI
-files.
+A network reads a piece step by step. The input x_{t,k} is 1 if the key k of the 88 keys
+of a piano sounds at step t, else 0. y_{t,k} is the network's output for the key k, and
+its sigmoid σ(y_{t,k}) is the predicted probability that the key sounds at step t + 1.
+Pieces that are sampled from the networks are written as MIDI files.
 """
 
 import dataclasses
@@ -82,15 +82,15 @@ class Config(Study):
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 5e-3
-    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
-    family."""
+    """Initial learning rate; it falls to 0 along a cosine, except for update rules of
+    the Rprop family."""
     dropout: float = 0.3
-    """Dropout rate of units before the readout; each step has a new mask."""
+    """Dropout rate of units before the readout; each time step has a new mask."""
     streams: int = 16
     """Number of parallel streams; each is a series of pieces."""
     window: int = 64
-    """Number of steps that an update reads from each stream; gradients are not
-    propagated back further."""
+    """Number of time steps that an update reads from each stream; gradients are
+    propagated back through these steps only."""
     steps: int = 3000
     """Number of updates."""
     chunk: int = 100
@@ -100,13 +100,15 @@ class Config(Study):
     sampled: int = 96
     """Number of time steps of each sampled piece."""
     prime: int = 8
-    """Number of steps of a test piece that each sample begins with."""
+    """Number of time steps at the start of each sampled piece that are taken from a
+    test piece."""
     temperature: float = 1.0
-    """Temperature of sampling; at 1, keys have the network's probabilities."""
+    """Temperature of sampling; at 1, piano keys are drawn with the probabilities that
+    the network predicts."""
 
 
 def main(config: Config) -> report.Result:
-    """Train, score and sample; print tables, and write the results to a folder."""
+    """Train and test networks, and sample pieces; print and write the results."""
     load = cache(_load)
     return run_study(
         "music", config, partial(_jobs, load=load), partial(_finish, load=load),
@@ -166,7 +168,7 @@ def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
 
 
 def make_network(cell: str, units: int) -> recurrent.Network:
-    """Return a network that reads the keys of a step, and predicts the next step's."""
+    """Return a network that reads the keys of a time step, and predicts the next."""
 
     def loss(y, target):
         losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))
@@ -184,7 +186,7 @@ def make_network(cell: str, units: int) -> recurrent.Network:
 def _play(
     config: Config, folder: Path, name: str, music: Rolls, rows
 ) -> list[tuple[str, np.ndarray]]:
-    """Write a test piece and a sample from each kind of network as MIDI files.
+    """Write a test piece, and a piece sampled from each kind of network, as MIDI files.
 
     Returns:
       Pairs (title, piano roll [T, 88]).
@@ -214,7 +216,7 @@ def sample(
     key: jax.Array,
     temperature: float = 1.0,
 ) -> np.ndarray:
-    """Sample a piece [steps, 88] that begins with the steps `prime`.
+    """Sample a piece [steps, 88] from a network; `prime` is the piece's beginning.
 
     Args:
       network: a network from :func:`make_network`.

@@ -1,6 +1,6 @@
 """Sensor frames and networks of `robot`.
 
-    mlp              h_t = tanh(U x_t + b)       a step without a state
+    mlp              h_t = tanh(U x_t + b)       without a state
     tanh, gru, lstm  h_t = cell(θ, h_{t−1}, x_t)
     y_t = V h_t + c
 
@@ -110,7 +110,10 @@ def _static(params, carry, x):
 
 
 def say(network: Network, params: Any, window: Window) -> np.ndarray:
-    """Return the actions that each seed predicts for scored frames, [seeds, N]."""
+    """Return the actions that each seed's network predicts for scored frames.
+
+    The actions are [seeds, N] for N scored frames.
+    """
     counts = np.asarray(window.weights)[:, 0]
 
     def of_one(params):

@@ -2,7 +2,7 @@
 
 A static network predicts the action from one frame of the sensors. A recurrent network
 reads one frame at a time too, but keeps a state. The study tests the published claim
-that recurrent networks need fewer units.
+that recurrent networks need fewer units than static networks.
 """
 
 import dataclasses
@@ -55,22 +55,23 @@ class Config(Study):
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float | None = 1e-2
-    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
-    family."""
+    """Initial learning rate; it falls to 0 along a cosine, except for update rules of
+    the Rprop family."""
     dropout: float = 0.0
-    """Dropout rate of units before the readout; each step has a new mask."""
+    """Dropout rate of units before the readout; each time step has a new mask."""
     streams: int = 12
-    """Number of parts of the training frames, which are read in parallel."""
+    """Number of parts that the training frames are split into; they are read in
+    parallel."""
     window: int = 48
-    """Number of frames that an update reads from each stream; gradients are not
-    propagated back further."""
+    """Number of frames that an update reads from each stream; gradients are propagated
+    back through these frames only."""
     steps: int = 1500
     """Number of updates."""
     chunk: int = 100
     """Number of updates between two evaluations on the test part."""
     tune: bool = False
-    """For choosing settings: train on the frames before 2728, and test on the
-    validation part, frames 2728 to 4091."""
+    """If true, train on the frames before 2728, and test on the validation part (frames
+    2728 to 4091), to choose settings."""
     seeds: int = 5
     """Number of networks of each kind, which differ in their initial weights; they
     train under vmap."""
@@ -89,7 +90,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; write the results, and print them with published accuracies."""
+    """Train and test networks; write accuracies, and print them with published ones."""
     check = lambda _: data.wall_following()
     return run_study("robot", config, _jobs, _finish, check=check)
 
@@ -148,7 +149,7 @@ def _train(
 
 
 def _scored(frames: networks.Frames, said: np.ndarray) -> Row:
-    """Return seeds' accuracies in percent, and the first seed's confusion matrix."""
+    """Return each seed's accuracy in percent, and the first seed's confusion matrix."""
     actions = frames.actions[frames.first :]
     counts = report.confusion(actions, said[0], len(data.ACTIONS))
     right = 100 * np.mean(said == actions, axis=1)

@@ -1,12 +1,13 @@
 """Log-mel features of sound: the logarithm of the energy per frequency band and frame.
 
-x are samples at the rate R. A frame has N samples, and begins H samples after the
-previous frame. w_n = sin²(πn / N) is Hann's window (periodic).
+x are sound samples, R for each second. A frame has N samples, and begins H samples
+after the previous frame. w_n = sin²(πn / N) is Hann's window (periodic).
 
     S_{t,k} = |Σ_n w_n x_{tH+n} e^{−2πi kn/N}|²,    k = 0..N/2, of kR/N Hz
     L_{t,b} = ln max(ε, Σ_k S_{t,k} F_{k,b})
 
-S is the power spectrum, L the log-mel features, and F_{·,b} the filter of band b. As a
+S is the power spectrum at frame t, L the log-mel features, F_{·,b} the filter of the
+frequency band b, and ε the lower bound of a band's energy (see `floor`). As a
 function of frequency, each filter is a triangle: 1 at its centre, 0 at the centres of
 the two neighbouring filters. The centres are equally spaced in mel, by HTK's formula
 m(f) = 2595 log₁₀(1 + f/700).
@@ -32,7 +33,7 @@ def log_mel(
     high: float | None = None,
     floor: float = 1e-6,
 ) -> jax.Array:
-    """Return log-mel features [*batch, frames, bands].
+    """Return the log-mel features of sound samples, [*batch, frames, bands].
 
     Only frames that lie completely within the recording are returned. If a recording
     has fewer than N samples, zeros are appended to make one frame. If a recording is
@@ -84,7 +85,7 @@ def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80) -> Any
 
 
 def power_spectrum(samples: jax.Array, size: int, hop: int) -> jax.Array:
-    """Return power spectra [*batch, frames, size // 2 + 1] of samples [*batch, N]."""
+    """Return the power spectrum of each frame, [*batch, frames, size // 2 + 1]."""
     short = max(0, size - samples.shape[-1])
     padding = [*(samples.ndim - 1) * [(0, 0)], (0, short)]
     samples = jnp.pad(samples, padding)

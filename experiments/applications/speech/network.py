@@ -3,10 +3,11 @@
     h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c,
     r_t = h_t ("last"),  or  r_t = (h_1 + … + h_t) / t ("mean")
 
-h_t is the state of the cell, r_t the pooled state, and y_t are the logits of the
-digits. The inputs x_t are log-mel features, standardised over each recording, so that
-its loudness and contrast matter little. The loss uses only the output y at the last
-step.
+h_t is the state of the recurrent layer with the weights θ. r_t is the pooled state, and
+y_t are the logits of the digits; V and c are the readout's weights and bias. The inputs
+x_t are log-mel features. They are standardised over each recording, so that the
+loudness and contrast of a recording matter little. The loss uses only the output y at
+the last time step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ from experiments.networks.batches import (
 
 Pooling = Literal["mean", "last"]
 DIGITS, BANDS, SIZE, HOP = 10, 24, 256, 160  # frames of 32 ms, which begin every 20 ms
-BATCH = 100  # number of recordings processed together
+BATCH = 100  # number of recordings in a batch, except in training
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -50,7 +51,10 @@ def features(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def normalised(loud: np.ndarray) -> np.ndarray:
-    """Standardise features to mean 0 and deviation 1 over all frames and bands."""
+    """Standardise a recording's features to mean 0 and standard deviation 1.
+
+    Mean and standard deviation are over all frames and frequency bands.
+    """
     return (loud - loud.mean()) / max(float(loud.std()), 1e-3)
 
 
@@ -89,10 +93,10 @@ def batches(
       start: number of batches to skip, to resume a training.
       batch: number of recordings in a batch.
       run: number of consecutive batches that have the same shape.
-      lengths: largest number of different padded lengths.
-      hidden: largest number of neighbouring bands of a recording to set to zero. The
-        bands are drawn anew for each batch, so that networks do not rely on a single
-        band.
+      lengths: largest number of different lengths that recordings are padded to.
+      hidden: largest number of neighbouring frequency bands of a recording to set to
+        zero. These bands are drawn anew for each batch, so that networks do not rely on
+        a single band.
       seed: seed of all random numbers.
     """
     frames = [len(recordings.xs[row]) for row in rows]
@@ -120,7 +124,7 @@ def init(key: jax.Array, cell: str, units: int) -> PyTree:
 
 
 def init_runs(key: jax.Array, cell: str, units: int, runs: int) -> PyTree:
-    """Draw the parameters of several networks; each leaf begins with their axis."""
+    """Draw the parameters of several networks; the first axis of a leaf counts them."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return jax.jit(jax.vmap(partial(init, cell=cell, units=units)))(keys)
 
@@ -128,9 +132,9 @@ def init_runs(key: jax.Array, cell: str, units: int, runs: int) -> PyTree:
 def make_rule(
     name: str, cell: str, pooling: Pooling, lookback: int
 ) -> Callable[..., tuple]:
-    """Return a rule (params, left_out, *batch) -> ((value, left_out), grads).
+    """Return a rule (params, left_out, *batch) -> ((loss, left_out), grads).
 
-    Recordings by the speaker whose index is left_out have weight 0 in the loss.
+    `left_out` is the index of a speaker, whose recordings have weight 0 in the loss.
     """
     of_sequence = choices.make_rule(
         name, _step(cell, pooling), cross_entropy,
@@ -151,7 +155,7 @@ def make_rule(
 def say(
     params: PyTree, cell: str, pooling: Pooling, xs: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Return digit probabilities [runs, N, 10] from several networks."""
+    """Return the probabilities of 10 digits for N recordings, [networks, N, 10]."""
     longest = max(map(len, xs))
     length = -(-longest // 25) * 25  # round up: fewer shapes to compile for
     whole = Bucket(length, np.arange(len(xs)))

@@ -21,7 +21,7 @@ APART |= {"yweweler": 79.2, "theo": 85.2, "jackson": 87.8}
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return the name of a row of results in tables."""
+    """Return the name that a row of results has in tables and pictures."""
     if row["job"] == "logistic":
         return LOGISTIC
     return f"{row['cell'].upper()}, {row['pooling']} state"
@@ -79,9 +79,9 @@ def _show_left_out(rows: list[dict[str, Any]]) -> None:
 
 
 def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return {split: (title, confusion counts)} of the first network.
+    """Return {"known" or "unknown": (title, confusion counts)} of the first network.
 
-    The keys are "known" and "unknown": whether the tested speakers were in training.
+    Tested speakers are "known" if they were in the training part, else "unknown".
     """
     found = {}
     for row in rows:
@@ -103,7 +103,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against updates, for each kind of network and unknown speaker.
+    """Draw test errors against epochs, for each kind of network and unknown speaker.
 
     A thin line shows one seed, a thick line the mean over seeds, and a dotted line
     logistic regression.

@@ -51,8 +51,8 @@ class Config(Study):
     cells: tuple[str, ...] = ("gru", "lstm")
     """Cells: tanh, gru, lstm. The first cell is also tested on unknown speakers."""
     pooling: tuple[network.Pooling, ...] = ("mean", "last")
-    """Inputs of the readout: mean of all states, last state. The first of these is also
-    tested on unknown speakers."""
+    """Inputs of the readout: mean (of all states) or last (state). Networks with the
+    first of the given inputs are also tested on unknown speakers."""
     units: int = 64
     """Number of units of each cell."""
     rule: str = "bptt"
@@ -62,22 +62,24 @@ class Config(Study):
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 5e-3
-    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
-    family."""
+    """Initial learning rate; it falls to 0 along a cosine, except for update rules of
+    the Rprop family."""
     steps: int = 1600
-    """Number of updates, rounded up to a multiple of 10."""
+    """Number of updates; it is rounded up to a multiple of the number of updates
+    between two tests."""
     batch: int = 64
     """Number of recordings in a mini-batch; they have about the same length."""
     lengths: int = 4
-    """Largest number of different padded lengths; each needs another compilation."""
+    """Largest number of different lengths that recordings are padded to; the step is
+    compiled once for each length."""
     hidden: int = 6
     """Largest number of neighbouring frequency bands, of 24, to set to zero in
     training."""
     speakers: tuple[str, ...] = data.SPEAKERS
-    """Speakers to leave out, one at a time."""
+    """Speakers to leave out of training, one at a time, and to test on."""
     tune: bool = False
-    """For choosing settings: train on takes 10 to 49 of each digit, and test on the
-    validation part, takes 5 to 9."""
+    """If true, train on takes 10 to 49 of each speaker and digit, and test on the
+    validation part (takes 5 to 9), to choose settings."""
     looks: int = 10
     """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
@@ -94,7 +96,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; write the results, and print them with published accuracies."""
+    """Train and test networks; write accuracies, and print them with published ones."""
     sound = None if config.wav is None else wav.read_digit(config.wav)
     jobs = partial(_jobs, load=cache(network.load))
     finish, check = partial(_finish, sound=sound), lambda _: data.fsdd()
@@ -121,14 +123,14 @@ def _finish(folder: Path, config: Config, rows: list[Row], sound) -> None:
 
 
 def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices of the recordings for training, and of those for testing."""
+    """Return the indices of the training recordings, and of the test recordings."""
     if config.tune:
         return found.train, found.validation
     return np.union1d(found.train, found.validation), found.test
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return the total number of updates, and the number between two tests."""
+    """Return the total number of updates, and how many are between two tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 
@@ -164,10 +166,10 @@ def _official(
 
 
 def _left_out(config: Config, load, way: Way) -> Row:
-    """For each speaker, train a network on the others, and test it on the speaker.
+    """For each speaker, train networks on the other speakers, and test on the speaker.
 
     All networks train under one vmap, on the same batches. Recordings of the speaker
-    left out have weight 0 in the loss.
+    who is left out have weight 0 in the loss.
     """
     found, _, recordings = load()
     cell, pooling = config.cells[0], config.pooling[0]
@@ -201,7 +203,7 @@ def _left_out(config: Config, load, way: Way) -> Row:
 def _fit(
     config, cell, pooling, recordings, train, left_out, tested, way: Way
 ) -> tuple[Row, Any]:
-    """Train a network for each entry of left_out; return results and predictions."""
+    """Train a network for each speaker in left_out; return results and predictions."""
     steps, every = _steps(config)
     draws, seed = choices.draws(config.rule), jax.random.key(config.first_seed)
     params = network.init_runs(seed, cell, config.units, len(left_out))
@@ -237,7 +239,7 @@ def _fit(
 
 
 def _said(params, cell, pooling, recordings, rows) -> np.ndarray:
-    """Return the digits that networks predict for the recordings, [runs, N]."""
+    """Return the digits that networks predict for N recordings, [networks, N]."""
     xs = [recordings.xs[row] for row in rows]
     return network.say(params, cell, pooling, xs).argmax(axis=-1)
 

@@ -46,7 +46,8 @@ def recognise(config: Any, folder: Path, samples: np.ndarray) -> np.ndarray:
       samples: samples [N] of the recording, at 8000 per second.
 
     Returns:
-      Probabilities [10], averaged over the seeds of the first cell and pooling.
+      Probabilities [10], averaged over the networks of all seeds that have the first of
+      `config.cells` and the first of `config.pooling`.
     """
     cell, pooling = config.cells[0], config.pooling[0]
     where = folder / "checkpoints" / f"{cell}-{pooling}"
@@ -63,8 +64,8 @@ def answer(
     """Print the digit that the networks of a run recognise in a recording.
 
     Raises:
-      DataError: if the networks of the first cell and pooling have not been trained
-        yet.
+      DataError: if the networks with the first of `config.cells` and the first of
+        `config.pooling` have not been trained yet.
     """
     name = f"{config.cells[0]}-{config.pooling[0]}"
     if name not in [row["job"] for row in rows]:

@@ -1,7 +1,7 @@
 """Losses and gradient rule of `translate`, and greedy translation.
 
-At each step, the decoder reads the previous word: of the reference translation, or the
-word that the decoder predicted.
+At each step, the decoder reads the previous word of the translation: either the word of
+the reference, or the word that the decoder itself predicted.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from experiments.applications.translate.network import (
 
 
 class Batch(NamedTuple):
-    """Word indices of sentences [S, B] and translations [T, B]; END is the last."""
+    """Word indices of sentences [S, B] and translations [T, B]; both end with END."""
 
     source: Any
     source_mask: Any
@@ -43,7 +43,7 @@ def losses(
     forced: jax.Array | None = None,
     kept: Any = None,
 ) -> jax.Array:
-    """Return the loss of each target word, [T, B]; ignore losses in padding.
+    """Return the loss of each target word, [T, B]; values in padding have no meaning.
 
     The loss of the word y_t is −ln p(y_t | y_1 … y_{t−1}, x) for the source x.
 
@@ -54,8 +54,8 @@ def losses(
       how: settings of the network.
       forced: [T, B] bool; True where the decoder reads the reference's word, False
         where it reads its own prediction. By default True everywhere.
-      kept: dropout masks of the embedded words E y and of the output f; None for no
-        dropout.
+      kept: dropout masks of the embeddings of read words, and of the decoder's output
+        f; None for no dropout.
     """
     target = jnp.asarray(batch.target)
     seen, g = encoded

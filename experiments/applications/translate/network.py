@@ -33,7 +33,7 @@ from bpvariants.types import PyTree, Step
 
 END, UNKNOWN = 0, 1  # END is also the first word that the decoder reads
 RULES = ("bptt", "bptt_step", "truncated_bptt")
-HIDDEN = -1e30  # score of padding in attention; logit of UNKNOWN as next word
+HIDDEN = -1e30  # score of padding in the attention, and logit of the word UNKNOWN
 Attention: TypeAlias = Literal["additive", "dot"]
 
 
@@ -102,7 +102,7 @@ def init(key: jax.Array, sizes: Sizes) -> PyTree:
 def encode(
     params: PyTree, source: jax.Array, mask: jax.Array, kept: Any, how: How
 ) -> tuple[PyTree, jax.Array]:
-    """Encode sentences; return the memory m, and the decoder's initial state g_0.
+    """Encode sentences; return the memory of all words, and the decoder's first state.
 
     Args:
       params: parameters of encoder and decoder.
@@ -138,15 +138,16 @@ def make_step(attention: Attention, own_words: bool) -> Step:
     Its arguments and its output are tuples:
 
     - params: the decoder's parameters, and the memory that :func:`encode` returns;
-    - carry: the state g, and the most probable word;
-    - x: the given word, whether to read the given word, the dropout masks of E y and of
-      f (or None), and whether to stop gradients;
+    - carry: the decoder's state g, and the most probable word of the last step;
+    - x: a given word, whether to read it (or else the most probable word), the dropout
+      masks of the read word's embedding and of the output f (or None), and whether to
+      stop gradients;
     - y: the output f, the most probable word, and the attention a.
 
     Args:
       attention: "additive" or "dot".
-      own_words: False if the given word is always read, so that the most probable word
-        need not be computed.
+      own_words: False if the given word is always read. The most probable word is then
+        not computed.
     """
 
     def step(params, carry, x):
@@ -178,7 +179,7 @@ def attend(net: PyTree, seen: PyTree, g: jax.Array, attention: Attention) -> jax
 
 
 def logits(net: PyTree, f: jax.Array) -> jax.Array:
-    """Return the logits of all words, E f + b."""
+    """Return the logits of all words, from the decoder's output f."""
     return f @ net["words"].T + net["bias"]
 
 

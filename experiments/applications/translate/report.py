@@ -75,7 +75,10 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw validation BLEU and losses against updates; each thin line is one seed."""
+    """Draw BLEU and losses on the validation part against epochs.
+
+    A thin line shows one seed, and a thick line the mean over seeds.
+    """
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, row in enumerate(row for row in rows if "forcing" in row):
@@ -106,7 +109,10 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_attention(row: dict[str, Any]) -> Figure:
-    """Draw the attention at each written word, for the four longest examples."""
+    """Draw the attention at each written word, for the four longest examples.
+
+    An example is a sentence, its reference and a network's translation.
+    """
     chosen = sorted(row["examples"], key=lambda each: -len(each["source"]))[:4]
     figure = Figure(figsize=(10, 9), layout="constrained")
     axes = figure.subplots(2, 2, squeeze=False).ravel()

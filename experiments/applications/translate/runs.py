@@ -25,7 +25,7 @@ BATCH, EXAMPLES = 256, 8
 
 
 def init(key: jax.Array, sizes: Sizes, runs: int) -> PyTree:
-    """Draw the parameters of several networks; each leaf begins with their axis."""
+    """Draw the parameters of several networks; the first axis of a leaf counts them."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return _init(sizes)(keys)
 
@@ -39,7 +39,7 @@ class Scored(NamedTuple):
     """Translations of a part of a corpus, and their scores."""
 
     scores: dict[str, list[float]]  # name of a score -> its value for each seed
-    said: list[list[str]]  # [runs][N], translations of the sentences
+    said: list[list[str]]  # for each network, the translations of all sentences
     unknown_share: float  # share of target words that are unknown, so never predicted
 
 
@@ -128,7 +128,7 @@ def translate(
 def examples(
     params: PyTree, part: Part, said: list[str], corpus: Corpus, how: How
 ) -> list[dict[str, Any]]:
-    """Translate a few evenly spaced sentences of a part; return attention too."""
+    """Return evenly spaced sentences of a part, with translation and attention."""
     rows = np.linspace(0, len(part) - 1, min(EXAMPLES, len(part))).astype(int)
     found = translate(params, [part[row][0] for row in rows], corpus, how)
     return [
@@ -165,7 +165,7 @@ def read_sentence(text: str) -> str:
 def answer(
     checkpoints: Path, like: PyTree, sentence: str, corpus: Corpus, how: How
 ) -> tuple[str, list[str]]:
-    """Translate a sentence with the first seed's network; return its unknown words too.
+    """Translate a sentence with the first seed's network; find its unknown words.
 
     Raises:
       DataError: if none of the sentence's words occurs in training.

@@ -1,6 +1,6 @@
 """Study `translate`: French to English or the reverse, by an encoder and a decoder.
 
-The encoder and the decoder consist of GRUs, trained by `jax.grad` through two unrolls.
+The encoder and the decoder consist of GRUs. Both are trained together by `jax.grad`.
 The decoder attends to the states of the encoder. Gradients are propagated back through
 the decoder, through the attention at each word, and through the encoder. In training,
 the decoder reads the reference's words (teacher forcing), or some of its own
@@ -65,34 +65,37 @@ class Config(Study):
     forget: float = 0.1
     """Fraction of source words that are replaced by the unknown word in training."""
     rule: str = "bptt"
-    """Gradient rule: bptt, bptt_step (stores only states, recomputes all else),
-    truncated_bptt (gradients stop every `lookback` words)."""
+    """Gradient rule: bptt, bptt_step (BPTT that stores only states, and recomputes all
+    other values), truncated_bptt (gradients stop every `lookback` words)."""
     lookback: int = 4
     """Number of words from one stop of gradients to the next, for truncated_bptt."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 4e-3
-    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
-    family."""
+    """Initial learning rate; it falls to 0 along a cosine, except for update rules of
+    the Rprop family."""
     steps: int = 1200
-    """Number of updates, rounded up to a multiple of 10."""
+    """Number of updates; it is rounded up to a multiple of the number of updates
+    between two tests."""
     batch: int = 64
     """Number of sentences in a mini-batch; they have about the same length."""
     lengths: int = 2
-    """Largest number of different padded lengths; each needs another compilation."""
+    """Largest number of different lengths that sentences are padded to; the step is
+    compiled once for each length."""
     looks: int = 5
     """Approximate number of times to translate the validation part during training."""
     seeds: int = 2
     """Number of networks of each kind, which differ in their initial weights; they
     train under vmap."""
     tune: bool = False
-    """For choosing settings: test on the validation part instead of the test part."""
+    """If true, test on the validation part instead of the test part, to choose
+    settings."""
     translate: str | None = None
     """A sentence to translate. With --out and --resume, the networks of a finished run
     are used without further training."""
 
     def check(self) -> None:
-        """Check the rule, and the probabilities of teacher forcing."""
+        """Check the gradient rule, and the probabilities of teacher forcing."""
         network.check_rule(self.rule)
         wrong = [each for each in self.forcing if not 0 <= each <= 1]
         if wrong or not self.forcing or len(set(self.forcing)) < len(self.forcing):
@@ -108,7 +111,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and translate; write the results, and print them with the baselines."""
+    """Train networks, and score their translations; write and print the scores."""
     asked, load = None, cache(text.load)
     if config.translate is not None:
         asked = runs.read_sentence(config.translate)
@@ -138,12 +141,12 @@ def _finish(
 
 
 def name_of(forcing: float) -> str:
-    """Return the name of the job that trains with the probability `forcing`."""
+    """Return the name of the job that trains with this value of `forcing`."""
     return f"forcing-{forcing:g}"
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return the total number of updates, and the number between two tests."""
+    """Return the total number of updates, and how many are between two tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 
@@ -169,7 +172,7 @@ def _sizes(config: Config, corpus: text.Corpus) -> network.Sizes:
 
 
 def _train(config: Config, forcing: float, corpus: text.Corpus, way: Way) -> Row:
-    """Train all seeds with one value of `forcing`; return their row of results."""
+    """Train the networks of all seeds with one value of `forcing`; return their row."""
     steps, every = _steps(config)
     seed = jax.random.key(config.first_seed)
     params = runs.init(seed, _sizes(config, corpus), config.seeds)

@@ -61,7 +61,7 @@ def make_corpus(train: Part, validation: Part, test: Part) -> Corpus:
 
 
 def to_numbers(sentences: Sequence[str], words: list[str]) -> list[np.ndarray]:
-    """Convert each sentence to indices of its words, and END.
+    """Convert each sentence to the indices of its words, followed by END.
 
     Example:
       >>> to_numbers(["a dog"], ["<end>", "<unknown>", "a"])[0].tolist()
@@ -75,7 +75,7 @@ def to_numbers(sentences: Sequence[str], words: list[str]) -> list[np.ndarray]:
 
 
 def to_text(numbers: Iterable[int], words: list[str]) -> str:
-    """Convert indices to text; words from END on are dropped.
+    """Convert indices of words to text; END and all words after it are dropped.
 
     Example:
       >>> to_text([2, 0, 2], ["<end>", "<unknown>", "a"])
@@ -101,7 +101,7 @@ def part_to_numbers(part: Part, corpus: Corpus) -> Numbers:
 
 
 def padded(numbers: Numbers, rows: Bucket, length: int) -> Batch:
-    """Return the sentence pairs of a bucket, with targets padded to `length`."""
+    """Return some sentence pairs as a batch, with targets padded to `length` words."""
     target = pad(numbers.target, Bucket(length, rows.rows))
     return Batch(*pad(numbers.source, rows), *target)
 
@@ -123,7 +123,7 @@ def batches(
       start: number of batches to skip, to resume a training.
       batch: number of sentence pairs in a batch.
       run: number of consecutive batches that have the same shape.
-      lengths: largest number of different padded lengths.
+      lengths: largest number of different lengths that sources are padded to.
       forget: fraction of source words to replace by UNKNOWN, so that the network learns
         to read unknown words. The words are drawn anew for each batch.
       seed: seed of all random numbers.
@@ -144,6 +144,8 @@ def batches(
 def score(said: Sequence[str], right: Sequence[str]) -> dict[str, float]:
     """Return BLEU, its 95 % bootstrap interval, and the percentage of exact matches.
 
+    `said` are the translations, and `right` the reference translations.
+
     Example:
       >>> same = ["i am not a very old man", "she is here with you and me"]
       >>> {name: round(value) for name, value in score(same, same).items()}
@@ -162,15 +164,15 @@ def score(said: Sequence[str], right: Sequence[str]) -> dict[str, float]:
 
 
 def most_common(train: Part, sources: Sequence[str]) -> list[str]:
-    """Return, for every source, the most common target of the training part."""
+    """Translate every source by the most common target of the training part."""
     target = Counter(pair[1] for pair in train).most_common(1)[0][0]
     return [target] * len(sources)
 
 
 def nearest(train: Part, sources: Sequence[str]) -> list[str]:
-    """Return the translations of the nearest training sources: a translation memory.
+    """Translate each source by the target of the most similar training source.
 
-    The nearest source has the largest cosine similarity of tf-idf vectors; features are
+    Similarity is the cosine of the angle between tf-idf vectors; their features are
     words and pairs of neighbouring words.
 
     Example:
