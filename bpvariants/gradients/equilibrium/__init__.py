@@ -13,3 +13,4 @@ from bpvariants.gradients.equilibrium._recurrent_backprop import (
     Equilibrium as Equilibrium,
     recurrent_backprop as recurrent_backprop,
 )
+from bpvariants.gradients.equilibrium._solution import FixedPoint as FixedPoint

@@ -2,7 +2,9 @@
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-Each example [*batch] iterates by itself, and no longer changes once it is done.
+Each example [*batch] iterates by itself, and no longer changes once it is done. If the
+rounding errors of g do not allow the tolerance, an example is done when the residual
+has stopped falling and rounding explains what is left.
 """
 
 from collections.abc import Callable
@@ -12,12 +14,18 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._carries import as_vectors
-from bpvariants._dtypes import NARROW
 from bpvariants._examples import norm, relative
 from bpvariants._masking import select
+from bpvariants.gradients.equilibrium._rounding import (
+    COARSEST,
+    NOISE,
+    reachable,
+    rounding,
+)
 from bpvariants.types import PyTree
 
 WINDOW = 20  # number of last residuals to average over, because ratios oscillate
+PATIENCE = 20  # steps without a lower residual, before a first test for rounding
 GROWTH = 1e4  # factor by which ‖g(h) − h‖ may exceed its lowest, or its first, value
 
 
@@ -27,10 +35,11 @@ class FixedPointInfo(NamedTuple):
     It is returned because compiled code cannot raise errors.
 
     Attributes:
-      steps: number of evaluations of the map.
+      steps: number of evaluations of the map, without those of the test for rounding.
       residual: ‖g(h) − h‖ of the returned iterate, relative to the solver's scale.
-      converged: bool, whether the residual is within the tolerance. The error is up to
-        residual / (1 − spectral_radius).
+      converged: bool, whether the residual is within the tolerance, or as low as the
+        rounding errors of the map allow; then `residual` is above the tolerance. The
+        error is up to residual / (1 − spectral_radius).
       spectral_radius: estimate of the factor by which a step shrinks the error. For
         relaxation with damping 1, it estimates the spectral radius of the Jacobian. At
         1 or more, the iteration does not converge.
@@ -57,6 +66,7 @@ class Method(NamedTuple):
     init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
     move: Callable[..., tuple[PyTree, PyTree]]  # memory, h, g(h) − h, its norm
     may_rise: bool = False  # whether growth is measured from the first residual
+    pace: float | jax.Array | None = None  # ‖move‖ / ‖g(h) − h‖, if it is fixed
 
 
 class _State(NamedTuple):
@@ -69,6 +79,10 @@ class _State(NamedTuple):
     last: jax.Array  # relative residual of h
     recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
     peak: jax.Array  # if ‖g(h) − h‖ is above it, the example is lost
+    since: jax.Array  # number of steps since the best iterate
+    patience: jax.Array  # number of these steps at which rounding is tested
+    stalled: jax.Array  # whether it waits for this test
+    rounded: jax.Array  # whether only rounding keeps the residual above tol
     lost: jax.Array
     steps: jax.Array
     active: jax.Array
@@ -104,9 +118,10 @@ def iterate(
         lost = state.active & ~((residual <= tol) | (size <= peak))  # NaN is lost too
         steps = state.steps + state.active.astype(jnp.int32)
         active = state.active & (residual > tol) & ~lost & (steps < limit)
+        since = jnp.where(better, 0, state.since + 1)
         h, memory = method.move(state.memory, state.h, difference, size)
         recent = jnp.concatenate([state.recent[1:], size[None]])
-        return _State(
+        state = state._replace(
             h=select(active, h, state.h),
             best=select(better, state.h, state.best),
             memory=select(active, memory, state.memory),
@@ -116,20 +131,57 @@ def iterate(
             last=jnp.where(state.active, residual, state.last),
             recent=jnp.where(state.active[None], recent, state.recent),
             peak=peak,
+            since=jnp.where(state.active, since, state.since),
             lost=state.lost | lost,
             steps=steps,
             active=active,
         )
+        stalled = active & (since >= state.patience) & (state.residual <= COARSEST)
+        return state._replace(active=active & ~stalled, stalled=stalled | state.stalled)
+
+    def run(state: _State) -> _State:
+        state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
+        return _judge(gap, state, method, batch_ndim)
 
     state = _begin(start, method.init(start), size)
-    state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
+    state = jax.lax.while_loop(lambda state: jnp.any(state.active), run, state)
     radius = _contraction(state)
     info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius)
+    done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
         (start, info(state.first)),
-        (state.best, info(state.residual)),
-        (state.h, info(state.last)),
+        (state.best, done(state.residual)),
+        (state.h, done(state.last)),
         state.lost,
+    )
+
+
+def _judge(gap: Callable, state: _State, method: Method, batch_ndim: int) -> _State:
+    """End examples that stall because of rounding; let the others go on.
+
+    An iteration that converges slowly moves on, almost straight. One that is only kept
+    in motion by rounding returns to where it was.
+    """
+    size = jnp.exp(jnp.mean(jnp.log(state.recent), axis=0))  # of the last steps
+    returns = state.stalled
+    if method.pace is not None:
+        away = norm(jax.tree.map(jnp.subtract, state.h, state.best), batch_ndim)
+        pace = jnp.asarray(method.pace, size.dtype)
+        returns &= 2 * away <= state.since.astype(size.dtype) * pace * size
+    noise = rounding(gap, state.h, size, returns)
+    # Rounding errors add up over steps as those of a random walk that returns.
+    taken = jnp.maximum(state.steps - state.since, 1).astype(noise.dtype)
+    factor = relative(state.residual, state.first) ** (1 / taken)
+    added = jnp.where(factor < 0.99, (1 - jnp.minimum(factor, 0.99) ** 2) ** -0.5, 1)
+    rounded = returns & (size <= NOISE * added * noise)
+    active = state.stalled & ~rounded
+    return state._replace(
+        h=select(rounded, state.best, state.h),
+        last=jnp.where(rounded, state.residual, state.last),
+        patience=jnp.where(active, 2 * state.since, state.patience),
+        rounded=state.rounded | rounded,
+        stalled=jnp.zeros_like(active),
+        active=active,
     )
 
 
@@ -146,6 +198,10 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         last=infinite,
         recent=jnp.zeros((WINDOW, *size.shape), size.dtype),
         peak=infinite,
+        since=jnp.zeros(size.shape, jnp.int32),
+        patience=jnp.full(size.shape, PATIENCE, jnp.int32),
+        stalled=jnp.zeros(size.shape, bool),
+        rounded=jnp.zeros(size.shape, bool),
         lost=jnp.zeros(size.shape, bool),
         steps=jnp.zeros(size.shape, jnp.int32),
         active=jnp.ones(size.shape, bool),
@@ -176,13 +232,6 @@ def iterate_vectors(
     )
     back = lambda pair: (as_tree(pair[0]), pair[1])
     return Outcome(back(first), back(best), back(last), lost)
-
-
-def reachable(tol: float | jax.Array, tree: PyTree, dtype: Any) -> jax.Array:
-    """Return the tolerance, raised to the machine epsilon of 16-bit leaves."""
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
-    coarsest = [float(jnp.finfo(narrow).eps) for narrow in dtypes if narrow in NARROW]
-    return jnp.maximum(jnp.asarray(tol, dtype), max(coarsest, default=0.0))
 
 
 def _contraction(state: _State) -> jax.Array:

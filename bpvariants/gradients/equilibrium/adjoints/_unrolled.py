@@ -15,6 +15,7 @@ from bpvariants._checks import check_count
 from bpvariants._examples import norm, normalised, relative, times
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import check_no_start
+from bpvariants.gradients.equilibrium._rounding import reachable
 from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.gradients.equilibrium.solvers._relaxation import check_relaxation
 from bpvariants.types import PyTree
@@ -80,7 +81,7 @@ class unrolled:
         )
         residual = relative(norm(residual_of(z), batch_ndim), norm(b, batch_ndim))
         steps = jnp.full(residual.shape, self.steps, jnp.int32)
-        converged = residual <= jnp.asarray(self.tol, residual.dtype)
+        converged = residual <= reachable(self.tol, b, residual.dtype)
         radius = residual ** (1 / self.steps)
         return times(scale, z), FixedPointInfo(steps, residual, converged, radius)
 

@@ -52,8 +52,10 @@ class broyden:
 
     Args:
       rank: r, the number of latest changes of H that are kept, at least 1.
-      tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
+      tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
+      atol: largest ‖f(h) − h‖ that counts as converged too. Default: tol². Give it
+        where h* may be 0; it is not used for the adjoint.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -75,12 +77,13 @@ class broyden:
     rank: int = field(default=30, metadata={"static": True})
     tol: float | jax.Array = 1e-5
     max_steps: int | jax.Array = 1000
+    atol: float | jax.Array | None = None
     approximate: ClassVar[bool] = False
 
     def __post_init__(self):
         """Check the settings."""
         check_count("rank", self.rank)
-        check_limits(self.tol, self.max_steps)
+        check_limits(self.tol, self.max_steps, self.atol)
 
     def solve(self, gap, start, scale, batch_ndim):
         """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
