@@ -7,6 +7,7 @@ import jax
 
 from bpvariants.gradients.equilibrium import adjoints, solvers
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
+from bpvariants.gradients.equilibrium._with_krylov import with_krylov
 
 OURS = solvers.relaxation, solvers.anderson, solvers.broyden
 
@@ -39,9 +40,9 @@ def choose_solver(
 
 
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> Adjoint:
-    """Return the adjoint; by default the solver's method, and cg where that fails.
+    """Return the adjoint; by default the solver's method, and then conjugate gradients.
 
-    Without cg if failures are tolerated: an adjoint that is cut short is linear in b.
+    They are left out if failures are tolerated: an adjoint cut short is linear in b.
     """
     if adjoint is None and isinstance(solver, OURS):
         first: Any = solver
@@ -50,8 +51,7 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> 
             first = adjoints.relaxation(*settings)
         if on_failure != "nan":
             return first
-        second = adjoints.cg(tol=solver.tol, max_steps=solver.max_steps)
-        return adjoints.fallback(first, second)
+        return with_krylov(first)
     chosen: Any = solver if adjoint is None else adjoint
     if isinstance(chosen, type) or not hasattr(chosen, "approximate"):
         if adjoint is None:

@@ -195,7 +195,8 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
     h, info = jax.lax.custom_root(
         lambda h: h, init, solve, lambda _, rhs: rhs, has_aux=True
     )
-    return h, info._replace(steps=jnp.int32(info.steps), converged=info.converged != 0)
+    flags = {"converged": info.converged != 0, "krylov": info.krylov != 0}
+    return h, info._replace(steps=jnp.int32(info.steps), **flags)
 
 
 def _scale(h: PyTree, solver: Solver, batch_ndim: int) -> jax.Array:

@@ -14,8 +14,8 @@ from jax.flatten_util import ravel_pytree
 from bpvariants._dtypes import is_floating
 from bpvariants._examples import largest, norm
 from bpvariants._masking import select
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import Adjoint
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.types import PyTree
 
@@ -38,8 +38,8 @@ def solve_adjoint(
     rhs: PyTree,
     adjoint: Adjoint,
     batch_ndim: int,
-    on_failure: OnFailure,
-    forward: FixedPointInfo,
+    on_failure: OnFailure = "nan",
+    forward: FixedPointInfo | None = None,
     start: PyTree | None = None,
 ) -> tuple[PyTree, FixedPointInfo]:
     """Solve matvec(z) = rhs, with the policy on_failure; return z and its info.
@@ -53,8 +53,12 @@ def solve_adjoint(
     def solve(matvec, vector):
         on_trees = lambda tree: as_tree(matvec(ravel_pytree(tree)[0]))
         b = as_tree(vector)
-        policy = {"nan": _nan, "truncate": _truncated, "ignore": _as_it_is}[on_failure]
-        z, info = policy(adjoint, on_trees, b, batch_ndim, forward, start)
+        if on_failure == "truncate" and forward is not None:
+            z, info = _truncated(adjoint, on_trees, b, batch_ndim, forward, start)
+        else:
+            z, info = _call(adjoint, on_trees, b, batch_ndim, start)
+        if on_failure == "nan" and not adjoint.approximate:
+            z = nan_unless(info.converged, z)
         return ravel_pytree(z)[0], info
 
     solution, info = jax.lax.custom_linear_solve(
@@ -67,42 +71,9 @@ def solve_adjoint(
     return as_tree(solution), info
 
 
-def _as_it_is(
-    adjoint: Adjoint,
-    matvec: Callable[[PyTree], PyTree],
-    b: PyTree,
-    batch_ndim: int,
-    forward: FixedPointInfo,
-    start: PyTree | None,
-) -> tuple[PyTree, FixedPointInfo]:
-    """Return z and its info as the adjoint solver returns them."""
-    del forward
+def _call(adjoint: Adjoint, matvec: Any, b: PyTree, batch_ndim: int, start: Any):
     options = {} if start is None else {"start": start}
     return adjoint(matvec, b, batch_ndim, **options)
-
-
-def _nan(
-    adjoint: Adjoint,
-    matvec: Callable[[PyTree], PyTree],
-    b: PyTree,
-    batch_ndim: int,
-    forward: FixedPointInfo,
-    start: PyTree | None,
-) -> tuple[PyTree, FixedPointInfo]:
-    """Return z, NaN where it was not solved for, and its info.
-
-    No time is spent on examples whose h* was not found: their z is NaN, or 0 if b is.
-    """
-    found = forward.converged
-    known = found | unused(b, batch_ndim)
-    zeros = jax.tree.map(jnp.zeros_like, b)
-    b = select(found, b, zeros)
-    start = None if start is None else select(found, start, zeros)
-    z, info = _as_it_is(adjoint, matvec, b, batch_ndim, forward, start)
-    if not adjoint.approximate:
-        z = nan_unless(info.converged, z)
-    z = nan_unless(known, select(found, z, zeros))
-    return z, _unless_solved(found, info)
 
 
 def _truncated(
@@ -119,22 +90,17 @@ def _truncated(
     mode, whose b differ, make the same choice and are transposes of each other.
     """
     if adjoint.approximate:
-        z, info = _as_it_is(adjoint, matvec, b, batch_ndim, forward, start)
+        z, info = _call(adjoint, matvec, b, batch_ndim, start)
     else:
         contracts = forward.spectral_radius < CONTRACTS  # False for NaN
         solvable = forward.converged | contracts
         zeros = jax.tree.map(jnp.zeros_like, b)
-        once, b = b, select(solvable, b, zeros)
-        z, info = _as_it_is(adjoint, matvec, b, batch_ndim, forward, start)
-        z = select(solvable, z, once)
-        b, info = once, _unless_solved(solvable, info)
+        to_solve = select(solvable, b, zeros)
+        z, info = _call(adjoint, matvec, to_solve, batch_ndim, start)
+        z = select(solvable, z, b)
+        left = jnp.where(solvable, info.residual, jnp.inf)
+        info = info._replace(residual=left, converged=info.converged & solvable)
     return select(jnp.isfinite(norm(z, batch_ndim)), z, b), info
-
-
-def _unless_solved(solved: jax.Array, info: FixedPointInfo) -> FixedPointInfo:
-    """Report examples that were not solved for as not converged."""
-    left = jnp.where(solved, info.residual, jnp.inf)
-    return info._replace(residual=left, converged=info.converged & solved)
 
 
 def zero_unless(found: jax.Array, x: PyTree) -> PyTree:

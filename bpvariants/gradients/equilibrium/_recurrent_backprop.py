@@ -38,10 +38,10 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
     solve_adjoint,
     zero_unless,
 )
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._map import check_map
 from bpvariants.gradients.equilibrium._precision import with_precise_products
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 from bpvariants.types import Loss, PyTree
 
 
@@ -156,14 +156,14 @@ def recurrent_backprop(
             x = zero_unless(found, x)
         if on_failure == "truncate":
             b = select(found, b, jax.tree.map(jnp.zeros_like, b))
+        if on_failure == "nan":  # no adjoint steps for these examples
+            b = nan_unless(forward.converged | (shares == 0), b)
         safe_f = with_stored_operands(f, params, h, x)
         _, pull = jax.vjp(lambda params, h: safe_f(params, h, x), params, h)
         matvec = lambda z: jax.tree.map(jnp.subtract, z, pull(z)[1])
         z, backward = solve_adjoint(
             matvec, b, adjoint, **options, forward=forward, start=start_adjoint
         )
-        if on_failure == "nan":
-            z = nan_unless(forward.converged | (shares == 0), z)
         grads = jax.tree.map(jnp.add, pull(z)[0], direct)
         return (value, Equilibrium(h, forward, backward, z)), grads
 

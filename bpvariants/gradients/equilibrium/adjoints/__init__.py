@@ -4,7 +4,6 @@
 """
 
 from bpvariants.gradients.equilibrium.adjoints._cg import cg as cg
-from bpvariants.gradients.equilibrium.adjoints._fallback import fallback as fallback
 from bpvariants.gradients.equilibrium.adjoints._linear_solver import (
     linear_solver as linear_solver,
 )

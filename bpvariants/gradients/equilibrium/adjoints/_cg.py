@@ -16,12 +16,9 @@ from jax.tree_util import register_dataclass
 from bpvariants._checks import are_numbers, check_limits
 from bpvariants._examples import norm, normalised, relative, squared_norm, times
 from bpvariants._masking import select
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import begin_at
-from bpvariants.gradients.equilibrium._rounding import (
-    explained,
-    reachable,
-)
+from bpvariants.gradients.equilibrium._rounding import check_linear, reachable
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 from bpvariants.types import PyTree
 
 
@@ -119,17 +116,14 @@ class cg:
         steps = jnp.zeros(size.shape, jnp.int32)
         state = _State(z, r, s, square(s), cost_of(z, r), steps, active)
         state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
-        gap = lambda z: _add(b, -jnp.ones_like(size), matvec(z))
-        r = gap(state.z)
-        residual = relative(norm(r, batch_ndim), size)
+        left, reached = check_linear(matvec, b, state.z, batch_ndim)
+        residual = relative(left, size)
         # By rounding, the recomputed residual may be a little above the tolerance.
-        converged = residual <= 2 * tol
-        stalls = ~converged & (state.steps < limit)
-        converged |= explained(gap, state.z, r, residual, stalls)
+        converged = (residual <= 2 * tol) | (reached & (state.steps < limit))
         taken = jnp.maximum(state.steps, 1).astype(residual.dtype)
         radius = residual ** (1 / taken)
         return times(scale, state.z), FixedPointInfo(
-            state.steps, residual, converged, radius
+            state.steps, residual, converged, radius, jnp.zeros_like(converged)
         )
 
 

@@ -10,12 +10,9 @@ from jax.tree_util import register_dataclass
 from bpvariants._checks import check_limits
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._examples import norm, normalised, relative, times
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import check_no_start
-from bpvariants.gradients.equilibrium._rounding import (
-    explained,
-    reachable,
-)
+from bpvariants.gradients.equilibrium._rounding import check_linear, reachable
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 
 
 @register_dataclass  # settings may be tracers
@@ -69,17 +66,17 @@ class linear_solver:
         )
         operator = lineax.FunctionLinearOperator(in_wide, like)
         solution = lineax.linear_solve(operator, wide, self.solver, throw=False)
-        gap = lambda z: jax.tree.map(jnp.subtract, b, matvec(z))
         z = cast_like(solution.value, b)
-        left = gap(z)
-        residual = relative(norm(left, batch_ndim), norm(b, batch_ndim))
+        left, reached = check_linear(matvec, b, z, batch_ndim)
+        residual = relative(left, norm(b, batch_ndim))
         taken = solution.stats.get("num_steps")  # None from direct solvers
         taken = 1 if taken is None else taken
         steps = jnp.broadcast_to(jnp.asarray(taken, jnp.int32), residual.shape)
-        converged = residual <= reachable(self.tol, b, residual.dtype)
-        converged |= explained(gap, z, left, residual, ~converged)
+        converged = (residual <= reachable(self.tol, b, residual.dtype)) | reached
         radius = residual ** (1 / jnp.maximum(steps, 1).astype(residual.dtype))
-        return times(scale, z), FixedPointInfo(steps, residual, converged, radius)
+        krylov = jnp.zeros_like(converged)
+        info = FixedPointInfo(steps, residual, converged, radius, krylov)
+        return times(scale, z), info
 
 
 def _lineax(solver: Any) -> Any:

@@ -85,17 +85,16 @@ class broyden:
         check_count("rank", self.rank)
         check_limits(self.tol, self.max_steps, self.atol)
 
-    def solve(self, gap, start, scale, batch_ndim):
+    def solve(self, gap, start, scale, batch_ndim, pull=None):
         """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         method = Method(self._init, _move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
-        return iterate_vectors(
-            gap, start, scale, method, batch_ndim=batch_ndim, **settings
-        )
+        settings |= {"batch_ndim": batch_ndim, "pull": pull}
+        return iterate_vectors(gap, start, scale, method, **settings)
 
-    def __call__(self, matvec, b, batch_ndim, start=None):
+    def __call__(self, matvec, b, batch_ndim, start=None, krylov=False):
         """Return z and its info, of arrays [*batch]."""
-        size, outcome = solve_linear(self, matvec, b, batch_ndim, start)
+        size, outcome = solve_linear(self, matvec, b, batch_ndim, start, krylov)
         return times(size, outcome.best[0]), outcome.best[1]
 
     def _init(self, start: jax.Array) -> _Memory:

@@ -77,13 +77,14 @@ class relaxation:
         """Check the settings."""
         check_relaxation(self.damping, self.tol, self.max_steps, self.atol)
 
-    def solve(self, gap, start, scale, batch_ndim):
+    def solve(self, gap, start, scale, batch_ndim, pull=None):
         """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
         move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
         method = Method(lambda start: (), move, pace=self.damping)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
-        return iterate(gap, start, scale, method, batch_ndim=batch_ndim, **settings)
+        settings |= {"batch_ndim": batch_ndim, "pull": pull}
+        return iterate(gap, start, scale, method, **settings)
 
 
 def check_relaxation(damping: Any, tol: Any, max_steps: Any, atol: Any = None) -> None:
