@@ -81,17 +81,17 @@ def fixed_point(
 
     Converged means that the residual is small. The error of h* and of derivatives is up
     to 1 / (1 − spectral_radius) times as large. If the rounding errors of f do not
-    allow the tolerance, an example has converged when its residual has not fallen for
-    20 steps and differences of f show that rounding explains it. `info.residual` is
-    then above tol. A residual of more than 0.03 never counts. Float32 reaches about
+    allow the tolerance, an example has converged if its residual has not fallen for 20
+    steps and rounding explains it, which 60 more evaluations of f show. `info.residual`
+    is then above tol. A residual of more than 0.03 never counts. Float32 reaches about
     1e-7, bfloat16 and float16 reach 0.008 and 0.001, and a smaller tol is raised to the
     last two. Products of float32 arrays in f are computed in full precision
     ("highest"), also on accelerators, unless f or `jax.default_matmul_precision` asks
     for another precision.
 
-    The gradient needs I − J to be invertible, but no contraction. By default, the
-    adjoint is relaxed like h. With "nan", it is solved by conjugate gradients for
-    examples where this fails. But h* itself is found by `relaxation` only if f
+    The gradient exists if I − J is invertible; f need not contract. By default, the
+    adjoint has the method of the solver. With "nan", conjugate gradients take over for
+    the examples where this method fails. But `relaxation` finds h* itself only if f
     contracts there, or with damping; `anderson` and `broyden` need no contraction.
 
     Each step, forward or backward, takes the time of one evaluation of f. Memory is
@@ -107,9 +107,10 @@ def fixed_point(
       solver: solver for h*, from `gradients.solvers`: `relaxation(…)` (above, the
         default), `anderson(…)` or `broyden(…)`.
       adjoint: solver for derivatives, from `gradients.adjoints`. Default: the method
-        and the settings of the solver; with "nan" also `cg(…)` where that fails. Exact:
-        `relaxation(…)`, `anderson(…)`, `broyden(…)`, `cg(…)`, `linear_solver(…)`,
-        `fallback(…)`; approximate: `neumann(…)`, `jfb()`, `unrolled(…)`.
+        and the settings of the solver; with "nan" also conjugate gradients for examples
+        where that fails, in up to max_steps more steps. Exact: `relaxation(…)`,
+        `anderson(…)`, `broyden(…)`, `cg(…)`, `linear_solver(…)`; approximate:
+        `neumann(…)`, `jfb()`, `unrolled(…)`.
       on_failure: "nan", "truncate" or "ignore".
       batch_ndim: number of leading axes that are batch axes. Each example converges by
         itself. By default the whole state is one example.

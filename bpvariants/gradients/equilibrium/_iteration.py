@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._carries import as_vectors
-from bpvariants._examples import norm, relative
+from bpvariants._examples import norm, relative, times
 from bpvariants._masking import select
 from bpvariants.gradients.equilibrium._krylov import Krylov, krylov_step, no_krylov
 from bpvariants.gradients.equilibrium._rounding import (
@@ -193,6 +193,7 @@ def _settle(
         args = state.krylov, moves, state.h, difference, size
         h, krylov = krylov_step(pull, *args)
         state = state._replace(h=h, krylov=krylov)
+    units = size
     size = jnp.mean(state.recent, axis=0)  # of the last steps
     asked = stalled & (state.residual <= COARSEST)
     if method.pace is not None:
@@ -209,7 +210,7 @@ def _settle(
     walk = walk._replace(place=jnp.where(ended, 0, walk.place))
     unexplained = (stalled & ~asked) | (ended & ~rounded)
     state = state._replace(
-        walk=begin_walk(walk, asked, state.h, difference, size),
+        walk=begin_walk(walk, asked, state.h, times(size / units, difference), size),
         h=select(rounded, state.best, state.h),
         last=jnp.where(rounded, state.residual, state.last),
         patience=jnp.where(unexplained, 2 * state.since, state.patience),

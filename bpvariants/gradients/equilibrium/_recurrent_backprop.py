@@ -81,8 +81,9 @@ def recurrent_backprop(
       readout: (params, h) -> y. Default: y is h itself.
       solver: solver for h*, from `gradients.solvers`. Default: `relaxation()`.
       adjoint: solver for z, from `gradients.adjoints`. Default: the method and the
-        settings of the solver; with "nan" also `cg(…)` where that fails. So an adjoint
-        that converged with a `spectral_radius` of 1 or more was solved by `cg(…)`.
+        settings of the solver; with "nan" also conjugate gradients for examples where
+        that fails, in up to max_steps more steps. `adjoint.krylov` of the result says
+        for which.
       on_failure: what to do if an example does not converge, forward or backward, as in
         :func:`fixed_point`. "nan": its z, and all gradients that depend on it, are NaN,
         unless its loss does not count. "truncate": z and gradients are finite, as far
@@ -135,9 +136,12 @@ def recurrent_backprop(
     def rule(params, init, x, target, weights=None, start_adjoint=None):
         (weights,) = as_arrays(weights=weights)
         check_floating("params", params)
-        check_map(f, params, init, x, "init")
         at = lambda target: lambda params, h: losses_of(loss, read(params, h), target)
-        losses = jax.eval_shape(at(target), params, init)
+        try:
+            losses = jax.eval_shape(at(target), params, init)
+        except Exception:
+            check_map(f, params, init, x, "init")  # init may be what does not fit
+            raise
         for name, tree in {"init": init, "x": x}.items():
             check_batch(name, tree, losses.shape, "[*batch]")
         check_entries(losses.shape, "[*batch]", weights=weights)

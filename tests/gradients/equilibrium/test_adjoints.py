@@ -258,9 +258,8 @@ def test_an_adjoint_that_does_not_contract_is_solved_by_default():
     np.testing.assert_allclose(grad, want / 2, rtol=1e-8)
     info = equilibrium.adjoint
     assert info.converged.all()
-    assert info.spectral_radius[0] < 0.7  # the first example by relaxation
-    assert info.spectral_radius[1] > 0.999  # and the second, which it did not solve
-    assert info.steps[0] < 80 < 1000 < info.steps[1]
+    assert info.krylov.tolist() == [False, True]
+    assert jnp.all(info.steps < 80)
 
 
 @pytest.mark.parametrize("solver", ["anderson", "broyden"])
@@ -276,19 +275,6 @@ def test_the_default_adjoint_falls_back_on_conjugate_gradients(solver):
     assert found.adjoint.converged
     want = jnp.linalg.solve(jnp.eye(30) - W.T, jnp.ones(30))
     np.testing.assert_allclose(found.z, want, atol=1e-3 * jnp.abs(want).max())
-
-
-def test_a_fallback_that_fails_leaves_the_first():
-    adjoints = gradients.adjoints
-    first, second = adjoints.relaxation(max_steps=3), adjoints.cg(max_steps=1)
-    A = jnp.array([[0.9, 0.5], [-0.3, 0.8]])
-    b, matvec = jnp.array([[1.0, 2.0], [0.0, 0.0]]), lambda z: z - z @ A
-    z, info = adjoints.fallback(first, second)(matvec, b, 1)
-    want, report = first(matvec, b, 1)
-    chex.assert_trees_all_equal(z, want)
-    assert info.converged.tolist() == [False, True]
-    assert info.steps.tolist() == [4, 1]
-    chex.assert_trees_all_equal(info.residual, report.residual)
 
 
 def test_a_singular_adjoint_is_told_by_default():
