@@ -280,9 +280,11 @@ def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
         )
 
 
-def check_limits(tol: Any, max_steps: Any) -> None:
-    """Check a solver's tolerance and maximum number of steps, unless they're traced."""
+def check_limits(tol: Any, max_steps: Any, atol: Any = None) -> None:
+    """Check a solver's tolerances and maximum number of steps, unless they're traced."""
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
     if are_numbers(max_steps):
         check_count("max_steps", max_steps)
+    if are_numbers(atol) and not atol >= 0:
+        raise ValueError(f"atol must be at least 0, got {atol}.")

@@ -7,6 +7,9 @@ import jax
 
 from bpvariants.gradients.equilibrium import adjoints, solvers
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
+from bpvariants.gradients.equilibrium._with_krylov import with_krylov
+
+OURS = solvers.relaxation, solvers.anderson, solvers.broyden
 
 
 def choose_solver(
@@ -14,9 +17,10 @@ def choose_solver(
     damping: float | jax.Array | None,
     tol: float | jax.Array | None,
     max_steps: int | jax.Array | None,
+    atol: float | jax.Array | None,
 ) -> Solver:
     """Return the solver, or by default a relaxation with the given settings."""
-    settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
+    settings = {"damping": damping, "tol": tol, "max_steps": max_steps, "atol": atol}
     given = {name: value for name, value in settings.items() if value is not None}
     if solver is None:
         return solvers.relaxation(**given)
@@ -35,10 +39,19 @@ def choose_solver(
     return solver
 
 
-def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
-    """Return the adjoint; by default it has the solver's method and settings."""
-    if adjoint is None and isinstance(solver, solvers.relaxation):
-        return adjoints.relaxation(solver.damping, solver.tol, solver.max_steps)
+def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> Adjoint:
+    """Return the adjoint; by default the solver's method, and then conjugate gradients.
+
+    They are left out if failures are tolerated: an adjoint cut short is linear in b.
+    """
+    if adjoint is None and isinstance(solver, OURS):
+        first: Any = solver
+        if isinstance(solver, solvers.relaxation):
+            settings = solver.damping, solver.tol, solver.max_steps
+            first = adjoints.relaxation(*settings)
+        if on_failure != "nan":
+            return first
+        return with_krylov(first)
     chosen: Any = solver if adjoint is None else adjoint
     if isinstance(chosen, type) or not hasattr(chosen, "approximate"):
         if adjoint is None:

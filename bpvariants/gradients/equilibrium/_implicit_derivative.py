@@ -14,8 +14,8 @@ from jax.flatten_util import ravel_pytree
 from bpvariants._dtypes import is_floating
 from bpvariants._examples import largest, norm
 from bpvariants._masking import select
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import Adjoint
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.types import PyTree
 

@@ -2,7 +2,10 @@
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-Each example [*batch] iterates by itself, and no longer changes once it is done.
+Each example [*batch] iterates by itself, and no longer changes once it is done. If the
+rounding errors of g do not allow the tolerance, an example is done when the residual
+has stopped falling and rounding explains what is left. If g is linear, conjugate
+gradients can take over examples for which the method fails.
 """
 
 from collections.abc import Callable
@@ -12,43 +15,28 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._carries import as_vectors
-from bpvariants._dtypes import NARROW
-from bpvariants._examples import norm, relative
+from bpvariants._examples import norm, relative, times
 from bpvariants._masking import select
+from bpvariants.gradients.equilibrium._krylov import Krylov, krylov_step, no_krylov
+from bpvariants.gradients.equilibrium._rounding import (
+    begin_walk,
+    COARSEST,
+    go_on,
+    in_units,
+    no_walk,
+    NOISE,
+    noise,
+    point,
+    POINTS,
+    reachable,
+    Walk,
+)
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo, Outcome
 from bpvariants.types import PyTree
 
 WINDOW = 20  # number of last residuals to average over, because ratios oscillate
+PATIENCE = 20  # steps without a lower residual, before a first test for rounding
 GROWTH = 1e4  # factor by which ‖g(h) − h‖ may exceed its lowest, or its first, value
-
-
-class FixedPointInfo(NamedTuple):
-    """Convergence report of a fixed-point solver, arrays [*batch].
-
-    It is returned because compiled code cannot raise errors.
-
-    Attributes:
-      steps: number of evaluations of the map.
-      residual: ‖g(h) − h‖ of the returned iterate, relative to the solver's scale.
-      converged: bool, whether the residual is within the tolerance. The error is up to
-        residual / (1 − spectral_radius).
-      spectral_radius: estimate of the factor by which a step shrinks the error. For
-        relaxation with damping 1, it estimates the spectral radius of the Jacobian. At
-        1 or more, the iteration does not converge.
-    """
-
-    steps: jax.Array
-    residual: jax.Array
-    converged: jax.Array
-    spectral_radius: jax.Array
-
-
-class Outcome(NamedTuple):
-    """Three of the iterates, each with its :class:`FixedPointInfo`."""
-
-    first: tuple[PyTree, FixedPointInfo]
-    best: tuple[PyTree, FixedPointInfo]  # with the lowest ‖g(h) − h‖, or converged
-    last: tuple[PyTree, FixedPointInfo]
-    lost: jax.Array  # bool [*batch], whether it grew too much or was not finite
 
 
 class Method(NamedTuple):
@@ -57,6 +45,7 @@ class Method(NamedTuple):
     init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
     move: Callable[..., tuple[PyTree, PyTree]]  # memory, h, g(h) − h, its norm
     may_rise: bool = False  # whether growth is measured from the first residual
+    pace: float | jax.Array | None = None  # ‖move‖ / ‖g(h) − h‖, if it is fixed
 
 
 class _State(NamedTuple):
@@ -69,9 +58,14 @@ class _State(NamedTuple):
     last: jax.Array  # relative residual of h
     recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
     peak: jax.Array  # if ‖g(h) − h‖ is above it, the example is lost
+    since: jax.Array  # number of steps since the best iterate
+    patience: jax.Array  # number of these steps at which rounding is tested
+    rounded: jax.Array  # whether only rounding keeps the residual above tol
     lost: jax.Array
     steps: jax.Array
     active: jax.Array
+    walk: Walk  # the test for rounding
+    krylov: Krylov | None
 
 
 def iterate(
@@ -83,53 +77,162 @@ def iterate(
     tol: float | jax.Array,
     max_steps: int | jax.Array,
     batch_ndim: int,
+    pull: Callable[[PyTree], PyTree] | None = None,
 ) -> Outcome:
     """Move until every example has converged, is lost, or took max_steps.
 
     The gap g(h) − h is given instead of g. For large h, the difference of g(h) and h
     could round to 0, and an equation without a solution would seem solved.
+
+    If the gap is b − A h, `pull` can be given: the conjugate transpose of A. Then the
+    examples for which the method fails are solved by conjugate gradients, in up to
+    max_steps more steps.
     """
     size = norm(start, batch_ndim)
     tol = reachable(tol, start, size.dtype)
     limit = jnp.asarray(max_steps, jnp.int32)
 
     def step(state: _State) -> _State:
-        difference = gap(state.h)
+        difference = gap(point(state.walk, state.h))
         size = norm(difference, batch_ndim)
         residual = relative(size, scale(state.h))
-        better = state.active & ((size < state.lowest) | (residual <= tol))
-        lowest = jnp.where(better, size, state.lowest)
-        rises = method.may_rise & (state.steps > 0)
-        peak = jnp.where(rises, state.peak, GROWTH * lowest)
-        lost = state.active & ~((residual <= tol) | (size <= peak))  # NaN is lost too
-        steps = state.steps + state.active.astype(jnp.int32)
-        active = state.active & (residual > tol) & ~lost & (steps < limit)
-        h, memory = method.move(state.memory, state.h, difference, size)
-        recent = jnp.concatenate([state.recent[1:], size[None]])
-        return _State(
-            h=select(active, h, state.h),
-            best=select(better, state.h, state.best),
-            memory=select(active, memory, state.memory),
-            lowest=lowest,
-            residual=jnp.where(better, residual, state.residual),
-            first=jnp.where(state.steps == 0, residual, state.first),
-            last=jnp.where(state.active, residual, state.last),
-            recent=jnp.where(state.active[None], recent, state.recent),
-            peak=peak,
-            lost=state.lost | lost,
-            steps=steps,
-            active=active,
+        new = _step(state, difference, size, residual, method, tol, limit)
+        stalled = new.active & (new.since >= new.patience)
+        busy = stalled | (state.walk.place > 0)
+        failed = jnp.zeros_like(stalled)
+        if new.krylov is None:
+            stalled &= new.residual <= COARSEST
+        else:
+            failed = state.active & ~new.active & (residual > tol) & ~new.krylov.on
+            busy |= failed | (new.active & new.krylov.on)
+        rare = lambda state: _settle(
+            state, difference, size, stalled, failed, method, pull
         )
+        return _when(jnp.any(busy), rare, new)
 
-    state = _begin(start, method.init(start), size)
-    state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
+    krylov = None if pull is None else no_krylov(start, size)
+    state = _begin(start, method.init(start), size)._replace(krylov=krylov)
+    in_progress = lambda state: jnp.any(state.active | (state.walk.place > 0))
+    state = jax.lax.while_loop(in_progress, step, state)
     radius = _contraction(state)
-    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius)
+    on = jnp.zeros_like(state.lost) if krylov is None else state.krylov.on
+    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on)
+    done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
         (start, info(state.first)),
-        (state.best, info(state.residual)),
-        (state.h, info(state.last)),
+        (state.best, done(state.residual)),
+        (state.h, done(state.last)),
         state.lost,
+    )
+
+
+def _when(flag: jax.Array, change: Callable[[Any], Any], state: Any) -> Any:
+    """Change the state if the flag is set; under vmap, only if one is set."""
+    once = lambda pair: (jnp.zeros_like(flag), change(pair[1]))
+    return jax.lax.while_loop(lambda pair: pair[0], once, (flag, state))[1]
+
+
+def _step(
+    state: _State,
+    difference: PyTree,
+    size: jax.Array,
+    residual: jax.Array,
+    method: Method,
+    tol: jax.Array,
+    limit: jax.Array,
+) -> _State:
+    """Move the active examples that the method solves, and note how they do."""
+    better = state.active & ((size < state.lowest) | (residual <= tol))
+    lowest = jnp.where(better, size, state.lowest)
+    rises = method.may_rise & (state.steps > 0)
+    peak = jnp.where(rises, state.peak, GROWTH * lowest)
+    moves = state.active
+    if state.krylov is not None:
+        peak = jnp.where(state.krylov.on, jnp.inf, peak)
+        limit = jnp.where(state.krylov.on, 2 * limit, limit)
+        moves &= ~state.krylov.on
+    lost = state.active & ~((residual <= tol) | (size <= peak))  # NaN is lost too
+    steps = state.steps + state.active.astype(jnp.int32)
+    active = state.active & (residual > tol) & ~lost & (steps < limit)
+    since = jnp.where(better, 0, state.since + 1)
+    h, memory = method.move(state.memory, state.h, difference, size)
+    recent = jnp.concatenate([state.recent[1:], size[None]])
+    return state._replace(
+        h=select(moves & active, h, state.h),
+        best=select(better, state.h, state.best),
+        memory=select(moves & active, memory, state.memory),
+        lowest=lowest,
+        residual=jnp.where(better, residual, state.residual),
+        first=jnp.where(state.steps == 0, residual, state.first),
+        last=jnp.where(state.active, residual, state.last),
+        recent=jnp.where(state.active[None], recent, state.recent),
+        peak=peak,
+        since=jnp.where(state.active, since, state.since),
+        lost=state.lost | lost,
+        steps=steps,
+        active=active,
+    )
+
+
+def _settle(
+    state: _State,
+    difference: PyTree,
+    size: jax.Array,
+    stalled: jax.Array,
+    failed: jax.Array,
+    method: Method,
+    pull: Callable[[PyTree], PyTree] | None,
+) -> _State:
+    """End examples that stall because of rounding; let the others go on.
+
+    An iteration that converges slowly moves on, almost straight. One that is only kept
+    in motion by rounding returns to where it was.
+    """
+    if state.krylov is not None:
+        moves = state.krylov.on & state.active
+        args = state.krylov, moves, state.h, difference, size
+        h, krylov = krylov_step(pull, *args)
+        state = state._replace(h=h, krylov=krylov)
+    units = size
+    size = jnp.mean(state.recent, axis=0)  # of the last steps
+    asked = stalled & (state.residual <= COARSEST)
+    if method.pace is not None:
+        away = in_units(size, jax.tree.map(jnp.subtract, state.h, state.best))
+        pace = jnp.asarray(method.pace, size.dtype)
+        asked &= 4 * away <= (state.since.astype(size.dtype) * pace) ** 2
+    walk = go_on(state.walk, difference, size)
+    ended = walk.place > POINTS
+    # Rounding errors add up over 1 / (1 − ρ²) steps, but not so if ρ is near 1.
+    taken = (state.steps - state.since).astype(size.dtype)
+    fall = jnp.log(relative(state.first, state.residual))  # − taken · log ρ
+    added = jnp.where(fall > 0.01 * taken, jnp.maximum(taken / (2 * fall), 1), 1)
+    rounded = ended & (NOISE**2 * added * noise(walk) >= 1)
+    walk = walk._replace(place=jnp.where(ended, 0, walk.place))
+    unexplained = (stalled & ~asked) | (ended & ~rounded)
+    state = state._replace(
+        walk=begin_walk(walk, asked, state.h, times(size / units, difference), size),
+        h=select(rounded, state.best, state.h),
+        last=jnp.where(rounded, state.residual, state.last),
+        patience=jnp.where(unexplained, 2 * state.since, state.patience),
+        rounded=state.rounded | rounded,
+        active=(state.active & ~asked) | (ended & ~rounded),
+    )
+    if state.krylov is None:
+        return state
+    return _take_over(state, (unexplained | failed) & ~state.krylov.on)
+
+
+def _take_over(state: _State, fresh: jax.Array) -> _State:
+    """Let conjugate gradients begin at the best iterates of some examples."""
+    assert state.krylov is not None
+    krylov = state.krylov._replace(on=state.krylov.on | fresh)
+    return state._replace(
+        h=select(fresh, state.best, state.h),
+        since=jnp.where(fresh, 0, state.since),
+        patience=jnp.where(fresh, PATIENCE, state.patience),
+        lost=state.lost & ~fresh,
+        active=state.active | fresh,
+        krylov=krylov,
     )
 
 
@@ -146,9 +249,14 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         last=infinite,
         recent=jnp.zeros((WINDOW, *size.shape), size.dtype),
         peak=infinite,
+        since=jnp.zeros(size.shape, jnp.int32),
+        patience=jnp.full(size.shape, PATIENCE, jnp.int32),
+        rounded=jnp.zeros(size.shape, bool),
         lost=jnp.zeros(size.shape, bool),
         steps=jnp.zeros(size.shape, jnp.int32),
         active=jnp.ones(size.shape, bool),
+        walk=no_walk(start, size),
+        krylov=None,
     )
 
 
@@ -159,6 +267,7 @@ def iterate_vectors(
     method: Method,
     *,
     batch_ndim: int,
+    pull: Callable[[PyTree], PyTree] | None = None,
     **settings: Any,
 ) -> Outcome:
     """Call `iterate` with a method for states that are one array, [*batch, n]."""
@@ -166,6 +275,8 @@ def iterate_vectors(
     vectors, as_tree = as_vectors(start, batch)
     # Vectors are float32 or wider, but the leaves of start may be narrower.
     settings["tol"] = reachable(settings["tol"], start, vectors.dtype)
+    if pull is not None:
+        settings["pull"] = lambda v: as_vectors(pull(as_tree(v)), batch)[0]
     first, best, last, lost = iterate(
         lambda v: as_vectors(gap(as_tree(v)), batch)[0],
         vectors,
@@ -176,13 +287,6 @@ def iterate_vectors(
     )
     back = lambda pair: (as_tree(pair[0]), pair[1])
     return Outcome(back(first), back(best), back(last), lost)
-
-
-def reachable(tol: float | jax.Array, tree: PyTree, dtype: Any) -> jax.Array:
-    """Return the tolerance, raised to the machine epsilon of 16-bit leaves."""
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
-    coarsest = [float(jnp.finfo(narrow).eps) for narrow in dtypes if narrow in NARROW]
-    return jnp.maximum(jnp.asarray(tol, dtype), max(coarsest, default=0.0))
 
 
 def _contraction(state: _State) -> jax.Array:

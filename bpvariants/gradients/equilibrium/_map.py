@@ -23,8 +23,9 @@ def check_map(
     """Check that f(params, h, x) has the structure, shapes and dtypes of h.
 
     If it has not, the error says whether the parameters of f, or `name` and x, are in
-    reversed order.
+    reversed order, or f is a step.
     """
+    new = None
     try:
         new = jax.eval_shape(f, params, h, x)
         check_like("the result of f", new, name, h)
@@ -44,13 +45,31 @@ def check_map(
                 f"before the input. With {shapes} f returns a result like x, not like "
                 f"{name}. Exchange {name} and x."
             ) from error
+        if new is None and isinstance(error, TypeError | ValueError):
+            raise ValueError(
+                f"f(params, {name}, x) cannot be evaluated with {shapes}: {error} "
+                f"{name} must have the shapes of the state that f takes and returns."
+            ) from error
+        if isinstance(new, tuple) and len(new) > 1 and _is_like(new[0], h):
+            raise ValueError(
+                f"f must return the state alone, like {name}; got a tuple of "
+                f"{len(new)} whose first entry is like {name}. Of a step, give "
+                "lambda params, h, x: step(params, h, x)[0]."
+            ) from error
         raise
 
 
 def _returns(f: Callable, args: tuple[PyTree, ...], like: PyTree) -> bool:
     try:
-        check_like("", jax.eval_shape(f, *args), "", like)
+        return _is_like(jax.eval_shape(f, *args), like)
     except Exception:
+        return False
+
+
+def _is_like(tree: PyTree, like: PyTree) -> bool:
+    try:
+        check_like("", tree, "", like)
+    except ValueError:
         return False
     return True
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bpvariants._examples import norm, normalised, times
 from bpvariants._masking import select
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo, Outcome
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo, Outcome
 from bpvariants.types import PyTree
 
 
@@ -56,15 +56,25 @@ def solve_linear(
     b: PyTree,
     batch_ndim: int,
     start: PyTree | None,
+    krylov: bool = False,
 ) -> tuple[jax.Array, Outcome]:
-    """Solve matvec(z) = b with b scaled; return the scale and the scaled outcome."""
+    """Solve matvec(z) = b with b scaled; return the scale and the scaled outcome.
+
+    With `krylov`, conjugate gradients take over examples for which the solver fails.
+    """
     size, b = normalised(b, batch_ndim)
     begin = b if start is None else begin_at(times(1 / size, start), b, batch_ndim)
+    options = {}
+    if krylov:
+        conjugate = lambda tree: jax.tree.map(jnp.conj, tree)
+        transpose = jax.linear_transpose(matvec, b)
+        options["pull"] = lambda r: conjugate(*transpose(conjugate(r)))
     outcome = solver.solve(
         lambda z: jax.tree.map(jnp.subtract, b, matvec(z)),
         begin,
         lambda z: norm(b, batch_ndim),
         batch_ndim,
+        **options,
     )
     return size, outcome
 

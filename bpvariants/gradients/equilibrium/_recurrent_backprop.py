@@ -38,8 +38,10 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
     solve_adjoint,
     zero_unless,
 )
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
+from bpvariants.gradients.equilibrium._map import check_map
+from bpvariants.gradients.equilibrium._precision import with_precise_products
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 from bpvariants.types import Loss, PyTree
 
 
@@ -63,6 +65,7 @@ def recurrent_backprop(
     damping: float | jax.Array | None = None,
     tol: float | jax.Array | None = None,
     max_steps: int | jax.Array | None = None,
+    atol: float | jax.Array | None = None,
 ) -> Callable[..., tuple[tuple[jax.Array, Equilibrium], PyTree]]:
     """Recurrent backpropagation (Almeida–Pineda), the exact gradient at a fixed point.
 
@@ -78,17 +81,20 @@ def recurrent_backprop(
       readout: (params, h) -> y. Default: y is h itself.
       solver: solver for h*, from `gradients.solvers`. Default: `relaxation()`.
       adjoint: solver for z, from `gradients.adjoints`. Default: the method and the
-        settings of the solver.
+        settings of the solver; with "nan" also conjugate gradients for examples where
+        that fails, in up to max_steps more steps. `adjoint.krylov` of the result says
+        for which.
       on_failure: what to do if an example does not converge, forward or backward, as in
         :func:`fixed_point`. "nan": its z, and all gradients that depend on it, are NaN,
         unless its loss does not count. "truncate": z and gradients are finite, as far
         as they were solved. "ignore": h* is the last iterate, and z is taken as the
         adjoint solver returns it.
-      damping: τ of both relaxations, 0 < τ ≤ 1; 1 is undamped, the default. This, tol
-        and max_steps are short for
-        solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…).
+      damping: τ of both relaxations, 0 < τ ≤ 1; 1 is undamped, the default. This, tol,
+        max_steps and atol are short for
+        solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…, atol=…).
       tol: largest relative residual that counts as converged, for both relaxations.
       max_steps: maximum number of evaluations of f, or of its derivative, in each.
+      atol: largest ‖f(h) − h‖ that counts as converged too, as in :func:`fixed_point`.
 
     Returns:
       A function (params, init, x, target, weights=None, start_adjoint=None) ->
@@ -120,17 +126,22 @@ def recurrent_backprop(
       back-propagation to recurrent neural networks", Physical Review Letters 59, 1987,
       doi:10.1103/PhysRevLett.59.2229.
     """
-    solver = choose_solver(solver, damping, tol, max_steps)
-    adjoint = choose_adjoint(adjoint, solver)
+    solver = choose_solver(solver, damping, tol, max_steps, atol)
     check_on_failure(on_failure)
     check_loss_function(loss)
+    adjoint = choose_adjoint(adjoint, solver, on_failure)
+    f = with_precise_products(f)
     read = (lambda params, h: h) if readout is None else readout
 
     def rule(params, init, x, target, weights=None, start_adjoint=None):
         (weights,) = as_arrays(weights=weights)
         check_floating("params", params)
         at = lambda target: lambda params, h: losses_of(loss, read(params, h), target)
-        losses = jax.eval_shape(at(target), params, init)
+        try:
+            losses = jax.eval_shape(at(target), params, init)
+        except Exception:
+            check_map(f, params, init, x, "init")  # init may be what does not fit
+            raise
         for name, tree in {"init": init, "x": x}.items():
             check_batch(name, tree, losses.shape, "[*batch]")
         check_entries(losses.shape, "[*batch]", weights=weights)
@@ -149,14 +160,14 @@ def recurrent_backprop(
             x = zero_unless(found, x)
         if on_failure == "truncate":
             b = select(found, b, jax.tree.map(jnp.zeros_like, b))
+        if on_failure == "nan":  # no adjoint steps for these examples
+            b = nan_unless(forward.converged | (shares == 0), b)
         safe_f = with_stored_operands(f, params, h, x)
         _, pull = jax.vjp(lambda params, h: safe_f(params, h, x), params, h)
         matvec = lambda z: jax.tree.map(jnp.subtract, z, pull(z)[1])
         z, backward = solve_adjoint(
             matvec, b, adjoint, **options, forward=forward, start=start_adjoint
         )
-        if on_failure == "nan":
-            z = nan_unless(forward.converged | (shares == 0), z)
         grads = jax.tree.map(jnp.add, pull(z)[0], direct)
         return (value, Equilibrium(h, forward, backward, z)), grads
 

@@ -24,6 +24,7 @@ ADJOINTS = {
     "broyden": gradients.adjoints.broyden(4, **TIGHT),
     "cg": gradients.adjoints.cg(**TIGHT),
 }
+NEEDS_LINEAX = {"reason": "needs the extra `oracles`"}
 V = jnp.array([[0.3, -0.7, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.4]])
 X = jnp.array([0.3, -0.2, 0.1])
 U = jnp.array([[0.4, -0.1, 0.3], [-0.6, 0.2, 0.5], [0.1, 0.7, -0.3]])
@@ -48,7 +49,8 @@ def newton(V):
 
 
 def relaxed(V, **options):
-    return gradients.fixed_point(settle, V, 0 * X, X, **options)[0]
+    x = X.astype(V.dtype)
+    return gradients.fixed_point(settle, V, 0 * x, x, **options)[0]
 
 
 def derivatives(solve, order):
@@ -210,7 +212,7 @@ def test_warm_starts():
 
 @pytest.mark.slow
 def test_equals_the_solvers_of_lineax():
-    lineax = pytest.importorskip("lineax", reason="needs the extra `oracles`")
+    lineax = pytest.importorskip("lineax", **NEEDS_LINEAX)
     with jax.numpy_dtype_promotion("standard"):
         for solver in (lineax.LU(), lineax.GMRES(rtol=1e-11, atol=1e-11)):
             adjoint = gradients.adjoints.linear_solver(solver, tol=1e-9)
@@ -231,3 +233,98 @@ def test_without_lineax_the_error_names_the_remedy(monkeypatch):
         ValueError, match=r"got 'LU', and lineax is not installed; inst"
     ):
         jax.grad(lambda V: jnp.sum(relaxed(V, adjoint=adjoint)))(V)
+
+
+# Adjoints that do not contract have a gradient all the same.
+
+
+def test_an_adjoint_that_does_not_contract_is_solved_by_default():
+    """J = −1 at the second h*, and −0.67 at the first."""
+    f = lambda theta, h, x: jnp.cos(h) + theta
+    theta = jnp.array([0.0, jnp.pi / 2])
+    found = gradients.fixed_point(
+        f, theta, theta, (), batch_ndim=1, solver=gradients.solvers.anderson(tol=1e-12)
+    ).h
+    np.testing.assert_allclose(found[1], jnp.pi / 2, rtol=1e-9)
+    for batch_ndim in (0, 1):
+        solve = lambda theta, d=batch_ndim: gradients.fixed_point(
+            f, theta, found, (), tol=1e-9, batch_ndim=d
+        )
+        want = 1 / (1 + jnp.sin(found))
+        got = jax.grad(lambda theta, s=solve: jnp.sum(s(theta).h))(theta)
+        np.testing.assert_allclose(got, want, rtol=1e-8)
+    rule = gradients.recurrent_backprop(f, lambda h, t: h, tol=1e-9)
+    (_, equilibrium), grad = rule(theta, found, 0 * theta, theta)
+    np.testing.assert_allclose(grad, want / 2, rtol=1e-8)
+    info = equilibrium.adjoint
+    assert info.converged.all()
+    assert info.krylov.tolist() == [False, True]
+    assert jnp.all(info.steps < 80)
+
+
+@pytest.mark.parametrize("solver", ["anderson", "broyden"])
+@pytest.mark.slow
+def test_the_default_adjoint_falls_back_on_conjugate_gradients(solver):
+    """Of 30 units that grow threefold; no method of the solver's solves for it."""
+    W = jax.random.normal(jax.random.key(0), (30, 30)) * 3 / 30**0.5
+    f = lambda W, h, x: jnp.tanh(W @ h + x)  # h* = 0
+    solver = getattr(gradients.solvers, solver)()
+    rule = gradients.recurrent_backprop(f, lambda h, t: jnp.sum(h), solver=solver)
+    zero = jnp.zeros(30)
+    (_, found), _ = jax.jit(rule)(W, zero, zero, jnp.zeros(()))
+    assert found.adjoint.converged
+    want = jnp.linalg.solve(jnp.eye(30) - W.T, jnp.ones(30))
+    np.testing.assert_allclose(found.z, want, atol=1e-3 * jnp.abs(want).max())
+
+
+def test_a_singular_adjoint_is_told_by_default():
+    f = lambda w, h, x: jnp.stack([h[0] + w * (h[1] - x), 0.5 * h[1] + 0.5 * x])
+    solve = lambda x: gradients.fixed_point(
+        f, 0.3, jnp.array([0.0, 1.0]), x, max_steps=50
+    )
+    grad, info = jax.grad(lambda x: (jnp.sum(solve(x).h), solve(x).info), has_aux=True)(
+        1.0
+    )
+    assert info.converged
+    assert jnp.isnan(grad)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("solver", ["LU", "GMRES"])
+@pytest.mark.slow
+def test_lineax_solves_for_16_bits(solver, dtype):
+    lineax = pytest.importorskip("lineax", **NEEDS_LINEAX)
+    solver = lineax.LU() if solver == "LU" else lineax.GMRES(1e-3, 1e-3)
+    A, b = (0.5 * V).astype(dtype), jnp.stack([X, -2 * X]).astype(dtype)
+    solve = gradients.adjoints.linear_solver(solver)
+    with jax.numpy_dtype_promotion("standard"):
+        z, info = solve(lambda z: z - z @ A, b, 1)
+        grad = jax.grad(lambda A: jnp.sum(relaxed(A, adjoint=solve)).astype(float))(A)
+    want = jnp.linalg.solve(jnp.eye(3) - 0.5 * V.T, jnp.stack([X, -2 * X]).T).T
+    assert z.dtype == grad.dtype == dtype
+    assert info.converged.all()
+    np.testing.assert_allclose(z.astype(float), want, atol=0.01)
+    assert jnp.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("adjoint", [None, "cg", "LU"])
+@pytest.mark.slow
+def test_complex_states(adjoint):
+    """The gradient is that of the steps themselves."""
+    W = jax.lax.complex(0.4 * V, 0.2 * U)
+    x = jnp.array([0.3 + 0.5j, -0.2, 0.4j])
+    f = lambda W, h, x: jnp.tanh(h @ W) * 0.5 + x
+    size = lambda h: jnp.sum(jnp.abs(h) ** 2 * jnp.array([1.0, 2.0, 3.0]))
+    if adjoint == "cg":
+        adjoint = gradients.adjoints.cg(tol=1e-12)
+    if adjoint == "LU":
+        lineax = pytest.importorskip("lineax", **NEEDS_LINEAX)
+        adjoint = gradients.adjoints.linear_solver(lineax.LU(), 1e-12)
+    options = {"adjoint": adjoint, "tol": 1e-13}
+    value = lambda W: size(gradients.fixed_point(f, W, 0 * x, x, **options).h)
+    body = lambda W: lambda h, _: (f(W, h, x), None)
+    steps = lambda W: size(jax.lax.scan(body(W), 0 * x, length=80)[0])
+    with jax.numpy_dtype_promotion("standard"):
+        got, want = jax.jit(lambda W: (jax.grad(value)(W), jax.grad(steps)(W)))(W)
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+    assert jnp.abs(want.imag).max() > 0.1

@@ -274,6 +274,26 @@ def test_a_zero_fixed_point_and_an_empty_batch():
     assert (value, grad) == (0, 0)
 
 
+def test_an_absolute_tolerance():
+    """At h* = 0 a relative one of 1e-5 asks for a residual of 1e-10."""
+    solve = partial(gradients.fixed_point, linear, 0.5, 1.0, 0.0)
+    relative, (h, info) = solve(), solve(atol=1e-5)
+    assert relative.info.converged
+    assert (relative.info.steps, info.steps) == (34, 17)
+    assert info.converged
+    assert 0.5 * h <= 1e-5
+    f = lambda w, h, x: w * h - h**2
+    run = lambda solver: gradients.fixed_point(f, 0.5, 0.3, 0.0, solver=solver)
+    for solver in (gradients.solvers.anderson, gradients.solvers.broyden):
+        few, more = run(solver(atol=1e-3)).info, run(solver()).info
+        assert few.converged
+        assert few.steps < more.steps
+    far = gradients.fixed_point(linear, 0.5, 1.0, 1000.0, atol=1e-30)
+    assert far.info.converged  # the relative tolerance still counts
+    rule = gradients.recurrent_backprop(linear, lambda h, t: h, atol=1e-5)
+    assert rule(0.5, 1.0, 0.0, 0.0)[0][1].forward.steps == 17
+
+
 @pytest.mark.slow
 def test_traced_settings_and_dtypes():
     @jax.jit
@@ -313,13 +333,15 @@ def test_memory_does_not_grow_with_the_steps():
         ({"damping": 1.1}, "0 < damping <= 1, got 1.1"),
         ({"tol": 0.0}, "tol must be positive, such as 1e-5, got 0.0"),
         ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
+        ({"atol": -1.0}, "atol must be at least 0, got -1.0"),
     ],
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         gradients.fixed_point(linear, 0.5, 0.0, 1.0, **options)
+    room = gradients.solvers if "atol" in options else gradients.adjoints
     with pytest.raises(ValueError, match=message):
-        gradients.adjoints.relaxation(**options)
+        room.relaxation(**options)
     with pytest.raises(ValueError, match=message):
         gradients.recurrent_backprop(linear, lambda h, t: h, **options)
 

@@ -62,3 +62,20 @@ def test_the_state_is_the_second_argument_where_shapes_cannot_tell():
         lambda w, h, x: w * h + 7 * x, 0.5, H, H, jax.random.key(0)
     )
     assert penalty == 0.25
+
+
+def test_a_state_of_another_width_is_named():
+    wide, told = jnp.zeros(5), r"init of shapes \[\(5,\)\] and x of .*: dot_general"
+    with pytest.raises(ValueError, match=rf"{told}.* init must have the shapes"):
+        gradients.fixed_point(settle, 0.0, wide, X)
+    rule = gradients.recurrent_backprop(settle, lambda h, t: jnp.sum((h - t) ** 2))
+    with pytest.raises(ValueError, match=told):
+        rule(0.0, wide, X, H)
+    with pytest.raises(ValueError, match=r"with h of shapes \[\(5,\)\]"):
+        gradients.jacobian_penalty(settle, 0.0, wide, X, jax.random.key(0))
+
+
+def test_a_step_is_no_map():
+    step = lambda params, h, x: (settle(params, h, x), h)
+    with pytest.raises(ValueError, match=r"tuple of 2 .* give lambda .*\)\[0\]"):
+        gradients.fixed_point(step, 0.0, H, X)

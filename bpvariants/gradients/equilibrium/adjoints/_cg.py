@@ -16,8 +16,9 @@ from jax.tree_util import register_dataclass
 from bpvariants._checks import are_numbers, check_limits
 from bpvariants._examples import norm, normalised, relative, squared_norm, times
 from bpvariants._masking import select
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo, reachable
 from bpvariants.gradients.equilibrium._protocols import begin_at
+from bpvariants.gradients.equilibrium._rounding import check_linear, reachable
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 from bpvariants.types import PyTree
 
 
@@ -115,16 +116,15 @@ class cg:
         steps = jnp.zeros(size.shape, jnp.int32)
         state = _State(z, r, s, square(s), cost_of(z, r), steps, active)
         state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
-        r = _add(b, -jnp.ones_like(size), matvec(state.z))
-        return times(scale, state.z), _info(
-            state.steps, relative(norm(r, batch_ndim), size), tol
+        left, reached = check_linear(matvec, b, state.z, batch_ndim)
+        residual = relative(left, size)
+        # By rounding, the recomputed residual may be a little above the tolerance.
+        converged = (residual <= 2 * tol) | (reached & (state.steps < limit))
+        taken = jnp.maximum(state.steps, 1).astype(residual.dtype)
+        radius = residual ** (1 / taken)
+        return times(scale, state.z), FixedPointInfo(
+            state.steps, residual, converged, radius, jnp.zeros_like(converged)
         )
-
-
-def _info(steps: jax.Array, residual: jax.Array, tol: jax.Array) -> FixedPointInfo:
-    taken = jnp.maximum(steps, 1).astype(residual.dtype)
-    # By rounding, the recomputed residual may be a little above the tolerance.
-    return FixedPointInfo(steps, residual, residual <= 2 * tol, residual ** (1 / taken))
 
 
 def _add(tree: PyTree, factor: jax.Array, other: PyTree) -> Any:

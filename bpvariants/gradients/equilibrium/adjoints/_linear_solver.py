@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._checks import check_limits
+from bpvariants._dtypes import cast_like, widen
 from bpvariants._examples import norm, normalised, relative, times
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo, reachable
 from bpvariants.gradients.equilibrium._protocols import check_no_start
+from bpvariants.gradients.equilibrium._rounding import check_linear, reachable
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 
 
 @register_dataclass  # settings may be tracers
@@ -57,20 +59,24 @@ class linear_solver:
         lineax = _lineax(self.solver)
         check_no_start(self, start)
         scale, b = normalised(b, batch_ndim)
+        wide = widen(b)  # lineax takes no bfloat16 or float16
+        in_wide = lambda v: widen(matvec(cast_like(v, b)))
         like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), b
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), wide
         )
-        operator = lineax.FunctionLinearOperator(matvec, like)
-        solution = lineax.linear_solve(operator, b, self.solver, throw=False)
-        z = solution.value
-        left = jax.tree.map(jnp.subtract, b, matvec(z))
-        residual = relative(norm(left, batch_ndim), norm(b, batch_ndim))
+        operator = lineax.FunctionLinearOperator(in_wide, like)
+        solution = lineax.linear_solve(operator, wide, self.solver, throw=False)
+        z = cast_like(solution.value, b)
+        left, reached = check_linear(matvec, b, z, batch_ndim)
+        residual = relative(left, norm(b, batch_ndim))
         taken = solution.stats.get("num_steps")  # None from direct solvers
         taken = 1 if taken is None else taken
         steps = jnp.broadcast_to(jnp.asarray(taken, jnp.int32), residual.shape)
-        converged = residual <= reachable(self.tol, b, residual.dtype)
+        converged = (residual <= reachable(self.tol, b, residual.dtype)) | reached
         radius = residual ** (1 / jnp.maximum(steps, 1).astype(residual.dtype))
-        return times(scale, z), FixedPointInfo(steps, residual, converged, radius)
+        krylov = jnp.zeros_like(converged)
+        info = FixedPointInfo(steps, residual, converged, radius, krylov)
+        return times(scale, z), info
 
 
 def _lineax(solver: Any) -> Any:

@@ -14,8 +14,9 @@ from jax.tree_util import register_dataclass
 
 from bpvariants._checks import check_count
 from bpvariants._examples import norm, normalised, relative, times
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import check_no_start
+from bpvariants.gradients.equilibrium._rounding import reachable
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 
 
 @register_dataclass
@@ -74,7 +75,9 @@ class neumann:
         residual = relative(last, size)
         steps = jnp.full(residual.shape, self.terms + 1, jnp.int32)
         radius = residual ** (1 / (self.terms + 1))
-        info = FixedPointInfo(steps, residual, residual <= self.tol, radius)
+        converged = residual <= reachable(self.tol, b, residual.dtype)
+        krylov = jnp.zeros_like(converged)
+        info = FixedPointInfo(steps, residual, converged, radius, krylov)
         return times(scale, z), info
 
 

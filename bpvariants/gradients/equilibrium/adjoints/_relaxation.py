@@ -62,10 +62,10 @@ class relaxation:
         """Check the settings."""
         check_relaxation(self.damping, self.tol, self.max_steps)
 
-    def __call__(self, matvec, b, batch_ndim, start=None):
+    def __call__(self, matvec, b, batch_ndim, start=None, krylov=False):
         """Return z and its info, of arrays [*batch]."""
         solver = forward_relaxation(self.damping, self.tol, self.max_steps)
-        size, outcome = solve_linear(solver, matvec, b, batch_ndim, start)
+        size, outcome = solve_linear(solver, matvec, b, batch_ndim, start, krylov)
         (first, first_info), (last, info) = outcome.first, outcome.last
         info = jax.tree.map(partial(jnp.where, outcome.lost), first_info, info)
         return times(size, select(outcome.lost, first, last)), info

@@ -13,8 +13,9 @@ from jax.tree_util import register_dataclass
 
 from bpvariants._checks import check_count
 from bpvariants._examples import norm, normalised, relative, times
-from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import check_no_start
+from bpvariants.gradients.equilibrium._rounding import reachable
+from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.gradients.equilibrium.solvers._relaxation import check_relaxation
 from bpvariants.types import PyTree
@@ -80,9 +81,11 @@ class unrolled:
         )
         residual = relative(norm(residual_of(z), batch_ndim), norm(b, batch_ndim))
         steps = jnp.full(residual.shape, self.steps, jnp.int32)
-        converged = residual <= jnp.asarray(self.tol, residual.dtype)
+        converged = residual <= reachable(self.tol, b, residual.dtype)
         radius = residual ** (1 / self.steps)
-        return times(scale, z), FixedPointInfo(steps, residual, converged, radius)
+        krylov = jnp.zeros_like(converged)
+        info = FixedPointInfo(steps, residual, converged, radius, krylov)
+        return times(scale, z), info
 
     def through(self, g: Callable[[PyTree], PyTree], h: PyTree) -> PyTree:
         """Return h with the derivative of K steps of g that start at h."""

@@ -54,8 +54,10 @@ class anderson:
       mixing: β, 0 < β ≤ 1, the damping of the combination; 1 is undamped.
       ridge: λ, which keeps the combination from amplifying rounding errors. A small
         minimum that depends on the dtype is added to it.
-      tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
+      tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
+      atol: largest ‖f(h) − h‖ that counts as converged too. Default: tol². Give it
+        where h* may be 0; it is not used for the adjoint.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -81,6 +83,7 @@ class anderson:
     ridge: float | jax.Array = 1e-8
     tol: float | jax.Array = 1e-5
     max_steps: int | jax.Array = 1000
+    atol: float | jax.Array | None = None
     approximate: ClassVar[bool] = False
 
     def __post_init__(self):
@@ -90,19 +93,18 @@ class anderson:
             raise ValueError(f"mixing must satisfy 0 < mixing <= 1, got {self.mixing}.")
         if are_numbers(self.ridge) and not self.ridge >= 0:
             raise ValueError(f"ridge must be at least 0, got {self.ridge}.")
-        check_limits(self.tol, self.max_steps)
+        check_limits(self.tol, self.max_steps, self.atol)
 
-    def solve(self, gap, start, scale, batch_ndim):
+    def solve(self, gap, start, scale, batch_ndim, pull=None):
         """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         method = Method(self._init, self._move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
-        return iterate_vectors(
-            gap, start, scale, method, batch_ndim=batch_ndim, **settings
-        )
+        settings |= {"batch_ndim": batch_ndim, "pull": pull}
+        return iterate_vectors(gap, start, scale, method, **settings)
 
-    def __call__(self, matvec, b, batch_ndim, start=None):
+    def __call__(self, matvec, b, batch_ndim, start=None, krylov=False):
         """Return z and its info, of arrays [*batch]."""
-        size, outcome = solve_linear(self, matvec, b, batch_ndim, start)
+        size, outcome = solve_linear(self, matvec, b, batch_ndim, start, krylov)
         return times(size, outcome.best[0]), outcome.best[1]
 
     def _init(self, start: jax.Array) -> _Memory:

@@ -52,8 +52,10 @@ class broyden:
 
     Args:
       rank: r, the number of latest changes of H that are kept, at least 1.
-      tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
+      tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
+      atol: largest ‖f(h) − h‖ that counts as converged too. Default: tol². Give it
+        where h* may be 0; it is not used for the adjoint.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -75,24 +77,24 @@ class broyden:
     rank: int = field(default=30, metadata={"static": True})
     tol: float | jax.Array = 1e-5
     max_steps: int | jax.Array = 1000
+    atol: float | jax.Array | None = None
     approximate: ClassVar[bool] = False
 
     def __post_init__(self):
         """Check the settings."""
         check_count("rank", self.rank)
-        check_limits(self.tol, self.max_steps)
+        check_limits(self.tol, self.max_steps, self.atol)
 
-    def solve(self, gap, start, scale, batch_ndim):
+    def solve(self, gap, start, scale, batch_ndim, pull=None):
         """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         method = Method(self._init, _move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
-        return iterate_vectors(
-            gap, start, scale, method, batch_ndim=batch_ndim, **settings
-        )
+        settings |= {"batch_ndim": batch_ndim, "pull": pull}
+        return iterate_vectors(gap, start, scale, method, **settings)
 
-    def __call__(self, matvec, b, batch_ndim, start=None):
+    def __call__(self, matvec, b, batch_ndim, start=None, krylov=False):
         """Return z and its info, of arrays [*batch]."""
-        size, outcome = solve_linear(self, matvec, b, batch_ndim, start)
+        size, outcome = solve_linear(self, matvec, b, batch_ndim, start, krylov)
         return times(size, outcome.best[0]), outcome.best[1]
 
     def _init(self, start: jax.Array) -> _Memory:

@@ -44,8 +44,10 @@ class relaxation:
 
     Args:
       damping: τ, 0 < τ ≤ 1; 1 is undamped.
-      tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
+      tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
+      atol: largest ‖f(h) − h‖ that counts as converged too. Default: tol². Give it
+        where h* may be 0.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -69,22 +71,24 @@ class relaxation:
     damping: float | jax.Array = 1.0
     tol: float | jax.Array = 1e-5
     max_steps: int | jax.Array = 1000
+    atol: float | jax.Array | None = None
 
     def __post_init__(self):
         """Check the settings."""
-        check_relaxation(self.damping, self.tol, self.max_steps)
+        check_relaxation(self.damping, self.tol, self.max_steps, self.atol)
 
-    def solve(self, gap, start, scale, batch_ndim):
+    def solve(self, gap, start, scale, batch_ndim, pull=None):
         """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
         move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
-        method = Method(lambda start: (), move)
+        method = Method(lambda start: (), move, pace=self.damping)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
-        return iterate(gap, start, scale, method, batch_ndim=batch_ndim, **settings)
+        settings |= {"batch_ndim": batch_ndim, "pull": pull}
+        return iterate(gap, start, scale, method, **settings)
 
 
-def check_relaxation(damping: Any, tol: Any, max_steps: Any) -> None:
+def check_relaxation(damping: Any, tol: Any, max_steps: Any, atol: Any = None) -> None:
     """Check those settings of a relaxation that are Python numbers."""
     if are_numbers(damping) and not 0 < damping <= 1:
         raise ValueError(f"damping must satisfy 0 < damping <= 1, got {damping}.")
-    check_limits(tol, max_steps)
+    check_limits(tol, max_steps, atol)

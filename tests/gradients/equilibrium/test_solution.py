@@ -1,0 +1,41 @@
+"""The pair (h, info): a tuple, which says so where it is taken for h."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bpvariants import gradients
+
+linear = lambda w, h, x: w * h + x
+TOLD = r"fixed_point returns the pair \(h, info\), not h alone"
+MISTAKES = [
+    lambda pair, w: pair @ w,
+    lambda pair, w: w @ pair,
+    lambda pair, w: 2 * pair,  # of a plain tuple: itself twice
+    lambda pair, w: pair + w,
+    lambda pair, w: (pair - w) ** 2,
+    lambda pair, w: jnp.sum(pair),
+    lambda pair, w: jax.nn.softmax(pair),
+]
+
+
+def test_arithmetic_on_the_pair_is_named():
+    def value(w, mistake):
+        return mistake(gradients.fixed_point(linear, 0.5, 0 * w, w), w)
+
+    w = jnp.ones(3)
+    for mistake in MISTAKES:
+        with pytest.raises(TypeError, match=TOLD):
+            value(w, mistake)
+    with pytest.raises(TypeError, match=TOLD):
+        jax.grad(value)(w, MISTAKES[0])
+    with pytest.raises(AttributeError, match=f"no attribute 'shape': {TOLD}"):
+        value(w, lambda pair, w: pair.shape)
+
+
+def test_it_is_a_tuple_and_a_pytree():
+    pair = jax.jit(lambda x: gradients.fixed_point(linear, 0.5, 0.0, x))(1.0)
+    h, info = pair
+    assert (pair.h, pair.info) == (h, info) == pair
+    assert isinstance(pair, tuple)
+    assert info.converged
