@@ -14,6 +14,7 @@ import numpy as np
 
 from bpvariants._checks import check_like
 from bpvariants._dtypes import is_floating
+from bpvariants._settings import called, described
 from bpvariants.types import PyTree
 
 STATUS = ("finished", "stopped", "diverged")  # of ended runs; earlier, 0 is running
@@ -61,7 +62,7 @@ def look_at(make: Callable, floats: PyTree, keys: jax.Array) -> bool:
 
 def _made(make: Callable, floats: PyTree, key: jax.Array) -> tuple:
     """Call make_run and check its result; return (state, advance, evaluate or None)."""
-    match make(floats, key):
+    match called("make_run(config, key)", make, floats, key):
         case (state, advance) if callable(advance):
             evaluate = None
         case (state, advance, evaluate) if callable(advance) and callable(evaluate):
@@ -168,13 +169,17 @@ def evaluate_lane(make, floats, key, state) -> dict[str, jax.Array]:
 
 
 def _verdict(name: str, function: Callable, metrics: dict) -> jax.Array:
-    verdict = function(metrics)
-    if jnp.shape(verdict) != () or not jnp.issubdtype(
-        jnp.result_type(verdict), jnp.bool
-    ):
+    try:
+        verdict = called(f"{name}(metrics)", function, metrics)
+    except KeyError as error:
+        error.add_note(f"{name} is given the metrics {', '.join(metrics)}.")
+        raise
+    is_array = hasattr(verdict, "shape") and hasattr(verdict, "dtype")
+    one = isinstance(verdict, bool) or (is_array and verdict.shape == ())
+    if not one or not jnp.issubdtype(jnp.result_type(verdict), jnp.bool):
         raise ValueError(
             f"{name} must give one bool, such as lambda metrics: metrics['loss'] < 0.1;"
-            f" got {verdict!r}."
+            f" got {described(verdict)}."
         )
     return jnp.asarray(verdict)
 

@@ -34,6 +34,11 @@ def restoring(
     after: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
     """Return an optimizer whose steps come from a Rprop rule and go through `after`."""
+    if not isinstance(after, optax.GradientTransformation):
+        raise ValueError(
+            "after must be an optax.GradientTransformation, such as optax.clip(1.0), "
+            f"got {after!r}."
+        )
     after = optax.with_extra_args_support(after)
 
     def init(params):
