@@ -112,7 +112,7 @@ def check_single_key(key: Any) -> None:
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     old = dtype == jnp.uint32 and len(shape or ()) == 1
     if not (old or (typed and shape == ())):
-        got = repr(key) if shape is None else f"an array {dtype}{list(shape)}"
+        got = described(key) if shape is None else f"an array {dtype}{list(shape)}"
         raise ValueError(
             f"key must be one key of jax.random, such as jax.random.key(0); got {got}."
         )

@@ -70,7 +70,7 @@ def check_one_of(name: str, value: object, known: Iterable[str]) -> None:
 def check_path(name: str, value: object) -> None:
     """Check that a value is a path, and not empty."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ValueError(f"{name} must be a path, such as 'runs/a', got {value!r}.")
+        raise ValueError(f"{name} must be a path, got {value!r}.")
 
 
 def module_remedy(value: Any) -> str:
@@ -91,10 +91,13 @@ def called(form: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except TypeError as error:
-        # An error within the function has a further entry in its traceback.
-        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+        # An error within the function has a further entry in its traceback. Modules
+        # wrap their calls, so that they always have one.
+        remedy = module_remedy(function)
+        within = error.__traceback__ is None or error.__traceback__.tb_next is not None
+        if within and not (remedy and "positional argument" in str(error)):
             raise
         name = form.partition("(")[0]
-        remedy = module_remedy(function) or "give a function of these arguments"
+        remedy = remedy or "give a function of these arguments"
         message = f"{name} cannot be called as {form}: {error}; {remedy}."
         raise UsageError(message) from error

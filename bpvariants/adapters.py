@@ -10,8 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_function
-from bpvariants._settings import described, module_remedy
+from bpvariants import _checks, _settings
 from bpvariants.types import PyTree, Step
 
 
@@ -45,11 +44,11 @@ def from_nnx(module: Any) -> tuple[Step, PyTree]:
     from flax import nnx
 
     if not isinstance(module, nnx.Module):
-        remedy = module_remedy(module)
+        remedy = _settings.module_remedy(module)
         if not remedy or isinstance(module, type):
             remedy = "make one, such as nnx.GRUCell(2, 3, rngs=nnx.Rngs(0))"
         raise ValueError(
-            f"module must be a flax.nnx.Module, got {described(module)}; {remedy}."
+            f"module must be a flax.nnx.Module, got {_settings.described(module)}; {remedy}."
         )
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
@@ -95,14 +94,14 @@ def from_equinox(
     import equinox as eqx
 
     if not isinstance(module, eqx.Module):
-        remedy = module_remedy(module)
+        remedy = _settings.module_remedy(module)
         if not remedy or isinstance(module, type):
             remedy = "make one, such as eqx.nn.GRUCell(2, 3, key=jax.random.key(0))"
         raise ValueError(
-            f"module must be an equinox.Module, got {described(module)}; {remedy}."
+            f"module must be an equinox.Module, got {_settings.described(module)}; {remedy}."
         )
     if call is not None:
-        check_function("call", call, "(module, carry, x) -> (carry, y)")
+        _checks.check_function("call", call, "(module, carry, x) -> (carry, y)")
     params, static = eqx.partition(module, eqx.is_inexact_array)
     call = _call_cell if call is None else call
 

@@ -76,9 +76,9 @@ def alignment_weights(
       >>> [None if B is None else B.shape for B in draw("dfa")]
       [(3, 5), (3, 6), None]
     """
+    check_single_key(key)
     layers = check_layers(layers)
     check_kind(kind)
-    check_single_key(key)
     check_count("batch_ndim", batch_ndim, 0)
     initializer = initializer_or_default(initializer)
     if kind in ("usf", "brsf"):

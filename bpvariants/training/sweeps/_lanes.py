@@ -62,7 +62,7 @@ def look_at(make: Callable, floats: PyTree, keys: jax.Array) -> bool:
 
 def _made(make: Callable, floats: PyTree, key: jax.Array) -> tuple:
     """Call make_run and check its result; return (state, advance, evaluate or None)."""
-    match called("make_run(config, key)", make, floats, key):
+    match make(floats, key):
         case (state, advance) if callable(advance):
             evaluate = None
         case (state, advance, evaluate) if callable(advance) and callable(evaluate):

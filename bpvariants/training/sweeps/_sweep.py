@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from bpvariants._checks import check_count
-from bpvariants._settings import check_flag, check_path
+from bpvariants._settings import called, check_flag, check_path
 from bpvariants._tables import aligned, short
 from bpvariants.training._interrupts import held
 from bpvariants.training._lock import Lock
@@ -186,7 +186,9 @@ def sweep(
                 if not missing:
                     continue
                 compiled = compile_block(
-                    lambda floats, key, group=group: make_run(group.build(floats), key),
+                    lambda floats, key, group=group: called(
+                        "make_run(config, key)", make_run, group.build(floats), key
+                    ),
                     partial(stacked, group, [runs[i] for i in missing]),
                     stop,
                     diverged,
