@@ -48,7 +48,8 @@ def from_nnx(module: Any) -> tuple[Step, PyTree]:
         if not remedy or isinstance(module, type):
             remedy = "make one, such as nnx.GRUCell(2, 3, rngs=nnx.Rngs(0))"
         raise ValueError(
-            f"module must be a flax.nnx.Module, got {_settings.described(module)}; {remedy}."
+            "module must be a flax.nnx.Module, got "
+            f"{_settings.described(module)}; {remedy}."
         )
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
@@ -98,7 +99,8 @@ def from_equinox(
         if not remedy or isinstance(module, type):
             remedy = "make one, such as eqx.nn.GRUCell(2, 3, key=jax.random.key(0))"
         raise ValueError(
-            f"module must be an equinox.Module, got {_settings.described(module)}; {remedy}."
+            "module must be an equinox.Module, got "
+            f"{_settings.described(module)}; {remedy}."
         )
     if call is not None:
         _checks.check_function("call", call, "(module, carry, x) -> (carry, y)")

@@ -295,10 +295,10 @@ def test_mistakes_are_named():
         ("feedback must be left out for 'usf'", lambda: run("usf", feedback=B)),
         ("key must be left out for 'fa'", lambda: run("fa", feedback=B, key=key)),
         (
-            "one entry for each layer.*got a tuple of 2",
+            "one entry for each .* a tuple of 2",
             lambda: run("fa", feedback=B[1:]),
         ),
-        ("one entry for each layer; got a tuple of 2", lambda: run("usf", params[:2])),
+        ("one entry for each layer; got 2 for 3", lambda: run("usf", params[:2])),
         (
             r"feedback\[1\] must be like params\[1\]",
             lambda: run("fa", feedback=(B[2],) * 3),
