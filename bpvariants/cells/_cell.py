@@ -127,7 +127,7 @@ def check_widths(
     `parts` names the arrays of a carry that is a pair, such as "(c, h)".
     """
     is_pair = isinstance(carry, tuple | list) and len(carry) == 2
-    leaves = list(carry) if is_pair else [carry]
+    leaves: list[Any] = list(carry) if is_pair else [carry]
     widths = [jnp.shape(h)[-1:] for h in leaves if hasattr(h, "shape")]
     if is_pair != bool(parts) or widths != [(units,)] * len(leaves):
         wanted = f"{parts}, two arrays" if parts else "an array"

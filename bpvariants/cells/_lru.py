@@ -69,7 +69,8 @@ class Lru(Cell):
         (matrix,) = params_of("lru", params, ("in_real",))
         is_pair = isinstance(carry, tuple)
         parts = "(Re h, Im h)" if is_pair else ""
-        check_widths("lru", carry, x, *matrix.shape, parts)
+        inputs, units = matrix.shape
+        check_widths("lru", carry, x, inputs, units, parts)
         p, wide = widen(params), widen(x)
         row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
         decay, angle = jnp.exp(-jnp.exp(p["log_decay"])), jnp.exp(p["log_angle"])

@@ -85,7 +85,8 @@ class Rtu(Cell):
         activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         (matrix,) = params_of("rtu", params, ("in_real",))
-        check_widths("rtu", carry, x, *matrix.shape, "(c1, c2)")
+        inputs, units = matrix.shape
+        check_widths("rtu", carry, x, inputs, units, "(c1, c2)")
         p, wide = widen(params), widen(x)
         row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
         decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])

@@ -140,8 +140,9 @@ def artbp(
 
 
 def _check_truncation(truncation) -> None:
-    if not callable(truncation):
-        check_number("truncation", truncation, remedy="it is a probability")
+    if callable(truncation):
+        return
+    check_number("truncation", truncation, remedy="it is a probability")
     if are_numbers(truncation) and not 0 <= truncation < 1:
         raise ValueError(
             "truncation must be a probability within 0 <= truncation < 1, got "

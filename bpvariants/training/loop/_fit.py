@@ -147,8 +147,7 @@ def fit(
     check_counts(steps, chunk, runs)
     check_key(sample, draws, key)
     nonfinite = nonfinite or ("raise" if runs is None else "stop")
-    several = isinstance(log, Sequence) and not isinstance(log, str)
-    logs = log if several else (log,)
+    logs = (log,) if isinstance(log, str) or not isinstance(log, Sequence) else log
     logs = tuple(each for each in logs if each is not None)
     check_functions(log=logs, stop=() if stop is None else (stop,))
     check_settings(nonfinite, checkpoint, diagnose)
