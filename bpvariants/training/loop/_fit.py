@@ -5,6 +5,7 @@ interrupted. Work between chunks does not slow the steps of a chunk down.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,8 +148,9 @@ def fit(
     check_counts(steps, chunk, runs)
     check_key(sample, draws, key)
     nonfinite = nonfinite or ("raise" if runs is None else "stop")
-    logs = (log,) if isinstance(log, str) or not isinstance(log, Sequence) else log
-    logs = tuple(each for each in logs if each is not None)
+    one = isinstance(log, str) or not isinstance(log, Sequence)
+    given: Any = (log,) if one else log
+    logs = tuple(each for each in given if each is not None)
     check_functions(log=logs, stop=() if stop is None else (stop,))
     check_settings(nonfinite, checkpoint, diagnose)
     check_runs(runs, params=params, carry=carry)
