@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import is_floating
+from bpvariants._settings import (
+    called as called,
+    described as described,
+    module_remedy,
+    UsageError as UsageError,
+)
 from bpvariants.types import PyTree, Step
+
+STEP = "step(params, carry, x)"
 
 ONLY_ARRAYS = (
     "let the function close over activations, names and other settings. Of an Equinox "
@@ -25,10 +33,6 @@ TIME_MAJOR = (
     "Sequences are time-major, [T, *batch, ...]; make batch-major ones so with "
     "jnp.swapaxes(xs, 0, 1)."
 )
-
-
-class UsageError(ValueError):
-    """Error whose message is complete: code that catches the error adds nothing."""
 
 
 def are_numbers(*values: object) -> bool:
@@ -79,9 +83,12 @@ def _is_array(leaf: object) -> bool:
 
 
 def check_function(name: str, value: object, form: str) -> None:
-    """Check that a value can be called, and is not a class."""
-    if not callable(value) or isinstance(value, type):
-        raise ValueError(f"{name} must be a function {form}, got {value!r}.")
+    """Check that a value can be called, and is neither a class nor a Linen module."""
+    remedy = module_remedy(value)
+    if not callable(value) or isinstance(value, type) or "Linen" in remedy:
+        got = described(value) if remedy else repr(value)
+        end = f"; {remedy}." if remedy else "."
+        raise ValueError(f"{name} must be a function {form}, got {got}{end}")
 
 
 def check_step_function(step: object) -> None:
@@ -93,14 +100,9 @@ def as_pair(result: Any) -> tuple[PyTree, PyTree]:
     """Check that a step returned a pair (carry, y), and return the pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
-    got = type(result).__name__
-    if isinstance(result, tuple | list):
-        got += f" of {len(result)}"
-    elif hasattr(result, "shape"):
-        got = f"an array of shape {result.shape}"
     raise UsageError(
-        f"step must return the pair (carry, y), got {got}. If the output is the carry, "
-        "return it twice: (carry, carry)."
+        f"step must return the pair (carry, y), got {described(result)}. If the output "
+        "is the carry, return it twice: (carry, carry)."
     )
 
 
@@ -110,7 +112,7 @@ def check_single_key(key: Any) -> None:
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     old = dtype == jnp.uint32 and len(shape or ()) == 1
     if not (old or (typed and shape == ())):
-        got = repr(key) if shape is None else f"an array {dtype}{list(shape)}"
+        got = described(key) if shape is None else f"an array {dtype}{list(shape)}"
         raise ValueError(
             f"key must be one key of jax.random, such as jax.random.key(0); got {got}."
         )
@@ -173,10 +175,11 @@ def check_lengths(xs: PyTree, **others: PyTree) -> int:
         check_arrays(name, sequence)
     lengths = [jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)]
     if not lengths or lengths[0] in [(), (0,)]:
-        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
+        shapes = reprlib.repr([jnp.shape(leaf) for leaf in jax.tree.leaves(xs)])
         raise ValueError(
             f"xs must have arrays whose first axis is time, T > 0; got shapes {shapes}."
-            " If the network needs no input, give jnp.zeros((T, *batch, 0))."
+            " Of a list of numbers, give jnp.asarray(xs). If the network needs no "
+            "input, give jnp.zeros((T, *batch, 0))."
         )
     for name, sequence in {"xs": xs, **others}.items():
         for leaf in jax.tree.leaves(sequence):
@@ -239,7 +242,9 @@ def step_shapes(step: Step, params: PyTree, carry: PyTree, inputs: PyTree) -> Py
     """Check the carry that a step returns; return the shapes of the step's outputs."""
     check_step_function(step)
     check_carry(carry)
-    run = lambda *arguments: as_pair(step(*arguments))
+    check_arrays("params", params, ONLY_ARRAYS)
+    check_arrays("carry", carry)
+    run = lambda *arguments: as_pair(called(STEP, step, *arguments))
     try:
         new_carry, outputs = jax.eval_shape(run, params, carry, inputs)
     except UsageError:
@@ -247,6 +252,11 @@ def step_shapes(step: Step, params: PyTree, carry: PyTree, inputs: PyTree) -> Py
     except Exception as error:
         shapes = lambda tree: [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
         leading = {shape[:1] for shape in shapes(carry) + shapes(inputs)}
+        error.add_note(
+            "The network or the loss raised this error at the first time step: carry "
+            f"has leaves of shapes {shapes(carry)}, inputs (and targets) of "
+            f"{shapes(inputs)}, params of {reprlib.repr(shapes(params))}."
+        )
         if len(leading) > 1:
             raise ValueError(
                 "carry, inputs and targets do not fit together: at each time step they "

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from bpvariants._checks import (
     as_pair,
+    called,
+    check_arrays,
     check_batch,
     check_floating,
     check_function,
@@ -18,6 +20,7 @@ from bpvariants._checks import (
     check_real,
     check_step_function,
     first_step,
+    STEP,
     step_shapes,
     TIME_MAJOR,
     UsageError,
@@ -90,7 +93,7 @@ def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
 
     def step_with_loss(params, carry, inputs):
         x, target = inputs
-        new, y = as_pair(step(params, carry, x))
+        new, y = as_pair(called(STEP, step, params, carry, x))
         check_new_carry(new, carry)
         return new, losses_of(loss, y, target, may_count=may_count)
 
@@ -143,7 +146,7 @@ def losses_of(
     """
 
     def run(y):
-        losses = loss(y, shown)
+        losses = called("loss(y, target)", loss, y, shown)
         check_losses(losses, shown, may_count)
         losses = widen(losses)
         if is_floating(losses):
@@ -223,6 +226,7 @@ def check_sequence(
     losses = step_shapes(step_with_loss, params, carry, first_step((xs, targets)))
     check_batch("carry", carry, losses.shape, "*batch")
     if initial is not None:
+        check_arrays("initial", initial)
         check_like("initial", initial, "carry", carry)
     shape = (length, *losses.shape)
     for name, tree in {"xs": xs, "targets": targets}.items():

@@ -30,14 +30,14 @@ def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Arra
       [[1, 0], [1, 0], [0, 0]]
     """
     check_count("num_steps", num_steps)
-    lengths = _checked_lengths(lengths, int(num_steps))
+    lengths = checked_lengths(lengths, "num_steps", int(num_steps))
     steps = jnp.arange(int(num_steps)).reshape(-1, *[1] * lengths.ndim)
     return steps < lengths[None].astype(steps.dtype)
 
 
-def _checked_lengths(lengths: Any, num_steps: int) -> jax.Array:
+def checked_lengths(lengths: Any, name: str, num_steps: int) -> jax.Array:
     """Return lengths as an array; check the values that are known while tracing."""
-    wanted = f"lengths must be integers from 0 to num_steps = {num_steps}, got"
+    wanted = f"lengths must be integers from 0 to {name} = {num_steps}, got"
     try:
         array = jnp.asarray(lengths)
     except (TypeError, ValueError) as error:

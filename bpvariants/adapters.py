@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bpvariants import _checks, _settings
 from bpvariants.types import PyTree, Step
 
 
@@ -43,9 +44,12 @@ def from_nnx(module: Any) -> tuple[Step, PyTree]:
     from flax import nnx
 
     if not isinstance(module, nnx.Module):
+        remedy = _settings.module_remedy(module)
+        if not remedy or isinstance(module, type):
+            remedy = "make one, such as nnx.GRUCell(2, 3, rngs=nnx.Rngs(0))"
         raise ValueError(
-            f"module must be a flax.nnx.Module, got {type(module).__name__}; for a "
-            "Linen module, use its `apply`, which is a step already."
+            "module must be a flax.nnx.Module, got "
+            f"{_settings.described(module)}; {remedy}."
         )
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
@@ -75,6 +79,9 @@ def from_equinox(
       A :obj:`~bpvariants.types.Step`; and params, the module with only its floating
       arrays. `eqx.combine` joins these params with the rest of the module again.
 
+    Raises:
+      ValueError: if module is not an Equinox module, or call is not a function.
+
     Example:
       >>> import equinox as eqx, jax, jax.numpy as jnp
       >>> from bpvariants import adapters
@@ -87,6 +94,16 @@ def from_equinox(
     """
     import equinox as eqx
 
+    if not isinstance(module, eqx.Module):
+        remedy = _settings.module_remedy(module)
+        if not remedy or isinstance(module, type):
+            remedy = "make one, such as eqx.nn.GRUCell(2, 3, key=jax.random.key(0))"
+        raise ValueError(
+            "module must be an equinox.Module, got "
+            f"{_settings.described(module)}; {remedy}."
+        )
+    if call is not None:
+        _checks.check_function("call", call, "(module, carry, x) -> (carry, y)")
     params, static = eqx.partition(module, eqx.is_inexact_array)
     call = _call_cell if call is None else call
 

@@ -6,7 +6,7 @@ number of array elements in params. Sequences are time-major, [T, *batch, ...].
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import jax
 
@@ -159,3 +159,11 @@ class OnlineRule(NamedTuple):
 
     init: InitOnline
     update: UpdateOnline
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise a TypeError that says how to use the rule."""
+        raise TypeError(
+            "an online rule cannot be called. For a sequence, give rule = "
+            "gradients.over_sequence(rule); for one step, call rule.init and "
+            "rule.update."
+        )

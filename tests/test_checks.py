@@ -42,7 +42,7 @@ def test_other_places_that_take_functions():
 def test_a_step_that_returns_its_carry_alone(make):
     pair = r"step must return the pair \(carry, y\)"
     args = problem()
-    refuses(f"{pair}, got an array of shape", make(lambda *a: step(*a)[0], root), *args)
+    refuses(f"{pair}, got an array float", make(lambda *a: step(*a)[0], root), *args)
     # Like an LSTM, this step has a carry (h, c).
     both = lambda w, hc, x: (jnp.tanh(hc[0] @ w + x), hc[1])
     _, carry, xs, targets = args

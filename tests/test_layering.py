@@ -19,7 +19,7 @@ ROOT = pathlib.Path(bpvariants.__file__).parent.parent
 # A part may import parts in earlier rows, but no other part in its own row.
 LEVELS = [
     {"types"},
-    {"_dtypes", "_tables"},
+    {"_dtypes", "_settings", "_tables"},
     {"_checks", "_carries", "_examples"},
     {"_jaxpr", "_losses", "_masking"},
     {"adapters", "cells", "gradients", "updates"},

@@ -6,10 +6,14 @@ attributes.
 """
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from bpvariants._checks import check_count, check_single_key, is_count
+from bpvariants._settings import described
 from bpvariants.types import PyTree
 
 
@@ -74,3 +78,68 @@ class Cell(abc.ABC):
 
     def __reduce__(self) -> str:
         return self.__name__  # pickle and copy look up the cell by name
+
+
+def check_init(key: Any, dtype: Any, inputs: Any, **sizes: Any) -> None:
+    """Check the arguments of a cell's `init`; the network may have no inputs."""
+    check_single_key(key)
+    check_count("inputs", inputs, 0, "it is the length of the last axis of x")
+    for name, size in sizes.items():
+        check_count(name, size)
+    try:
+        floating = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise ValueError(
+            f"dtype must be a floating dtype, such as jnp.float32, got {dtype!r}."
+        )
+
+
+def check_batch_shape(batch_shape: Any) -> tuple[int, ...]:
+    """Check the sizes of batch axes, and return them."""
+    sizes = isinstance(batch_shape, tuple | list)
+    if not sizes or not all(is_count(size, 0) for size in batch_shape):
+        raise ValueError(
+            "batch_shape must be a tuple of integers, the sizes of the batch axes, "
+            f"such as (32,) or (); got {batch_shape!r}."
+        )
+    return tuple(batch_shape)
+
+
+def params_of(cell: str, params: PyTree, names: Sequence[str]) -> list[PyTree]:
+    """Return the named entries of a cell's params; check that they are there."""
+    try:
+        return [params[name] for name in names]
+    except (KeyError, IndexError, TypeError) as error:
+        keys = getattr(params, "keys", None)
+        got = described(params) if keys is None else f"the keys {[*keys()]}"
+        raise ValueError(
+            f"params must be what cells.{cell}.init(key, inputs, units) returns, with "
+            f"the keys {[*names]}; got {got}."
+        ) from error
+
+
+def check_widths(
+    cell: str, carry: PyTree, x: Any, inputs: int, units: int, parts: str = ""
+) -> None:
+    """Check that a carry [*batch, units] and an input [*batch, inputs] fit params.
+
+    `parts` names the arrays of a carry that is a pair, such as "(c, h)".
+    """
+    is_pair = isinstance(carry, tuple | list) and len(carry) == 2
+    leaves: list[Any] = list(carry) if is_pair else [carry]
+    widths = [jnp.shape(h)[-1:] for h in leaves if hasattr(h, "shape")]
+    if is_pair != bool(parts) or widths != [(units,)] * len(leaves):
+        wanted = f"{parts}, two arrays" if parts else "an array"
+        got = ", ".join(map(described, leaves)) if is_pair else described(carry)
+        raise ValueError(
+            f"carry must be {wanted} [*batch, {units}], as cells.{cell}.carry(params, "
+            f"batch_shape) returns for these params; got {got}."
+        )
+    if jnp.shape(x)[-1:] != (inputs,):
+        raise ValueError(
+            f"x must be an array [*batch, {inputs}], because these params are from "
+            f"cells.{cell}.init(key, inputs={inputs}, units={units}); got "
+            f"{described(x)}."
+        )

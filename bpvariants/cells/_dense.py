@@ -16,6 +16,12 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from bpvariants._dtypes import cast_like
+from bpvariants.cells._cell import (
+    check_batch_shape,
+    check_init,
+    check_widths,
+    params_of,
+)
 from bpvariants.types import PyTree
 
 NAME = "bpvariants_gates"
@@ -72,6 +78,7 @@ def draw(
     The result is a dict of the weights "inputs" [d, kn] with variance 1/d, the weights
     "recurrent" [n, kn] with variance 1/n, and the zeros "bias" [kn].
     """
+    check_init(key, dtype, inputs, units=units)
     keys = jax.random.split(key)
     weights = lambda key, rows: (
         jax.random.normal(key, (rows, gates * units)) / math.sqrt(max(rows, 1))
@@ -81,10 +88,26 @@ def draw(
     return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
 
 
-def zeros(params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
+def check_step(
+    cell: str, params: PyTree, carry: PyTree, x: Any, gates: int, parts: str = ""
+) -> None:
+    """Check the arguments of a step of a dense cell with k gates."""
+    inputs, recurrent = params_of(cell, params, ("inputs", "recurrent", "bias"))[:2]
+    units = jnp.shape(recurrent)[:1]
+    if jnp.shape(recurrent) != (*units, *(gates * n for n in units)):
+        raise ValueError(
+            f"params must be what cells.{cell}.init(key, inputs, units) returns, with "
+            f"params['recurrent'] of shape [n, {gates * units[0] if units else 0}] for "
+            f"n units; got shape {jnp.shape(recurrent)}, as of another cell."
+        )
+    check_widths(cell, carry, x, inputs.shape[0], units[0], parts)
+
+
+def zeros(cell: str, params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
     """Return a carry of zeros, [*batch, n], for a cell of n units."""
-    recurrent = params["recurrent"]
-    return jnp.zeros((*batch_shape, recurrent.shape[0]), recurrent.dtype)
+    (recurrent,) = params_of(cell, params, ("recurrent",))
+    batch = check_batch_shape(batch_shape)
+    return jnp.zeros((*batch, recurrent.shape[0]), recurrent.dtype)
 
 
 def same_dtypes(new: PyTree, carry: PyTree) -> PyTree:

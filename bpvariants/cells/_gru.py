@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants.cells import _dense
-from bpvariants.cells._cell import Cell
+from bpvariants.cells._cell import Cell, params_of
 from bpvariants.types import PyTree
 
 
@@ -46,6 +46,8 @@ class Gru(Cell):
     def __call__(
         self, params: PyTree, carry: jax.Array, x: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
+        params_of("gru", params, ["candidate_bias"])
+        _dense.check_step("gru", params, carry, x, 3)
         return _step(params, carry, x)
 
     @staticmethod
@@ -90,7 +92,7 @@ class Gru(Cell):
           >>> cells.gru.carry(params, (5,)).shape
           (5, 16)
         """
-        return _dense.zeros(params, batch_shape)
+        return _dense.zeros("gru", params, batch_shape)
 
 
 gru = Gru("gru")

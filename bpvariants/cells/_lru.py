@@ -16,7 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, widen
-from bpvariants.cells._cell import Cell
+from bpvariants.cells._cell import (
+    Cell,
+    check_batch_shape,
+    check_init,
+    check_widths,
+    params_of,
+)
 from bpvariants.cells._ring import draw_ring, input_scale
 from bpvariants.types import PyTree
 
@@ -61,13 +67,17 @@ class Lru(Cell):
     def __call__(
         self, params: PyTree, carry: PyTree, x: jax.Array
     ) -> tuple[PyTree, jax.Array]:
+        (matrix,) = params_of("lru", params, ("in_real",))
+        is_pair = isinstance(carry, tuple)
+        parts = "(Re h, Im h)" if is_pair else ""
+        inputs, units = matrix.shape
+        check_widths("lru", carry, x, inputs, units, parts)
         p, wide = widen(params), widen(x)
         row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
         decay, angle = jnp.exp(-jnp.exp(p["log_decay"])), jnp.exp(p["log_angle"])
         eigenvalue = jax.lax.complex(decay * jnp.cos(angle), decay * jnp.sin(angle))
         gain = row(jnp.exp(p["log_gain"]))
         entering = (gain * (wide @ part) for part in (p["in_real"], p["in_imag"]))
-        is_pair = isinstance(carry, tuple)
         h = jax.lax.complex(*carry) if is_pair else carry
         h = row(eigenvalue) * h + jax.lax.complex(*entering)
         y = h.real @ p["out_real"] - h.imag @ p["out_imag"] + wide @ p["skip"]
@@ -121,6 +131,7 @@ class Lru(Cell):
           True
         """
         outputs = units if outputs is None else outputs
+        check_init(key, dtype, inputs, units=units, outputs=outputs)
         keys = iter(jax.random.split(key, 7))
         log_decay, log_angle, squared = draw_ring(
             (next(keys), next(keys)), units, min_radius, max_radius, max_angle
@@ -160,8 +171,9 @@ class Lru(Cell):
           >>> [part.shape for part in cells.lru.carry(params, (5,), complex=False)]
           [(5, 16), (5, 16)]
         """
-        like = widen(params["log_decay"])
-        zeros = jnp.zeros((*batch_shape, *like.shape), like.dtype)
+        (like,) = map(widen, params_of("lru", params, ("log_decay",)))
+        batch = check_batch_shape(batch_shape)
+        zeros = jnp.zeros((*batch, *like.shape), like.dtype)
         return jax.lax.complex(zeros, zeros) if complex else (zeros, zeros)
 
 

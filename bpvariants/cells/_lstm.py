@@ -45,6 +45,7 @@ class Lstm(Cell):
     def __call__(
         self, params: PyTree, carry: PyTree, x: jax.Array
     ) -> tuple[PyTree, jax.Array]:
+        _dense.check_step("lstm", params, carry, x, 4, "(c, h)")
         return _step(params, carry, x)
 
     @staticmethod
@@ -93,7 +94,7 @@ class Lstm(Cell):
           >>> [leaf.shape for leaf in cells.lstm.carry(params, (5,))]
           [(5, 16), (5, 16)]
         """
-        c = _dense.zeros(params, batch_shape)
+        c = _dense.zeros("lstm", params, batch_shape)
         return c, c
 
 

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 
+from bpvariants._masking import checked_lengths
+from bpvariants._settings import described
+from bpvariants.cells._cell import params_of
 from bpvariants.cells._lstm import lstm
 from bpvariants.types import PyTree
 
@@ -66,7 +69,9 @@ def lstm_cudnn(
     """
     _check(params, carry, xs)
     length, batch = xs.shape[:2]
-    given = jnp.full(batch, length) if lengths is None else jnp.asarray(lengths)
+    given = jnp.full(batch, length)
+    if lengths is not None:
+        given = checked_lengths(lengths, "len(xs)", length)
     if given.shape != (batch,):
         raise ValueError(
             f"lengths must have one entry for each of {batch} examples, got shape "
@@ -128,18 +133,26 @@ def run(function, precision, params, carry, xs, lengths):
 
 
 def _check(params, carry, xs):
-    inputs, units = params["inputs"].shape[0], params["recurrent"].shape[0]
+    matrix, recurrent, _ = params_of("lstm", params, ("inputs", "recurrent", "bias"))
+    inputs, units = matrix.shape[0], recurrent.shape[0]
+    if recurrent.shape != (units, 4 * units):
+        raise ValueError(
+            f"params must be what cells.lstm.init returns, with params['recurrent'] of "
+            f"shape [n, 4n]; got shape {recurrent.shape}, as of another cell."
+        )
     if xs.ndim != 3 or xs.shape[0] < 1 or xs.shape[2] != inputs:
         raise ValueError(
             f"xs must have shape [T, B, d] with T > 0 and d = {inputs}, the rows of "
             f"params['inputs']; got {xs.shape}."
         )
     wanted = (xs.shape[1], units)
-    for leaf in carry:
-        if leaf.shape != wanted:
-            raise ValueError(
-                f"carry must be two arrays [B, n] = {wanted}, got one of {leaf.shape}."
-            )
+    is_pair = isinstance(carry, tuple | list) and len(carry) == 2
+    if not is_pair or any(jnp.shape(leaf) != wanted for leaf in carry):
+        got = ", ".join(map(described, carry)) if is_pair else described(carry)
+        raise ValueError(
+            f"carry must be (c, h), two arrays [B, n] = {wanted}, as "
+            f"cells.lstm.carry(params, (B,)) returns; got {got}."
+        )
     for name, tree in {"params": params, "carry": carry, "xs": xs}.items():
         for leaf in jax.tree.leaves(tree):
             if leaf.dtype != jnp.float32:

@@ -17,7 +17,13 @@ import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like
 from bpvariants.cells import _dense
-from bpvariants.cells._cell import Cell
+from bpvariants.cells._cell import (
+    Cell,
+    check_batch_shape,
+    check_init,
+    check_widths,
+    params_of,
+)
 from bpvariants.types import PyTree
 
 
@@ -55,7 +61,9 @@ class MinGru(Cell):
     def __call__(
         self, params: PyTree, carry: jax.Array, x: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        (gate, gate_bias), (candidate, bias) = params["gate"], params["candidate"]
+        both = params_of("min_gru", params, ("gate", "candidate"))
+        (gate, gate_bias), (candidate, bias) = both
+        check_widths("min_gru", carry, x, *gate.shape)
         z = jax.nn.sigmoid(_dense.affine(x, gate, gate_bias))
         h = (1 - z) * carry + z * _dense.affine(x, candidate, bias)
         h = cast_like(h, carry)
@@ -85,6 +93,7 @@ class MinGru(Cell):
           >>> [leaf.shape for leaf in params["gate"]]
           [(3, 16), (16,)]
         """
+        check_init(key, dtype, inputs, units=units)
         names = "gate", "candidate"
         keys = jax.random.split(key, len(names))
         scale = 1 / math.sqrt(max(inputs, 1))
@@ -111,8 +120,9 @@ class MinGru(Cell):
           >>> cells.min_gru.carry(params, (5,)).shape
           (5, 16)
         """
-        _, bias = params["gate"]
-        return jnp.zeros((*batch_shape, *bias.shape), bias.dtype)
+        ((_, bias),) = params_of("min_gru", params, ("gate",))
+        batch = check_batch_shape(batch_shape)
+        return jnp.zeros((*batch, *bias.shape), bias.dtype)
 
 
 min_gru = MinGru("min_gru")

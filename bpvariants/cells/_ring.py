@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers
+from bpvariants._settings import check_scalar
 
 
 def draw_ring(
@@ -22,6 +23,9 @@ def draw_ring(
     Raises:
       ValueError: unless 0 ≤ min_radius < max_radius < 1 and max_angle > 0.
     """
+    radii = {"min_radius": min_radius, "max_radius": max_radius}
+    for name, number in {**radii, "max_angle": max_angle}.items():
+        check_scalar(name, number)
     if are_numbers(min_radius, max_radius) and not 0 <= min_radius < max_radius < 1:
         raise ValueError(
             "radii must satisfy 0 ≤ min_radius < max_radius < 1, as a state with |λ| = "

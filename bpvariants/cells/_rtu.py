@@ -24,7 +24,13 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, widen
-from bpvariants.cells._cell import Cell
+from bpvariants.cells._cell import (
+    Cell,
+    check_batch_shape,
+    check_init,
+    check_widths,
+    params_of,
+)
 from bpvariants.cells._ring import draw_ring, input_scale
 from bpvariants.types import PyTree
 
@@ -78,6 +84,9 @@ class Rtu(Cell):
         linear: bool = True,
         activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        (matrix,) = params_of("rtu", params, ("in_real",))
+        inputs, units = matrix.shape
+        check_widths("rtu", carry, x, inputs, units, "(c1, c2)")
         p, wide = widen(params), widen(x)
         row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
         decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
@@ -132,6 +141,7 @@ class Rtu(Cell):
           >>> {name: leaf.shape for name, leaf in params.items()}["in_real"]
           (3, 16)
         """
+        check_init(key, dtype, inputs, units=units)
         of_radius, of_angle, of_real, of_imag = jax.random.split(key, 4)
         log_decay, log_angle, _ = draw_ring(
             (of_radius, of_angle), units, min_radius, max_radius, max_angle
@@ -164,8 +174,9 @@ class Rtu(Cell):
           >>> [part.shape for part in cells.rtu.carry(params, (5,))]
           [(5, 16), (5, 16)]
         """
-        like = widen(params["log_decay"])
-        zeros = jnp.zeros((*batch_shape, *like.shape), like.dtype)
+        (like,) = map(widen, params_of("rtu", params, ("log_decay",)))
+        batch = check_batch_shape(batch_shape)
+        zeros = jnp.zeros((*batch, *like.shape), like.dtype)
         return zeros, zeros
 
 

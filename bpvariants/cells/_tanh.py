@@ -42,6 +42,7 @@ class Tanh(Cell):
     def __call__(
         self, params: PyTree, carry: jax.Array, x: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
+        _dense.check_step("tanh", params, carry, x, 1)
         return _step(params, carry, x)
 
     @staticmethod
@@ -85,7 +86,7 @@ class Tanh(Cell):
           >>> cells.tanh.carry(params, (5,)).shape
           (5, 16)
         """
-        return _dense.zeros(params, batch_shape)
+        return _dense.zeros("tanh", params, batch_shape)
 
 
 tanh = Tanh("tanh")

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers, is_count
 from bpvariants._losses import as_arrays, check_sequence, with_loss
+from bpvariants._settings import check_scalar
 from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
@@ -208,6 +209,7 @@ def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
 
 def _check(bias, tau, max_lookback, fit, length) -> int:
     """Check the settings; return R, the largest lookback to consider."""
+    check_scalar("bias", bias, remedy="give 0.1, for example")
     if are_numbers(bias) and not bias > 0:
         raise ValueError(f"bias must be positive, got {bias}; give 0.1, for example.")
     if length < 2:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bpvariants._dtypes import widen
 from bpvariants._examples import norm
+from bpvariants._settings import described
 from bpvariants._tables import aligned, short
 from bpvariants.gradients.static._layer_info import BackpropInfo
 from bpvariants.types import PyTree
@@ -75,6 +76,12 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
     References:
       Lillicrap et al. 2016, doi:10.1038/ncomms13276.
     """
+    for name, each in {"info": info, "exact": exact}.items():
+        if not isinstance(each, BackpropInfo):
+            raise ValueError(
+                f"{name} must be the info that a rule returns, as in (value, info), "
+                f"grads = gradients.backprop(layers, loss)(…); got {described(each)}."
+            )
     shapes = lambda info: [
         jax.tree.map(jnp.shape, (layer.delta, layer.grad)) for layer in info
     ]

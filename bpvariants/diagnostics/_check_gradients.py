@@ -26,6 +26,7 @@ from bpvariants._checks import (
 )
 from bpvariants._dtypes import is_floating
 from bpvariants._examples import norm
+from bpvariants._settings import check_scalar
 from bpvariants._tables import aligned, named_leaves, short
 from bpvariants.diagnostics._rules import call_rule
 from bpvariants.types import PyTree
@@ -130,6 +131,8 @@ def check_gradients(
     check_floating("params", params)
     check_count("directions", directions)
     check_single_key(key)
+    if step is not None:
+        check_scalar("step", step, remedy="1e-6 suits float64")
     params, args, options = jax.tree.map(_as_wide, (params, args, options))
     leaves, structure = jax.tree.flatten(params)
     value, grads = call_rule("rule", rule, params, *args, **options)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from bpvariants._checks import check_function
 from bpvariants._tables import aligned, short
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -158,6 +159,7 @@ def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
 
 
 def _compile(fn: Any, args: Any, kwargs: Any) -> Any:
+    check_function("fn", fn, "of arrays")
     jitted = fn if hasattr(fn, "lower") else jax.jit(fn)
     return jitted.lower(*args, **kwargs).compile()
 

@@ -9,8 +9,16 @@ and returns the update Δ_t and its new state s_t. The new parameters are
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from bpvariants._checks import check_floating, check_lengths, check_like, first_step
+from bpvariants._checks import (
+    check_arrays,
+    check_floating,
+    check_function,
+    check_like,
+    described,
+    first_step,
+)
 from bpvariants.diagnostics._faults import count_nonfinite, Fault, faults, tabulate
 from bpvariants.types import PyTree
 
@@ -94,9 +102,21 @@ def first_nonfinite_update(
       Fault(direction='forward', time=2, place="state[0].nu['w']", numbers=1)
     """
     check_floating("params", params)
-    check_lengths(grads, **extra)
-    check_like("each of the grads [T, ...]", first_step(grads), "params", params)
     run = getattr(update, "update", update)
+    check_function(
+        "update", run, "(grads, state, params) -> (updates, state), or an optimizer"
+    )
+    check_arrays("grads", grads)
+    check_arrays("keyword arguments", extra)
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((grads, extra))}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        raise ValueError(
+            "grads must have a first axis of T successive iterations, as must the "
+            "keyword arguments; for one iteration, give jax.tree.map(lambda g: g[None],"
+            f" grads). Got {described(grads)} with leaves that begin with "
+            f"{sorted(lengths)}."
+        )
+    check_like("each of the grads [T, ...]", first_step(grads), "params", params)
 
     def body(params_and_state, inputs):
         params, state = params_and_state

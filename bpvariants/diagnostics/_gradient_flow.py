@@ -30,6 +30,7 @@ from bpvariants._losses import (
     effective_weights,
     with_loss,
 )
+from bpvariants._settings import check_scalar
 from bpvariants._tables import aligned, short
 from bpvariants.diagnostics._look_back import Course, from_each_loss, ratio
 from bpvariants.types import Loss, PyTree, Step
@@ -273,5 +274,6 @@ def _check(samples, tau, tolerance, length) -> None:
             f"tau must be an integer from 0 to {length - 1}, the largest lag; got "
             f"{tau!r}."
         )
+    check_scalar("tolerance", tolerance)
     if are_numbers(tolerance) and not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}.")

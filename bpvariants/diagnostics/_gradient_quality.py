@@ -149,6 +149,11 @@ def gradient_quality(
     given = {"weights": weights, "mask": mask, "reset": reset, "initial": initial}
     args = params, carry, xs, targets
     exact = widen(exactly(*args, **given)[1])
+    if keys is None and at_once is not None:
+        raise ValueError(
+            "at_once is the number of keys to use at a time, but there are no keys; "
+            "give keys=jax.random.split(key, 100), or leave at_once out."
+        )
     if keys is None:
         estimates = jax.tree.map(lambda g: g[None], widen(estimator(*args, **given)[1]))
     else:
@@ -180,6 +185,11 @@ def _along(name: str, rule: GradientRule | OnlineRule) -> Callable[..., Any]:
 
 def _check(keys: jax.Array, at_once: int | None) -> int:
     """Check the keys; return the number of keys to process in parallel."""
+    if not hasattr(keys, "dtype"):
+        raise ValueError(
+            f"keys must be an array of keys, such as jax.random.split(key, 100), got "
+            f"{keys!r}."
+        )
     single = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if keys.ndim != (1 if single else 2) or not len(keys):
         raise ValueError(

@@ -243,6 +243,11 @@ def _check_shapes(step, params, carry, xs, mask, batch_shape) -> tuple[int, ...]
     """Check the arguments; return the batch shape."""
     length = check_lengths(xs, mask=mask)
     step_shapes(step, params, carry, first_step(xs))
+    if not isinstance(batch_shape, tuple | list):
+        raise ValueError(
+            "batch_shape must be a tuple, the sizes of the batch axes, such as (32,); "
+            f"got {batch_shape!r}."
+        )
     batch = tuple(batch_shape)
     for name, tree, shape in (("carry", carry, batch), ("xs", xs, (length, *batch))):
         for leaf in jax.tree.leaves(tree):

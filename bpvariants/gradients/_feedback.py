@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_arrays
+from bpvariants._checks import check_arrays, check_single_key
 from bpvariants._dtypes import is_floating, widen
 from bpvariants.types import PyTree
 
@@ -90,6 +90,7 @@ def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
       >>> B.shape
       (2, 3)
     """
+    check_single_key(key)
     leaves, structure = jax.tree.flatten(carry)
     outputs, outputs_structure = jax.tree.flatten(y)
     keys = iter(jax.random.split(key, len(outputs) * len(leaves)))

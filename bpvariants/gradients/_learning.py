@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from bpvariants._checks import check_floating
 from bpvariants._dtypes import cast_like
 from bpvariants._masking import select
+from bpvariants._settings import described
 from bpvariants.types import PyTree
 
 
@@ -42,8 +43,7 @@ def check_pair(update: Any, pair: PyTree) -> PyTree:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise ValueError(
             "params must be the pair (params, opt_state), with opt_state = update."
-            f"init(params), because the rule has an update; got {type(pair).__name__} "
-            f"of structure {jax.tree.structure(pair)}."
+            f"init(params), because the rule has an update; got {described(pair)}."
         )
     params, opt_state = pair
     check_floating("params", params)

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bpvariants._settings import check_path
+
 
 @contextmanager
 def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[None]:
@@ -38,6 +40,7 @@ def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[No
       ...         print("is in use by process" in str(error))
       True
     """
+    check_path(name, directory)
     with Lock.of_folder(Path(directory).absolute(), name):
         yield
 

@@ -1,6 +1,5 @@
 """Checks and casts of params, gradients, optimizer states and per-leaf settings."""
 
-from numbers import Real
 from typing import Any, TypeAlias
 
 import jax
@@ -10,6 +9,7 @@ import optax
 
 from bpvariants._checks import check_arrays, check_floating, check_real
 from bpvariants._dtypes import is_floating, widen
+from bpvariants._settings import check_number as check_number
 from bpvariants.types import PyTree
 
 # A setting: one number for all params, or a pytree like params
@@ -104,7 +104,7 @@ def chain(name: str, *rules: Any) -> optax.GradientTransformationExtraArgs:
 def _type_of(state: Any) -> str:
     if type(state) is tuple:
         return f"({', '.join(map(_type_of, state))})"
-    return type(state).__name__
+    return "None" if state is None else type(state).__name__
 
 
 def wide(params: optax.Params) -> optax.Params:
@@ -115,18 +115,6 @@ def wide(params: optax.Params) -> optax.Params:
     """
     strong = lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf))
     return jax.tree.map(strong, widen(params))
-
-
-def check_number(name: str, setting: Any, per_leaf: bool = False) -> None:
-    """Check that a setting is a number or an array; with `per_leaf`, also a pytree."""
-    lone = jax.tree_util.all_leaves([setting])
-    if setting is None or not (lone or per_leaf):
-        raise ValueError(f"{name} must be a number, got {setting!r}.")
-    for leaf in jax.tree.leaves(setting):
-        is_array = isinstance(leaf, jax.Array | np.ndarray)
-        is_number = isinstance(leaf, Real) and not isinstance(leaf, bool | np.bool_)
-        if not is_array and not is_number:
-            raise ValueError(f"{name} must be a number, got {leaf!r}.")
 
 
 def all_of(flags: PyTree) -> jax.Array:

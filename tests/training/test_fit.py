@@ -123,7 +123,7 @@ def test_mistakes_in_functions_and_data_are_named():
     plain = jax.value_and_grad(lambda w, x: jnp.sum((w - x) ** 2))
     with pytest.raises(ValueError, match="rule must return"):
         training.fit(plain, sgd, START, (DATA[0],), steps=1)
-    with pytest.raises(ValueError, match=r"data must be a tuple.* of type Array"):
+    with pytest.raises(ValueError, match=r"data must be a tuple.* an array float"):
         training.fit(rule, sgd, START, [DATA[0]], steps=1)
 
 

@@ -354,7 +354,7 @@ ONE = [{"rate": 0.1}]
         ({"block": 2.5}, "block must be an integer of at least 1, got 2.5"),
         ({"devices": []}, "devices must be"),
         ({"devices": 3}, "devices must be a list of devices, .* got 3"),
-        ({"path": b"rows"}, "path must be a path or None, got b'rows'"),
+        ({"path": b"rows"}, "path must be a path, got b'rows'"),
         ({"stop": 1}, "stop must be a function or None, got 1"),
         ({"stop": lambda m: m["loss"]}, "stop must give one bool"),
         ({"make_run": 1}, "make_run must be a function .* got 1"),

@@ -16,6 +16,7 @@ from bpvariants._losses import (
     normalised,
 )
 from bpvariants._masking import blank, keep, restart
+from bpvariants._settings import described
 from bpvariants.types import PyTree, Step
 
 
@@ -97,7 +98,7 @@ def enter_first_step(
     if not isinstance(inputs, tuple | list) or len(inputs) != 2:
         raise ValueError(
             "inputs must be the pair (x, target) of one step, arrays or their shapes "
-            f"(jax.ShapeDtypeStruct); got {type(inputs).__name__}."
+            f"(jax.ShapeDtypeStruct); got {described(inputs)}."
         )
     check_floating("params", params)
     check_real("params", params)

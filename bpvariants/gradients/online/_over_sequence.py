@@ -19,6 +19,7 @@ from bpvariants._losses import (
     effective_weights,
     WrongEntries,
 )
+from bpvariants._settings import check_flag, described
 from bpvariants.gradients._learning import check_pair, check_update
 from bpvariants.gradients.online._run import learn_on_the_way, run
 from bpvariants.types import KeyedGradientRule, OnlineRule, PyTree
@@ -139,6 +140,7 @@ def over_sequence(
             f"{online!r}."
         )
     _check_settings(every, update)
+    check_flag("keep_state", keep_state)
 
     def rule(
         params,
@@ -224,7 +226,7 @@ def _given_state(state: Any, initial: PyTree | None) -> PyTree:
         raise ValueError(
             "carry must be the state of the online rule when keep_state=True, as its "
             "init(params, carry, (x, target)) or the last call returned it; got "
-            f"{type(state).__name__}."
+            f"{described(state)}."
         )
     if initial is not None:
         raise ValueError(

@@ -10,6 +10,7 @@ from bpvariants._checks import check_count, check_floating, step_shapes
 from bpvariants._losses import with_loss
 from bpvariants.gradients.remat._policies import (
     Budget,
+    check_remat,
     Every,
     Remat,
     Slots,
@@ -115,6 +116,7 @@ def step_bytes(
 
 def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
     """Return the :class:`Cost` of a remat policy for a sequence of `length` steps."""
+    check_remat(remat)
     if isinstance(remat, Budget):
         return _within(length, remat.num_bytes, size)
     if remat is None:
@@ -125,12 +127,6 @@ def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
         slots = min(remat.number, length)
         memory = size and (slots + 1) * size.carry + size.kept
         return Cost(Slots(slots), count_evaluations(length, slots), memory)
-    if not isinstance(remat, Every):
-        raise ValueError(
-            "remat must be None, 'step', gradients.remat.every(k), "
-            "gradients.remat.slots(m) or gradients.remat.budget(num_bytes); got "
-            f"{remat!r}."
-        )
     evaluations = _evaluations(length, remat.lengths)
     memory = size and _bytes(length, remat.lengths, size)
     return Cost(remat, evaluations, memory)

@@ -45,6 +45,17 @@ class Budget(NamedTuple):
 Remat: TypeAlias = Literal["step"] | Every | Slots | Budget | None
 
 
+def check_remat(remat: object) -> None:
+    """Check that a value is one of the remat policies."""
+    known = remat is None or isinstance(remat, Every | Slots | Budget)
+    if not known and not (isinstance(remat, str) and remat == "step"):
+        raise ValueError(
+            "remat must be None, 'step', gradients.remat.every(k), "
+            "gradients.remat.slots(m) or gradients.remat.budget(num_bytes); got "
+            f"{remat!r}."
+        )
+
+
 def every(*lengths: int) -> Every:
     """Store the carry every k steps, and recompute the steps between stored carries.
 

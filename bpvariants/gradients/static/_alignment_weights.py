@@ -6,6 +6,13 @@ from typing import Any, get_args, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import (
+    check_arrays,
+    check_batch_ndim,
+    check_count,
+    check_function,
+    check_single_key,
+)
 from bpvariants.gradients._feedback import random_feedback
 from bpvariants.gradients.static._backprop import (
     check_layers,
@@ -70,19 +77,22 @@ def alignment_weights(
       >>> [None if B is None else B.shape for B in draw("dfa")]
       [(3, 5), (3, 6), None]
     """
+    check_single_key(key)
     layers = check_layers(layers)
     check_kind(kind)
+    check_count("batch_ndim", batch_ndim, 0)
+    initializer = initializer_or_default(initializer)
     if kind in ("usf", "brsf"):
         return None
     if kind != "dfa":
-        if initializer is None:
-            initializer = jax.nn.initializers.glorot_normal()
         check_params(params, len(layers))
         return draw_like(key, params, initializer)
     shapes = lambda params, x: [
         (each.s, each.y) for each in forward_pass(layers, params, x)
     ]
+    check_arrays("x", x)
     passes = jax.eval_shape(shapes, params, x)
+    check_batch_ndim("the layers' outputs", batch_ndim, passes)
     example = lambda leaf: jax.ShapeDtypeStruct(leaf.shape[batch_ndim:], leaf.dtype)
     (output, _), passes = jax.tree.map(example, passes[-1]), passes[:-1]
     keys = jax.random.split(key, len(layers))
@@ -91,6 +101,18 @@ def alignment_weights(
         for each, (_, y) in zip(keys, passes, strict=False)
     ]
     return *drawn, None
+
+
+def initializer_or_default(initializer: Callable | None) -> Callable:
+    """Check an initializer; return it, or the default, Xavier's."""
+    if initializer is None:
+        return jax.nn.initializers.glorot_normal()
+    check_function(
+        "initializer",
+        initializer,
+        "(key, shape, dtype) -> array, such as jax.nn.initializers.he_normal()",
+    )
+    return initializer
 
 
 def check_kind(kind: str) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_batch, check_floating
+from bpvariants._checks import check_arrays, check_batch, check_floating
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import (
     as_arrays,
@@ -121,6 +121,7 @@ class Pass(NamedTuple):
 def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:
     """Run the layers; return the :class:`Pass` of each layer."""
     check_params(params, len(layers))
+    check_arrays("x", x)
     passes, y = [], x
     for i, ((function, activation), theta) in enumerate(
         zip(layers, params, strict=True)
@@ -193,6 +194,7 @@ def loss_and_error(
     loss: Loss, y: PyTree, x: PyTree, target: PyTree, weights: jax.Array | None
 ) -> tuple[jax.Array, PyTree, int]:
     """Return the mean loss, its derivative in y, and the number of batch axes."""
+    check_arrays("target", target)
     (weights,) = as_arrays(weights=weights)
     losses = jax.eval_shape(lambda y: losses_of(loss, y, target), y)
     check_batch("x", x, losses.shape, "[*batch]")

@@ -21,13 +21,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import check_single_key
 from bpvariants._jaxpr.reach import needed_arguments
 from bpvariants._losses import check_loss_function
+from bpvariants._settings import described
 from bpvariants.gradients._feedback import fed_back
 from bpvariants.gradients.static._alignment_weights import (
     AlignmentKind,
     check_kind,
     draw_like,
+    initializer_or_default,
 )
 from bpvariants.gradients.static._backprop import (
     backprop,
@@ -40,6 +43,7 @@ from bpvariants.gradients.static._backprop import (
 )
 from bpvariants.gradients.static._feedback_layers import (
     backward_matrix,
+    check_scale,
     Scale,
     with_feedback,
 )
@@ -128,8 +132,8 @@ def feedback_alignment(
     layers = check_layers(layers)
     check_kind(kind)
     check_loss_function(loss)
-    if initializer is None:
-        initializer = jax.nn.initializers.glorot_normal()
+    check_scale(scale)
+    initializer = initializer_or_default(initializer)
 
     def rule(params, x, target, weights=None, *, feedback: Any = None, key: Any = None):
         _check_given(kind, feedback, key, len(layers))
@@ -161,10 +165,19 @@ def _check_given(kind, feedback, key, num_layers):
             raise ValueError(f"{name} is missing for {kind!r}: give {remedy[name]}.")
         if name != wanted and given is not None:
             raise ValueError(f"{name} must be left out for {kind!r}, which needs none.")
-    if feedback is not None and len(feedback) != num_layers:
+    if key is not None:
+        check_single_key(key)
+    if feedback is None:
+        return
+    if not isinstance(feedback, tuple | list) or len(feedback) != num_layers:
         raise ValueError(
-            "feedback must have one entry for each layer, as alignment_weights "
-            f"returns them; got {len(feedback)} for {num_layers} layers."
+            f"feedback must have one entry for each of the {num_layers} layers, as "
+            f"alignment_weights returns them; got {described(feedback)}."
+        )
+    if kind == "dfa" and feedback[-1] is not None:
+        raise ValueError(
+            "feedback must be None for the last layer, whose gradient is exact; it was "
+            f"drawn for another kind. Give {remedy['feedback']}."
         )
 
 

@@ -21,7 +21,9 @@ from typing import Any, get_args, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from bpvariants._checks import is_count
 from bpvariants.types import PyTree
 
 FeedbackKind: TypeAlias = Literal["fa", "usf", "brsf", "frsf"]
@@ -149,7 +151,7 @@ def feedback_conv(
         )
     matrix = backward_matrix(kind, w, feedback, scale)
     batch = jnp.shape(x)[: jnp.ndim(x) - rank]
-    strides = (strides,) * spatial if isinstance(strides, int) else tuple(strides)
+    strides = _checked_strides(strides, spatial)
     images = (0, rank, *range(1, rank))
     kernel = (spatial + 1, spatial, *range(spatial))
     numbers = jax.lax.ConvDimensionNumbers(images, kernel, images)
@@ -215,6 +217,23 @@ def with_feedback(
     return call
 
 
+def _checked_strides(strides: Any, spatial: int) -> tuple[int, ...]:
+    """Return one stride for each spatial axis; check that they are integers >= 1."""
+    each = (strides,) * spatial if isinstance(strides, int) else strides
+    fits = isinstance(each, Sequence) and len(each) == spatial
+    if not fits or not all(is_count(stride) for stride in each):
+        raise ValueError(
+            "strides must be an integer of at least 1, or one for each of the "
+            f"{spatial} spatial axes; got {strides!r}."
+        )
+    return tuple(each)
+
+
+def check_scale(scale: Scale) -> None:
+    """Check that a scale is "xavier", "kaiming" or a number."""
+    _alpha(scale, (1, 1))
+
+
 def _alpha(scale: Scale, shape: Sequence[int]) -> jax.typing.ArrayLike:
     """Return the number α that `scale` selects for weights [*window, n, m]."""
     window = math.prod(shape[:-2])
@@ -226,7 +245,7 @@ def _alpha(scale: Scale, shape: Sequence[int]) -> jax.typing.ArrayLike:
         }
         if scale in known:
             return known[scale]
-    elif isinstance(scale, Real) or jnp.ndim(scale) == 0:
+    elif isinstance(scale, Real | jax.Array | np.ndarray) and jnp.ndim(scale) == 0:
         return scale
     raise ValueError(f"scale must be 'xavier', 'kaiming' or a number; got {scale!r}.")
 

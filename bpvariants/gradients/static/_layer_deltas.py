@@ -17,7 +17,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import check_arrays, check_function
 from bpvariants._dtypes import is_floating
+from bpvariants._settings import module_remedy
 from bpvariants.gradients.static._tagging import tagged_program
 from bpvariants.types import PyTree
 
@@ -91,6 +93,10 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
       Rumelhart, Hinton & Williams, "Learning representations by back-propagating
       errors", Nature 323, 1986, doi:10.1038/323533a0.
     """
+    check_function("function", function, "(*arguments) -> loss")
+    for i, argument in enumerate(arguments):
+        if not module_remedy(argument):  # an NNX module has other leaves than arrays
+            check_arrays(f"arguments[{i}]", argument)
     program, leaves = tagged_program(function, arguments)
     outputs = program.outputs
     if len(outputs) != 1 or outputs[0].shape or not is_floating(outputs[0]):

@@ -28,7 +28,8 @@ from bpvariants._losses import (
     normalised,
     with_loss,
 )
-from bpvariants.gradients.remat._policies import Remat
+from bpvariants._settings import check_number
+from bpvariants.gradients.remat._policies import check_remat, Remat
 from bpvariants.gradients.through_time._unroll import sum_steps
 from bpvariants.types import GradientRule, Loss, PyTree, Step
 
@@ -110,6 +111,7 @@ def artbp(
       arXiv:1705.08209.
     """
     _check_truncation(truncation)
+    check_remat(remat)
     with_cuts = _with_cuts(step, loss, remat)
 
     def rule(
@@ -143,6 +145,9 @@ def artbp(
 
 
 def _check_truncation(truncation) -> None:
+    if callable(truncation):
+        return
+    check_number("truncation", truncation, remedy="it is a probability")
     if are_numbers(truncation) and not 0 <= truncation < 1:
         raise ValueError(
             "truncation must be a probability within 0 <= truncation < 1, got "

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._losses import as_arrays
+from bpvariants._settings import described
 from bpvariants.gradients.remat._policies import Remat
 from bpvariants.gradients.through_time._unroll import unroll
 from bpvariants.types import PyTree, Step
@@ -139,8 +140,7 @@ def _ends(reset: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 def _check_pair(name: str, pair: Any) -> None:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        got = type(pair).__name__
-        got += f" of {len(pair)}" if isinstance(pair, tuple | list | dict) else ""
         raise ValueError(
-            f"{name} must be a pair, of forward_step and of backward_step; got a {got}."
+            f"{name} must be a pair, of forward_step and of backward_step; got "
+            f"{described(pair)}."
         )

@@ -20,7 +20,11 @@ from bpvariants._losses import (
     with_loss,
 )
 from bpvariants.gradients.remat._policies import Remat
-from bpvariants.gradients.through_time._unroll import Backward, sum_steps
+from bpvariants.gradients.through_time._unroll import (
+    Backward,
+    check_backward,
+    sum_steps,
+)
 from bpvariants.types import GradientRule, Loss, Step
 
 
@@ -76,6 +80,7 @@ def bptt(
       Proceedings of the IEEE 78(10), 1990, doi:10.1109/5.58337.
     """
     advance = with_loss(step, loss)
+    check_backward(remat, backward)
 
     def rule(
         params,

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers, check_count, check_real
 from bpvariants._dtypes import widen
+from bpvariants._settings import check_scalar
 
 
 def discounted_weights(
@@ -62,6 +63,11 @@ def discounted_weights(
       "4 Types of Backpropagation", OpenGenus (source of the printed form).
     """
     check_count("num_steps", num_steps, remedy="it is T, the length of the sequence")
+    optional = {} if learning_rate is None else {"learning_rate": learning_rate}
+    for name, setting in {"decay": decay, **optional}.items():
+        if not isinstance(setting, complex):  # which the next check refuses
+            check_scalar(name, setting)
+        check_real(name, setting)
     if are_numbers(decay) and not 0 <= decay <= 1:
         raise ValueError(
             f"discounted_weights needs 0 <= decay <= 1, got {decay}; a loss k steps "
@@ -72,8 +78,6 @@ def discounted_weights(
             f"discounted_weights needs learning_rate >= 0, got {learning_rate}; to "
             "ascend, negate the loss."
         )
-    check_real("decay", decay)
-    check_real("learning_rate", learning_rate)
     base = widen(jnp.asarray(decay, float if are_numbers(decay) else None))
     # cumprod, unlike a power of λ, has a finite derivative at λ = 0.
     weights = jnp.cumprod(jnp.full(int(num_steps), base).at[0].set(1))[::-1]

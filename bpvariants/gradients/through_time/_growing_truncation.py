@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import is_floating
+from bpvariants._settings import check_scalar
 
 
 def growing_truncation(
@@ -44,6 +45,8 @@ def growing_truncation(
       >>> gradients.growing_truncation(16, 4.0)(jnp.array([8, 48])).tolist()
       [0.10000000149011612, 0.05000000074505806]
     """
+    check_scalar("mean_length", mean_length)
+    check_scalar("alpha", alpha)
     if are_numbers(alpha) and not alpha > 2:
         raise ValueError(
             f"alpha must be greater than 2, got {alpha}: the mean age of a segment is "

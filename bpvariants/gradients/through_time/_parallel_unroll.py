@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import (
+    check_arrays,
     check_batch_ndim,
     check_lengths,
     check_like,
@@ -35,6 +36,7 @@ from bpvariants._jaxpr.affine import check_affine
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
+from bpvariants._settings import check_scalar
 from bpvariants.gradients.through_time._parallel_newton import newton
 from bpvariants.gradients.through_time._parallel_trajectory import (
     Found,
@@ -237,6 +239,7 @@ def _start(carry: PyTree, length: int, guess: PyTree | None) -> PyTree:
     zeros = jax.tree.map(lambda h: jnp.zeros((length, *h.shape), h.dtype), carry)
     if guess is None:
         return zeros
+    check_arrays("guess", guess)
     check_like("guess", guess, "the carries [T, *batch, ...]", zeros)
     clean = lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf))
     return jax.tree.map(clean, guess)
@@ -248,8 +251,11 @@ def _choose(method: Any, guess: PyTree | None) -> newton | Literal["linear"]:
     if not isinstance(method, newton) and method != "linear":
         raise ValueError(
             "method must be 'linear', 'newton' or a value such as newton(max_steps=20)"
-            f"; got {getattr(method, '__name__', method)!r}."
+            f"; got {method!r}."
         )
+    if isinstance(method, newton):
+        for name in ("shrink", "tol", "max_steps"):
+            check_scalar(name, getattr(method, name))
     if guess is not None and not isinstance(method, newton):
         raise ValueError(
             'guess must be left out with method="linear", which does not use it.'

@@ -9,7 +9,8 @@ l = 1 … K. With the input x_t of the stack as y^0_t, the output of the stack i
 from collections.abc import Iterable
 from typing import Any
 
-from bpvariants._checks import check_like
+from bpvariants._checks import check_function, check_like
+from bpvariants._settings import described
 from bpvariants.types import PyTree, Step
 
 
@@ -70,19 +71,13 @@ def _layers(steps: Any) -> tuple[Step, ...]:
     if not layers:
         raise ValueError("steps must have at least one layer, got none.")
     for i, layer in enumerate(layers):
-        if not callable(layer) or isinstance(layer, type):
-            raise ValueError(
-                f"steps[{i}] must be a function step(params, carry, x), got {layer!r}; "
-                "for a Linen cell, give its apply."
-            )
+        check_function(f"steps[{i}]", layer, "(params, carry, x) -> (carry, y)")
     return layers
 
 
 def _check_entries(name: str, tree: PyTree, size: int, kinds: Any) -> None:
     if not isinstance(tree, kinds) or len(tree) != size:
-        got = type(tree).__name__
-        got += f" of {len(tree)}" if isinstance(tree, tuple | list | dict) else ""
         raise ValueError(
             f"{name} must be a tuple with one entry for each of the {size} stacked "
-            f"layers, got a {got}."
+            f"layers, got {described(tree)}."
         )

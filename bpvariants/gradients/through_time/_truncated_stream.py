@@ -12,7 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_like, first_step
+from bpvariants._checks import check_arrays, check_like, first_step
 from bpvariants.gradients.through_time._truncated_windows import (
     Held,
     idle,
@@ -118,6 +118,7 @@ def stream(carry: PyTree) -> TruncatedStream:
             "carry must be the state of a network, got a stream; pass that to the rule "
             "as it is, or begin a new one with gradients.stream(carry.carry)."
         )
+    check_arrays("carry", carry)
     carry = jax.tree.map(jnp.asarray, carry)
     return TruncatedStream(carry, carry)
 

@@ -7,12 +7,18 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
+from bpvariants._checks import (
+    check_arrays,
+    check_lengths,
+    check_like,
+    first_step,
+    step_shapes,
+)
 from bpvariants._dtypes import cast_like, NARROW, widen
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
-from bpvariants.gradients.remat._policies import Remat
+from bpvariants.gradients.remat._policies import check_remat, Remat
 from bpvariants.gradients.remat._scan import remat_scan
 from bpvariants.gradients.through_time._two_phase import two_phase_scan
 from bpvariants.types import PyTree, Step
@@ -79,6 +85,7 @@ def unroll(
     step_shapes(step, params, carry, first_step(xs))
     if initial is None:
         initial = carry
+    check_arrays("initial", initial)
     check_like("initial", initial, "carry", carry)
     return scan_steps(
         step, params, carry, xs, mask, reset, initial,
@@ -152,17 +159,23 @@ def sum_steps(
     return last, jnp.sum(sums) * (1 if shares.ndim else shares)
 
 
-def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
-    """Return a scan over time with the given remat policy and backward algorithm."""
-    if backward == "scan":
-        return partial(remat_scan, remat=remat)
-    if backward != "two_phase":
+def check_backward(remat: Remat, backward: Backward = "scan") -> None:
+    """Check the remat policy, and that the backward algorithm can be used with it."""
+    check_remat(remat)
+    if backward not in ("scan", "two_phase"):
         raise ValueError(f"backward must be 'scan' or 'two_phase', got {backward!r}.")
-    if remat is not None:
+    if backward == "two_phase" and remat is not None:
         raise ValueError(
             "remat must be None with backward='two_phase', which keeps all that the "
             f"steps compute; got {remat!r}. Use backward='scan' with it."
         )
+
+
+def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
+    """Return a scan over time with the given remat policy and backward algorithm."""
+    check_backward(remat, backward)
+    if backward == "scan":
+        return partial(remat_scan, remat=remat)
     narrow = any(jnp.result_type(leaf) in NARROW for leaf in jax.tree.leaves(params))
     return partial(two_phase_scan, narrow=narrow)
 

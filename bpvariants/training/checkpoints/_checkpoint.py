@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bpvariants._checks import check_count
+from bpvariants._settings import check_path
 
 Best = str | Callable[[dict[str, Any]], Any]
 
@@ -58,8 +59,7 @@ class Checkpoint:
 
     def __post_init__(self):
         """Check the settings."""
-        if not isinstance(self.directory, (str, os.PathLike)):
-            raise ValueError(f"directory must be a path, got {self.directory!r}.")
+        check_path("directory", self.directory)
         try:
             str(Path(self.directory).absolute()).encode()
         except UnicodeEncodeError as error:

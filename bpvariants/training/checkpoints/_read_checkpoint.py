@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bpvariants._checks import check_arrays, ONLY_ARRAYS
+from bpvariants._settings import check_path
 from bpvariants.training.checkpoints._keeping import open_reader
 from bpvariants.training.checkpoints._leaves import describe, differences, put_back
 from bpvariants.training.checkpoints._store import of_state, read_arrays, read_meta
@@ -53,6 +54,7 @@ def read_checkpoint(
       >>> step, w.item()
       (1, 3.0)
     """
+    check_path("directory", directory)
     check_arrays("params", params, ONLY_ARRAYS)
     state, folder = TrainState(own(params), None, None), Path(directory).absolute()
     found = None

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from bpvariants._checks import check_arrays
 from bpvariants._dtypes import is_key
+from bpvariants._settings import called, described
 from bpvariants.training._placement import is_spread
 from bpvariants.types import PyTree
 
@@ -40,7 +41,7 @@ class Source:
 def _from(data, first: int) -> Iterator[tuple]:
     """Return an iterator over the batches from step `first` on."""
     if _begins_anywhere(data):
-        batches = data(first)
+        batches = called("data(step)", data, first)
         if not hasattr(batches, "__iter__"):
             raise ValueError(
                 "data must return an iterable of batches from a step on, if it is a "
@@ -77,7 +78,9 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
         if not isinstance(batch, tuple):
             raise ValueError(
                 "data must be a tuple, the batch of every step, or an iterable of "
-                f"tuples, one for each step; got one of type {type(batch).__name__}."
+                f"tuples, one for each step; got {described(batch)} as a batch. If a "
+                "batch is one array, give (array,). If batches are to be drawn from "
+                "the data, give sample=."
             )
     if not batches:
         return None

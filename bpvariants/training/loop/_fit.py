@@ -5,6 +5,7 @@ Within a chunk, no Python code runs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -154,14 +155,17 @@ def fit(
     check_counts(steps, chunk, runs)
     check_key(sample, draws, key)
     nonfinite = nonfinite or ("raise" if runs is None else "stop")
-    logs = (log,) if not isinstance(log, Sequence) else log
-    logs = tuple(each for each in logs if each is not None)
+    one = isinstance(log, str) or not isinstance(log, Sequence)
+    given: Any = (log,) if one else log
+    logs = tuple(each for each in given if each is not None)
     check_functions(log=logs, stop=() if stop is None else (stop,))
     check_settings(nonfinite, checkpoint, diagnose)
     check_runs(runs, params=params, carry=carry)
     recipe = Recipe(rule, update, sample, carry is not None, draws, nonfinite)
     whole = data if sample is not None or isinstance(data, tuple) else None
     check_arrays("params", params, ONLY_ARRAYS)
+    if not jax.tree.leaves(params):
+        raise ValueError("params has no arrays to train; give a pytree of arrays.")
     check_arrays("carry", carry)
     check_arrays("data", whole)
     reached = _start(update, params, carry, whole, runs)

@@ -1,5 +1,6 @@
 """Checks of the arguments of `fit`."""
 
+import os
 import reprlib
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import optax
 
 from bpvariants._checks import check_count
 from bpvariants._dtypes import is_key
+from bpvariants._settings import described
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
 from bpvariants.training.loop._chunk import POLICIES
 from bpvariants.types import OnlineRule, PyTree
@@ -38,11 +40,11 @@ def check_counts(steps: Any, chunk: Any, runs: Any) -> None:
 
 def check_rule(rule: Any) -> None:
     """Check that the rule can be called."""
-    if not callable(rule):
-        over = isinstance(rule, OnlineRule)
+    over = isinstance(rule, OnlineRule)
+    if over or not callable(rule):
         raise ValueError(
             "rule must be a function (params, *batch) -> ((value, aux), grads), got "
-            f"{rule!r}."
+            f"{described(rule)}."
             + " Give gradients.over_sequence(rule) for an online rule."
             * over
         )
@@ -85,8 +87,11 @@ def check_functions(**functions: tuple) -> None:
     for name, given in functions.items():
         for function in given:
             if not callable(function):
+                is_path = isinstance(function, str | os.PathLike)
+                remedy = "; for a file, give training.JsonLog(path)" * is_path
                 raise ValueError(
-                    f"{name} must be a function (step, metrics), got {function!r}."
+                    f"{name} must be a function (step, metrics), got {function!r}"
+                    f"{remedy}."
                 )
 
 

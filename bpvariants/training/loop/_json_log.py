@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bpvariants._dtypes import is_key
+from bpvariants._settings import called, check_path
 
 NOT_LOGGED = ("params", "values")
 
@@ -43,8 +44,7 @@ class JsonLog:
     """
 
     def __init__(self, path: str | os.PathLike, more: Any = None):
-        if not isinstance(path, (str, os.PathLike)):
-            raise ValueError(f"path must be a path, got {path!r}.")
+        check_path("path", path)
         if more is not None and not callable(more):
             raise ValueError(
                 f"more must be a function (step, metrics) -> dict, got {more!r}."
@@ -56,7 +56,7 @@ class JsonLog:
         """Append a line with the step and the metrics."""
         shown = {name: metrics[name] for name in metrics if name not in NOT_LOGGED}
         if self._more is not None:
-            shown |= _checked(self._more(step, metrics))
+            shown |= _checked(called("more(step, metrics)", self._more, step, metrics))
         line = json.dumps({"step": step} | jax.tree.map(_plain, shown))
         if self._writes:
             self._path.parent.mkdir(parents=True, exist_ok=True)

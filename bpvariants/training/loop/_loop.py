@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bpvariants._settings import called, described
 from bpvariants.training._interrupts import (
     held,
     is_shared,
@@ -129,6 +130,12 @@ class Training:
         # compiled functions then run, so the results are bit-identical.
         size = min(plan.chunk - first % plan.chunk, plan.steps - first)
         inputs = source.take(size)
+        if inputs is None and first == 0:
+            raise ValueError(
+                "data has no batch: the iterable ended before the first step. A "
+                "generator can be used once only; make a new one for each training, "
+                "or give a function (step) -> iterable."
+            )
         if inputs is None:
             self._stopped = "data"
             return
@@ -174,8 +181,8 @@ class Training:
         if plan.logs or plan.stop is not None:
             metrics = self._metrics(self._reached, self._values)
             for log in plan.logs:
-                log(steps, metrics)
-            if plan.stop is not None and plan.stop(steps, metrics):
+                called("log(step, metrics)", log, steps, metrics)
+            if plan.stop is not None and _stops(plan.stop, steps, metrics):
                 self._stopped = self._stopped or "stop"
         if self._store is not None and self._store.is_due(steps):
             self._save(self._store)
@@ -222,6 +229,17 @@ class Training:
             nonfinite_step=reached.bad[()],
             resumed_from=self._resumed_from,
         )
+
+
+def _stops(stop: Stop, steps: int, metrics: dict) -> bool:
+    """Return whether `stop` ends the training; check that it returns one bool."""
+    verdict = called("stop(step, metrics)", stop, steps, metrics)
+    if verdict is None or isinstance(verdict, str) or np.ndim(verdict):
+        raise ValueError(
+            "stop must return True or False, such as metrics['value'] < 0.1, got "
+            f"{described(verdict)}. With runs=, it decides for all runs together."
+        )
+    return bool(verdict)
 
 
 def _counted(before: Reached, now: tuple, size: int, kept, ends: bool) -> Reached:

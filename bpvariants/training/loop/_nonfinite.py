@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from bpvariants._checks import check_step_function
+from bpvariants._losses import check_loss_function
 from bpvariants._tables import named_leaves
 from bpvariants.diagnostics import first_nonfinite
 from bpvariants.diagnostics._faults import count_nonfinite
@@ -74,6 +76,8 @@ def diagnosis(step: Step, loss: Loss) -> Diagnose:
       ...     print(error.step, error.places, error.diagnosis.first.time)
       0 {'grads': 1, 'params': 1} 1
     """
+    check_step_function(step)
+    check_loss_function(loss)
 
     def diagnose(
         params, carry, xs, targets, weights=None, mask=None, reset=None, initial=None

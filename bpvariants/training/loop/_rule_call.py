@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_like
+from bpvariants._settings import called, described
 from bpvariants.types import PyTree
 
 UNFIT = re.compile(
@@ -16,11 +17,11 @@ UNFIT = re.compile(
 
 def draw_batch(sample: Any, key: jax.Array | None, data: PyTree) -> tuple:
     """Return the batch that `sample` draws; check that it is a tuple."""
-    batch = sample(key, data)
+    batch = called("sample(key, data)", sample, key, data)
     if not isinstance(batch, (tuple, list)):
         raise ValueError(
             "sample must return a tuple, the batch: the arguments of the rule after "
-            f"params, such as (xs, targets); got a {type(batch).__name__}."
+            f"params, such as (xs, targets); got {described(batch)}."
         )
     return tuple(batch)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bpvariants._checks import check_like
 from bpvariants._dtypes import is_floating
+from bpvariants._settings import called, described
 from bpvariants.types import PyTree
 
 STATUS = ("finished", "stopped", "diverged")  # while a run is going, its status is 0
@@ -169,13 +170,17 @@ def evaluate_lane(make, floats, key, state) -> dict[str, jax.Array]:
 
 
 def _verdict(name: str, function: Callable, metrics: dict) -> jax.Array:
-    verdict = function(metrics)
-    if jnp.shape(verdict) != () or not jnp.issubdtype(
-        jnp.result_type(verdict), jnp.bool
-    ):
+    try:
+        verdict = called(f"{name}(metrics)", function, metrics)
+    except KeyError as error:
+        error.add_note(f"{name} is given the metrics {', '.join(metrics)}.")
+        raise
+    is_array = hasattr(verdict, "shape") and hasattr(verdict, "dtype")
+    one = isinstance(verdict, bool) or (is_array and verdict.shape == ())
+    if not one or not jnp.issubdtype(jnp.result_type(verdict), jnp.bool):
         raise ValueError(
             f"{name} must give one bool, such as lambda metrics: metrics['loss'] < 0.1;"
-            f" got {verdict!r}."
+            f" got {described(verdict)}."
         )
     return jnp.asarray(verdict)
 

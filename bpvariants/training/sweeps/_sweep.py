@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from bpvariants._checks import check_count
+from bpvariants._settings import called, check_flag, check_path
 from bpvariants._tables import aligned, short
 from bpvariants.training._interrupts import held
 from bpvariants.training._lock import Lock
@@ -175,6 +176,7 @@ def sweep(
     counts = {"steps": steps, "chunk": chunk, "block": block, "max_bytes": max_bytes}
     functions = {"stop": stop, "diverged": diverged, "progress": progress}
     _check(make_run, counts, functions, devices, path)
+    check_flag("curves", curves)
     runs, groups = all_runs(configs, seeds)
     devices = jax.local_devices() if devices is None else [*devices]
     path = None if path is None else Path(path)
@@ -191,7 +193,9 @@ def sweep(
                 if not missing:
                     continue
                 compiled = compile_block(
-                    lambda floats, key, group=group: make_run(group.build(floats), key),
+                    lambda floats, key, group=group: called(
+                        "make_run(config, key)", make_run, group.build(floats), key
+                    ),
                     partial(stacked, group, [runs[i] for i in missing]),
                     stop,
                     diverged,
@@ -262,5 +266,5 @@ def _check(
             f"devices must be a list of devices, such as jax.devices(), got "
             f"{devices!r}."
         )
-    if path is not None and not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"path must be a path or None, got {path!r}.")
+    if path is not None:
+        check_path("path", path)

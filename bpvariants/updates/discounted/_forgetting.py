@@ -39,6 +39,7 @@ import optax
 
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like
+from bpvariants._settings import check_flag
 from bpvariants.updates._foreign_names import refuses
 from bpvariants.updates._params import (
     as_grads,
@@ -50,10 +51,6 @@ from bpvariants.updates._params import (
 )
 
 Rate: TypeAlias = float | jax.Array | optax.Schedule
-PRINTED_IS_NOT_NORMALISED = (
-    "normalise=True cannot be combined with scale_past=False, the printed form, whose "
-    "learning rate applies to the first term alone; leave one of the two out."
-)
 
 
 class ScaleByForgettingState(NamedTuple):
@@ -127,8 +124,7 @@ def forgetting(
       Computational Mathematics and Mathematical Physics 4, 1964,
       doi:10.1016/0041-5553(64)90137-5 (the scaled form).
     """
-    if normalise and not scale_past:
-        raise ValueError(PRINTED_IS_NOT_NORMALISED)
+    _check_form(scale_past, normalise)
     if not callable(learning_rate):
         _check_learning_rate(learning_rate)
         # optax casts a schedule's value to the leaf's dtype, but not a traced number.
@@ -142,6 +138,17 @@ def forgetting(
     if are_numbers(learning_rate, decay):
         _warn_of_large_step(learning_rate, decay)
     return chain("forgetting", rule, optax.scale(-1.0))
+
+
+def _check_form(scale_past: bool, normalise: bool) -> None:
+    check_flag("scale_past", scale_past)
+    check_flag("normalise", normalise)
+    if normalise and not scale_past:
+        raise ValueError(
+            "normalise=True cannot be combined with scale_past=False, the printed "
+            "form, whose learning rate applies to the first term alone; leave one of "
+            "the two out."
+        )
 
 
 def _check_learning_rate(learning_rate):
@@ -217,9 +224,8 @@ def effective_step(
             )
     _check_learning_rate(learning_rate)
     _check_decay(decay)
+    _check_form(scale_past, normalise)
     if not scale_past:
-        if normalise:
-            raise ValueError(PRINTED_IS_NOT_NORMALISED)
         return learning_rate + decay / (1 - decay)
     return learning_rate if normalise else learning_rate / (1 - decay)
 
@@ -243,6 +249,9 @@ def scale_by_forgetting(
       1.0
     """
     _check_decay(decay)
+    check_flag("normalise", normalise)
+    if not callable(current):
+        check_number("current", current)
 
     def init(params):
         check_params(params)

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers, check_count, check_like
+from bpvariants._checks import are_numbers, check_count, check_function, check_like
 from bpvariants._dtypes import widen
 from bpvariants.types import PyTree
 from bpvariants.updates._params import check_number
@@ -113,6 +113,7 @@ def replay(
     References:
       "4 Types of Backpropagation", OpenGenus (the printed form).
     """
+    check_function("loss", loss, "(params, *batch) -> loss")
     length = _horizon(decay, tol, horizon)
 
     def init(batch):

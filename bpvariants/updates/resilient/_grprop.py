@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like
 from bpvariants.updates._foreign_names import refuses, TORCH_RPROP
 from bpvariants.updates._params import (
@@ -97,9 +98,12 @@ def grprop(
     if choose not in ("sag", "slr"):
         raise ValueError(f"choose must be 'sag' or 'slr', got {choose!r}.")
     check_number("delta", delta)
+    if are_numbers(delta) and not delta > 0:
+        raise ValueError(f"delta must be positive, got {delta}; 1e-6 is usual.")
     check_settings(
         "grprop", learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, 0.1
     )
+    check_number("learning_rate", learning_rate)
 
     def init(params):
         check_signed(params)

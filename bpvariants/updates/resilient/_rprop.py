@@ -46,6 +46,7 @@ from bpvariants._dtypes import cast_like
 from bpvariants.updates._foreign_names import refuses, TORCH_RPROP
 from bpvariants.updates._params import (
     as_grads,
+    check_number,
     check_signed,
     check_state,
     per_leaf,
@@ -221,7 +222,7 @@ def _check_state(state: Any, layout: RpropLayout, needs_value: bool) -> None:
     check_state(name, state, ScaleByRpropState)
     own = layout_of(state) in (layout.state, None)
     if not own or (state.last_value is None) == needs_value:
-        got = "" if state.last_value is None else " and a last value"
+        got = f" {'without' if state.last_value is None else 'with'} a last value"
         raise ValueError(
             f"state must be of this optimizer, {name} with state="
             f"{layout.state!r}; got one with state={layout_of(state)!r}{got}. Use the "
@@ -272,6 +273,7 @@ def compare(value, last):
             "irprop_plus needs value, the loss at params where the gradient was taken: "
             "call optimizer.update(grads, state, params, value=value)."
         )
+    check_number("value", value, remedy="give the loss, a real number")
     if jnp.shape(value) != ():
         raise ValueError(
             "irprop_plus needs a value of shape (), the loss of the full batch, got "

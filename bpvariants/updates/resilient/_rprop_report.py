@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants.updates._params import per_leaf, PerLeaf
+from bpvariants.updates._params import check_number, per_leaf, PerLeaf
 from bpvariants.updates.resilient._rprop import (
     array_rule_of,
     kept_leaves,
@@ -99,6 +99,8 @@ def rprop_report(
             f"{type(state).__name__}."
         )
     report = RpropReport({}, {}, {}, {}, {})
+    check_number("min_step_size", min_step_size, per_leaf=True)
+    check_number("max_step_size", max_step_size, per_leaf=True)
     for path, each in found:
         least = per_leaf("min_step_size", min_step_size, each.step_sizes)
         greatest = per_leaf("max_step_size", max_step_size, each.step_sizes)

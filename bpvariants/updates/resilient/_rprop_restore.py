@@ -34,6 +34,11 @@ def restoring(
     after: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
     """Return an optimizer that applies `after` to the steps of a Rprop rule."""
+    if not isinstance(after, optax.GradientTransformation):
+        raise ValueError(
+            "after must be an optax.GradientTransformation, such as optax.clip(1.0), "
+            f"got {after!r}."
+        )
     after = optax.with_extra_args_support(after)
 
     def init(params):

@@ -294,13 +294,17 @@ def test_mistakes_are_named():
         ("key is missing for 'brsf'", lambda: run("brsf")),
         ("feedback must be left out for 'usf'", lambda: run("usf", feedback=B)),
         ("key must be left out for 'fa'", lambda: run("fa", feedback=B, key=key)),
-        ("one entry for each layer.*got 2 for 3", lambda: run("fa", feedback=B[1:])),
+        ("one entry for each .* a tuple of 2", lambda: run("fa", feedback=B[1:])),
         ("one entry for each layer; got 2 for 3", lambda: run("usf", params[:2])),
         (
             r"feedback\[1\] must be like params\[1\]",
             lambda: run("fa", feedback=(B[2],) * 3),
         ),
-        (r"feedback\[1\] does not fit; draw", lambda: run("dfa", feedback=B)),
+        ("drawn for another kind", lambda: run("dfa", feedback=B)),
+        (
+            r"feedback\[1\] does not fit; draw",
+            lambda: run("dfa", feedback=(B[1], B[2], None)),
+        ),
     ]
     for message, call in wrong:
         with pytest.raises(ValueError, match=message):

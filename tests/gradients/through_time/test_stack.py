@@ -139,7 +139,7 @@ def test_stack_truncates_and_keeps_bfloat16():
         (tanh_step, r"steps must be a list of functions .* \[step\]"),
         (3, "steps must be a list of functions"),
         ([tanh_step, None], r"steps\[1\] must be a function .* got None"),
-        ([nn.GRUCell], r"steps\[0\] must be a function .* its apply"),
+        ([nn.GRUCell], r"steps\[0\] must be a function .* module.apply"),
     ],
 )
 def test_stack_names_what_is_no_layer(steps, message):
