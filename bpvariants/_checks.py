@@ -291,7 +291,7 @@ def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
 
 
 def check_limits(tol: Any, max_steps: Any, atol: Any = None) -> None:
-    """Check a solver's tolerances and maximum number of steps, unless they're traced."""
+    """Check a solver's tolerances and step limit, if they are Python numbers."""
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
     if are_numbers(max_steps):
