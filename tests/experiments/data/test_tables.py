@@ -74,7 +74,7 @@ def test_numbers_are_read_as_they_are_meant(name, tmp_path):
         ("d,v\na,0x10\nb,6\n", "line 2 .* has '0x10'"),
         ("d,v\na,-inf\nb,6\n", "line 2 .* has '-inf'"),
         ("d,v\na,１２\nb,6\n", "line 2 .* has '１２'"),
-        ('d,v\na,"' + 400 * (400 * "5" + "\n"), "no CSV file: .* quote that is not closed"),
+        ('d,v\na,"' + 400 * (400 * "5" + "\n"), "no CSV file: .* quote"),
         ("v\n1,234\n", "not clear"),
         # The point in a time of day does not show which sign is the decimal sign.
         ("t;v\n12.30;1.234\n13.30;999\n", "not clear"),
