@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from bpvariants._checks import check_arrays, check_floating, check_real
-from bpvariants._dtypes import is_floating, widen
+from bpvariants._dtypes import cast_like, is_floating, widen
 from bpvariants.types import PyTree
 
 PerLeaf: TypeAlias = float | jax.Array | PyTree  # one for all params, or like params
@@ -77,8 +77,14 @@ def check_state(name: str, state: Any, kind: type) -> None:
         )
 
 
-def chain(name: str, *rules: Any) -> optax.GradientTransformationExtraArgs:
-    """Return optax.chain of rules; its `update` refuses a state of another length."""
+def chain(
+    name: str, *rules: Any, widened: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """Return optax.chain of rules; its `update` refuses a state of another length.
+
+    With `widened`, the rules get bfloat16 and float16 gradients in float32, and only
+    the last result is cast back, so that a sum that is scaled later does not overflow.
+    """
     chained = optax.chain(*rules)
 
     def update(updates, state, params=None, **extra_args):
@@ -88,7 +94,11 @@ def chain(name: str, *rules: Any) -> optax.GradientTransformationExtraArgs:
                 f"got {_type_of(state)}. Use the optimizer that made it, or call "
                 "optimizer.init(params)."
             )
-        return chained.update(updates, state, params, **extra_args)
+        if not widened:
+            return chained.update(updates, state, params, **extra_args)
+        check_arrays("grads", updates)
+        steps, state = chained.update(widen(updates), state, params, **extra_args)
+        return cast_like(steps, updates), state
 
     return optax.GradientTransformationExtraArgs(chained.init, update)
 
