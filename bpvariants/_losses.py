@@ -35,6 +35,7 @@ class Counted(NamedTuple):
 
     target: PyTree  # target of the loss, leaves [*batch, ...]
     counts: jax.Array  # [*batch] bool: False where the weight of the loss is 0
+    real: jax.Array | None  # [*batch] bool: False in padding; None without a mask
 
 
 class Padded(NamedTuple):
@@ -111,10 +112,12 @@ def counted(
     """Return a target with flags that mark the losses that count.
 
     With weights, these are the losses whose weight is not 0; with a mask alone, the
-    losses outside of padding. Without both, the target is returned unchanged.
+    losses outside of padding. With both, there are flags for both. Without both, the
+    target is returned unchanged.
     """
     if weights is not None:
-        return Counted(target, weights.astype(bool))
+        mask = None if mask is None else mask.astype(bool)
+        return Counted(target, weights.astype(bool), mask)
     return target if mask is None else Padded(target, mask.astype(bool))
 
 
@@ -128,7 +131,7 @@ def seen(target: PyTree) -> PyTree:
         return target.target
     if not isinstance(target, Counted):
         return target
-    target, counts = target
+    target, counts, _ = target
     known = counts | _are_finite(target, counts)
     return select(known, target, jax.tree.map(jnp.zeros_like, target))
 
@@ -163,6 +166,7 @@ def losses_of(
     else:
         finite = jnp.isfinite(run(held)) & _are_finite(target.target, target.counts)
         real = target.counts | finite
+        real = real if target.real is None else real & target.real
     losses = run(jax.tree.map(lambda a, b: _chosen(real, a, b), y, held))
     return jnp.where(real, losses, jnp.zeros_like(losses))
 

@@ -126,15 +126,23 @@ def test_a_missing_target_of_weight_0_is_as_if_its_loss_were_not_there(names):
 
 
 @some_then_all
-def test_losses_in_padding_do_not_count_even_if_they_are_infinite(names):
-    """Check a loss that is infinite for a target of 0, which is a usual padding."""
-    log = lambda y, target: jnp.sum((y - jnp.log(target)) ** 2, axis=-1)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_in_padding_do_not_count_even_if_they_are_infinite(names, weighted):
+    """Check a loss for a target of 0, which is a usual padding.
+
+    There the logarithm is infinite, and the root is 0 with a derivative that is NaN.
+    """
+    if weighted:
+        loss = lambda y, target: jnp.sqrt(jnp.sum(target**2 * (1 + y**2), axis=-1))
+    else:
+        loss = lambda y, target: jnp.sum((y - jnp.log(target)) ** 2, axis=-1)
     mask = gradients.mask_from_lengths(jnp.array([T, 2]), T)
+    flags = {"mask": mask, "weights": jnp.ones((T, B)) if weighted else None}
 
     def run(targets):
         params, carry, xs, _ = problem()
         return {
-            name: SEQUENCES[name](step, log)(params, carry, xs, targets, mask=mask)
+            name: SEQUENCES[name](step, loss)(params, carry, xs, targets, **flags)
             for name in names
         }
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from bpvariants._checks import check_arrays, check_floating, check_real
-from bpvariants._dtypes import is_floating, widen
+from bpvariants._dtypes import cast_like, is_floating, widen
 from bpvariants._settings import check_number as check_number
 from bpvariants.types import PyTree
 
@@ -82,10 +82,14 @@ def check_state(name: str, state: Any, kind: type) -> None:
         )
 
 
-def chain(name: str, *rules: Any) -> optax.GradientTransformationExtraArgs:
+def chain(
+    name: str, *rules: Any, widened: bool = False
+) -> optax.GradientTransformationExtraArgs:
     """Return optax.chain of rules; its `update` raises an error for other states.
 
-    The state must be a tuple with one entry for each rule.
+    The state must be a tuple with one entry for each rule. With `widened`, the rules
+    get bfloat16 and float16 gradients in float32, and only the last result is cast
+    back, so that a sum that is scaled later does not overflow.
     """
     chained = optax.chain(*rules)
 
@@ -96,7 +100,11 @@ def chain(name: str, *rules: Any) -> optax.GradientTransformationExtraArgs:
                 f"got {_type_of(state)}. Use the optimizer that made it, or call "
                 "optimizer.init(params)."
             )
-        return chained.update(updates, state, params, **extra_args)
+        if not widened:
+            return chained.update(updates, state, params, **extra_args)
+        check_arrays("grads", updates)
+        steps, state = chained.update(widen(updates), state, params, **extra_args)
+        return cast_like(steps, updates), state
 
     return optax.GradientTransformationExtraArgs(chained.init, update)
 

@@ -13,6 +13,7 @@ from scipy.signal import resample_poly
 
 STREAMED = 0x7FFF0000  # a size this large in a header means that it is unknown
 UNREADABLE = (ValueError, ArithmeticError, struct.error, EOFError, UnboundLocalError)
+HIGHEST = 1_000_000  # a higher sampling rate, in Hz, means that the header is damaged
 ROUNDING = 1e-6  # amount by which a float sample may exceed ±1, due to rounding
 
 
@@ -57,8 +58,11 @@ def read_wav(
     except wavfile.WavFileWarning as error:
         raise ValueError(f"{name} is cut short: {error}") from error
     except UNREADABLE as error:
+        # scipy ends in an UnboundLocalError if the chunk "fmt " or "data" is missing.
+        lost = isinstance(error, UnboundLocalError)
+        why = 'it has no chunk "fmt " or "data"' if lost else error
         raise ValueError(
-            f"{name} is no WAV file of PCM or float samples, or is cut short: {error}"
+            f"{name} is no WAV file of PCM or float samples, or is cut short: {why}"
         ) from error
     if not samples.size:
         raise ValueError(f"{name} holds no sound.")
@@ -66,6 +70,11 @@ def read_wav(
         raise ValueError(
             f"{name} has {own_rate} samples per second, and must have at least "
             f"{lowest}: record it at that rate."
+        )
+    if own_rate > HIGHEST:
+        raise ValueError(
+            f"{name} has {own_rate} samples per second by its header, which must be "
+            f"wrong, as the highest rate to be read is {HIGHEST}."
         )
     samples = _as_float(samples)
     if not np.all(np.isfinite(samples)):
@@ -118,6 +127,11 @@ def _sized(content: bytes, name: str) -> bytes:
                 size = left - left % max(1, block)
                 struct.pack_into(number, header, at + 4, size)
                 header = header[: start + size]
+            elif size - left >= max(1, block):
+                raise ValueError(
+                    f"{name} is cut short: its header promises {size} bytes of "
+                    f"samples, and {left} are there."
+                )
             break
         at = start + size + size % 2
     (whole,) = struct.unpack_from(number, content, 4)

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+from types import MappingProxyType
 
 import chex
 import jax
@@ -387,6 +388,12 @@ KEY = {"key": jax.random.key(0), "draws": True}
         (two, {"carry": 0.0}, r"missing 1 .*rule\(params, carry, \*batch\)"),
         (lambda w, x: ((w[0], None), w[:1]), {}, r"shapes of params, \[2\]; got \[1\]"),
         (lambda w, x: ((w[0], None), {"w": w}), {}, r"of params, \[2\]; got {'w': \[2"),
+        (lambda w, x: ((1j, None), w), {}, "the value of rule must be real, got compl"),
+        (
+            lambda w, x: ((1.0, None), w.astype(complex)),
+            {},
+            "grads of rule must be real, as par",
+        ),
         (
             lambda w, c, x: ((w[0], (c, c)), w),
             {"carry": 0.0},
@@ -464,7 +471,7 @@ def test_a_log_takes_text_and_refuses_what_it_cannot_hold(tmp_path):
     more = lambda step, metrics: {
         "note": "text", "texts": ["a", None, 1], "path": tmp_path, "z": 1j,
         "key": jax.random.key(0), "flag": np.array([True]), "half": jnp.bfloat16(2),
-        "none": None, "inf": [np.inf, 1],
+        "none": None, "inf": [np.inf, 1], 3: {1: 2, "b": MappingProxyType({"c": 4})},
     }  # fmt: skip
     run = lambda name, more: training.fit(
         rule, SGD, START, (DATA[1],), steps=1, log=training.JsonLog(name, more)
@@ -476,6 +483,7 @@ def test_a_log_takes_text_and_refuses_what_it_cannot_hold(tmp_path):
     )  # fmt: skip
     assert (line["z"], line["flag"], line["half"]) == ("1j", [True], 2.0)
     assert (line["none"], line["inf"]) == (None, [None, 1])
+    assert line["3"] == {"1": 2, "b": {"c": 4}}
     for returned in ("text", None, [1], {"step": 3}):
         with pytest.raises(ValueError, match=r"more must return a dict of entries"):
             run(tmp_path / "other", lambda *_, returned=returned: returned)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class JsonLog:
         shown = {name: metrics[name] for name in metrics if name not in NOT_LOGGED}
         if self._more is not None:
             shown |= _checked(called("more(step, metrics)", self._more, step, metrics))
-        line = json.dumps({"step": step} | jax.tree.map(_plain, shown))
+        line = json.dumps({"step": step} | _plain(shown))
         if self._writes:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
@@ -121,7 +122,17 @@ def _step_of(line: bytes) -> float:
 
 
 def _plain(leaf: Any) -> Any:
-    """Return a value as Python numbers (None if not finite), or else as text."""
+    """Return a value as Python numbers (None if not finite), or else as text.
+
+    Mappings and sequences stay as they are; names in a mapping become text.
+    """
+    if leaf is None:
+        return None
+    if isinstance(leaf, Mapping):
+        names = sorted(leaf, key=str)
+        return {str(name): _plain(leaf[name]) for name in names}
+    if isinstance(leaf, list | tuple):
+        return [_plain(each) for each in leaf]
     array = np.asarray(None) if is_key(leaf) else np.asarray(leaf)
     if array.dtype.kind in "OSUMmc":
         return str(leaf)

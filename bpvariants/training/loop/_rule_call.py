@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_like
+from bpvariants._checks import check_like, check_real
 from bpvariants._settings import called, described
 from bpvariants.types import PyTree
 
@@ -62,6 +62,15 @@ def call_rule(
             "rule must return grads of the structure and the shapes of params, "
             f"{shapes(params)}; got {shapes(grads)}."
         )
+    check_real("the value of rule", value, "take the real part, or jnp.abs.")
+    for (path, grad), param in zip(
+        jax.tree.leaves_with_path(grads), jax.tree.leaves(params), strict=True
+    ):
+        if jnp.iscomplexobj(grad) and not jnp.iscomplexobj(param):
+            raise ValueError(
+                f"grads{jax.tree_util.keystr(path)} of rule must be real, as params "
+                f"are, got {jnp.result_type(grad)}."
+            )
     if carries:
         check_like("the aux that rule returns", aux, "the carry", carries[0])
     return (value, aux), grads

@@ -133,11 +133,12 @@ def forgetting(
         schedule = learning_rate
     if scale_past:
         rule = scale_by_forgetting(decay, normalise=normalise)
-        return chain("forgetting", rule, optax.scale_by_learning_rate(schedule))
+        rate = optax.scale_by_learning_rate(schedule)
+        return chain("forgetting", rule, rate, widened=True)
     rule = scale_by_forgetting(decay, current=learning_rate)
     if are_numbers(learning_rate, decay):
         _warn_of_large_step(learning_rate, decay)
-    return chain("forgetting", rule, optax.scale(-1.0))
+    return chain("forgetting", rule, optax.scale(-1.0), widened=True)
 
 
 def _check_form(scale_past: bool, normalise: bool) -> None:

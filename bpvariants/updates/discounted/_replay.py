@@ -26,8 +26,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers, check_count, check_function, check_like
-from bpvariants._dtypes import widen
+from bpvariants._checks import (
+    are_numbers,
+    check_count,
+    check_function,
+    check_like,
+    check_real,
+)
+from bpvariants._dtypes import is_floating, widen
 from bpvariants.types import PyTree
 from bpvariants.updates._params import check_number
 
@@ -96,7 +102,8 @@ def replay(
     Raises:
       ValueError: if decay, tol or horizon is out of its range, or if decay is an array
         and horizon is not given; in `init` and `push`, if batch is not a tuple, or not
-        like the first batch; in `discounted_loss`, if the loss is not a scalar.
+        like the first batch; in `discounted_loss`, if the loss is not a real
+        floating scalar.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -192,5 +199,11 @@ def _scalar(loss):
         raise ValueError(
             f"loss must return one number for a batch, got shape {jnp.shape(loss)}; "
             "take the mean or the sum over its examples."
+        )
+    check_real("loss", loss, "take the real part, or jnp.abs.")
+    if not is_floating(loss):
+        raise ValueError(
+            f"loss must return a floating number, got {jnp.result_type(loss)}, which "
+            "has no derivative. Cast what it computes with, .astype(jnp.float32)."
         )
     return widen(loss)

@@ -2,7 +2,8 @@
 
 Notation, for each parameter θ with gradient g and step size Δ: m_t and v_t are moving
 averages of g and g², with bias correction as in Adam. Φ is the cumulative distribution
-function of the standard normal distribution. At step t,
+function of the standard normal distribution. The state stores √v, because g² may
+overflow or underflow. At step t,
 
     s_t² = v_t − m_t²,   p_t = Φ(m_t / s_t)                            P(g > 0)
     ρ_t = p_t (1 − p_{t−1}) + p_{t−1} (1 − p_t),   p_0 = ½             P(a flip)
@@ -47,7 +48,8 @@ class ProbabilisticRpropState(NamedTuple):
 
     step_sizes: optax.Updates  # step size Δ_t of each parameter
     mean: optax.Updates  # moving average of g, before bias correction
-    square: optax.Updates  # moving average of g², before bias correction
+    # root of the moving average of g², before bias correction
+    root_square: optax.Updates
     # []: number of steps t. It hides `tuple.count`, as in the states of optax.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -76,8 +78,8 @@ def probabilistic_rprop(
     the sign of g is uncertain. Among the methods for mini-batches that `python -m
     experiments rprop_minibatch` compares, move="expected" reached the lowest loss.
 
-    If the square of any gradient element is not finite, the whole update is NaN and the
-    state does not change. The state of p parameters has 3·p elements, or 12 bytes per
+    If any gradient element is not finite, the whole update is NaN and the state does
+    not change. The state of p parameters has 3·p elements, or 12 bytes per
     parameter in float32; an update takes time O(p).
 
     Args:
@@ -135,8 +137,8 @@ def probabilistic_rprop(
         rates = per_leaf("learning_rate", learning_rate, params)
         first = map(start, leaves, rates, *bounds(params))
         steps = structure.unflatten([*first])
-        mean, square = (optax.tree.zeros_like(steps) for _ in range(2))
-        return ProbabilisticRpropState(steps, mean, square, jnp.zeros([], jnp.int32))
+        mean, root = (optax.tree.zeros_like(steps) for _ in range(2))
+        return ProbabilisticRpropState(steps, mean, root, jnp.zeros([], jnp.int32))
 
     def bounds(params):
         low = per_leaf("min_step_size", min_step_size, params)
@@ -177,21 +179,21 @@ class _How(NamedTuple):
     move: str
 
 
-def _advance(how, count, g, step, mean, square, least, greatest):
-    """Return one array's move, its step sizes, and its moving averages of g and g²."""
+def _advance(how, count, g, step, mean, root, least, greatest):
+    """Return an array's move, its step sizes, and its moving averages m and √v."""
     dtype, wide_g = step.dtype, g.astype(step.dtype)
     decay = jnp.asarray(how.ema_decay, dtype)
-    last = jnp.where(count == 0, 0.5, _probability(mean, square, decay, count))
-    fade = lambda old, new: decay * old + (1 - decay) * new
-    new_mean, new_square = fade(mean, wide_g), fade(square, wide_g**2)
-    p = _probability(new_mean, new_square, decay, count + 1)
+    last = jnp.where(count == 0, 0.5, _probability(mean, root, decay, count))
+    new_mean = decay * mean + (1 - decay) * wide_g
+    new_root = jnp.hypot(jnp.sqrt(decay) * root, jnp.sqrt(1 - decay) * wide_g)
+    p = _probability(new_mean, new_root, decay, count + 1)
     flip = p * (1 - last) + last * (1 - p)
     etas = (jnp.asarray(eta, dtype) for eta in (how.eta_minus, how.eta_plus))
     factor = _FACTORS[how.adapt](flip, *etas)
     low, high = jnp.asarray(least, dtype), jnp.asarray(greatest, dtype)
     new_step = jnp.minimum(jnp.maximum(step * factor, low), high)
     go = jnp.sign(new_mean) if how.move == "sign" else 2 * p - 1
-    return cast_like(-go * new_step, g), new_step, new_mean, new_square
+    return cast_like(-go * new_step, g), new_step, new_mean, new_root
 
 
 _FACTORS = {
@@ -203,13 +205,16 @@ _FACTORS = {
 }
 
 
-def _probability(mean, square, decay, count):
-    """Return P(g > 0) = Φ(mean / deviation of g); if the deviation is 0, 0, ½ or 1."""
+def _probability(mean, root, decay, count):
+    """Return P(g > 0) = Φ(mean / deviation of g); if the deviation is 0, 0, ½ or 1.
+
+    With r = m / √v, the ratio m / s is r / √(1 − r²), which has no unit.
+    """
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)
-    mean, square = mean / weight, square / weight
-    variance = square - mean**2
-    known = variance <= 0
-    ratio = mean * jax.lax.rsqrt(jnp.where(known, 1, variance))
+    share = mean / jnp.where(root == 0, 1, root) / jnp.sqrt(weight)
+    rest = 1 - share**2
+    known = (rest <= 0) | (root == 0)
+    ratio = share * jax.lax.rsqrt(jnp.where(known, 1, rest))
     certain = (1 + jnp.sign(mean)) / 2
     return jnp.where(known, certain, jax.scipy.stats.norm.cdf(ratio))

@@ -18,6 +18,8 @@ SINGLE = "\x1f"  # delimiter of a file with one column: a character that no text
 SPELLED = {"tab": "\t", "\\t": "\t"}
 SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 DATE = re.compile(r"\d{1,4}[-/.:]\d{1,2}([-/.: T].*)?")
+# A text that begins like a number is no unit, except units such as 1/s and 10^6 m.
+NO_UNIT = re.compile(r"\W*(?!1/|10\W)(\d|inf(inity)?\b)", re.IGNORECASE)
 
 
 class Layout(NamedTuple):
@@ -66,8 +68,14 @@ def find_layout(
         skipped += 1
     if skipped == len(lines):
         raise ValueError(f"{source.path} is empty: it has no names of columns.")
-    delimiter = delimiter or _delimiter(lines[skipped : skipped + FEW])
-    head, *rows = _records(lines[skipped:], delimiter)
+    try:
+        delimiter = delimiter or _delimiter(lines[skipped : skipped + FEW])
+        head, *rows = _records(lines[skipped:], delimiter)
+    except csv.Error as error:
+        raise ValueError(
+            f"{source.path} is no CSV file: {error}. Look for a quote that is not "
+            "closed."
+        ) from None
     names, records, notes = _header(source, head, rows, comments, delimiter, wanted)
     rows = rows if records else [head, *rows]
     for name in wanted:
@@ -172,7 +180,8 @@ def _header(
         [str(i + 1) for i in range(width)],
     )
     if words or not values or counts:
-        return head, 1, []
+        note = f"the first row of {name} is read as names: {', '.join(head)}."
+        return head, 1, [note] if counts and not words else []
     if comments:  # the last comment may have the names of columns
         last = next(csv.reader([comments[-1].lstrip(" #")], delimiter=delimiter))
         if len(last) == width and {*map(_plain, wanted)} <= {*map(_plain, last)}:
@@ -193,9 +202,11 @@ def _header(
 def _are_units(row: list[str], after: list[str]) -> bool:
     """Return whether a row has the units of columns.
 
-    A row of units has no number or date, but has a word above a number or a date.
+    A row of units has no number, date or missing value, but has a word above a number
+    or a date.
     """
-    if any(is_number(cell) or _is_date(cell) for cell in row):
+    values = (is_number, _is_date, NO_UNIT.match)
+    if any(is_value(cell) for cell in row for is_value in values):
         return False
     pairs = zip(row, after, strict=True)
     return any(

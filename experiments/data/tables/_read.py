@@ -206,10 +206,8 @@ def _decided(
 ) -> tuple[np.ndarray, list[str]]:
     """Return the numbers in a column, and notes; raise an error if one is ambiguous."""
     if not numbers.read:
-        failed = max(numbers.failed.values())
         raise ValueError(
-            f"column {name!r} must hold numbers; line {failed.line} of {source.path} "
-            f"has {failed.cell.strip()!r}. Leave the field empty if a value is missing."
+            f"column {name!r} must hold numbers; {_fault(numbers, source)}"
         )
     _check_units(numbers.units, name, source)
     if len(numbers.read) == 1 or numbers.differs is None:
@@ -225,6 +223,18 @@ def _decided(
         )
     note = f"{cell!r} in column {name!r} is read as {meanings[way]:.15g}: {why}"
     return _joined(numbers.read[way]), [note + f" (else give --decimal {_other(way)})."]
+
+
+def _fault(numbers: Numbers, source: Source) -> str:
+    """Return which cell of a column is no number, or has another decimal mark."""
+    first, last = min(numbers.failed.values()), max(numbers.failed.values())
+    told = f"line {last.line} of {source.path} has {last.cell.strip()!r}"
+    if is_number(last.cell) and is_number(first.cell):
+        return (
+            f"{told}, and line {first.line} has {first.cell.strip()!r}, with another "
+            "decimal mark. Write all numbers with one mark."
+        )
+    return f"{told}. Leave the field empty if a value is missing."
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

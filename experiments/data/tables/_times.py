@@ -1,5 +1,6 @@
 """Times of a table's rows: find the columns and the format of times, and parse them."""
 
+import datetime
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from experiments.data.tables._numbers import is_missing, is_number
 # Names of columns in which plain numbers are times, such as years or Unix time.
 NAMES = re.compile(
     r"(unix|posix|utc|local)?[\W_]*(date|time|datetime|year|month|day|epoch|timestamp|"
-    r"datum|zeit|zeitstempel|jahr|monat|tag|jour|ann[ée]e|mois|fecha|ts|dt)"
+    r"datum|zeit|zeitstempel|jahr|monat|woche|tag|jour|ann[ée]e|mois|fecha|week|ts|dt)"
     r"[\W_]*(utc|local|unix|s|ms|us|ns|sec|secs|seconds|millis|milliseconds)?\W*",
     re.IGNORECASE,
 )
@@ -20,6 +21,7 @@ DAYS = (
     "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y",
     "%m/%d/%y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y",
     "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %Y", "%B %Y", "%b-%Y", "%m/%Y", "%Y/%m",
+    "%d-%m-%y", "%m-%d-%y", "%y/%m/%d", "%y-%m-%d", "%y.%m.%d",
 )  # fmt: skip
 HOURS = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p",
@@ -29,7 +31,12 @@ ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?")
 ONLY_DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}
 UNIX = {10: "s", 13: "ms"}  # {number of digits: unit of Unix time}
 QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4})")
+WEEK = re.compile(r"(\d{4})-?W(\d{2})(?:-?([1-7]))?")
 CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(:([0-5]\d)([.,]\d+)?)?")
+HOUR = re.compile(r"([01]?\d|2[0-4])(?:\.0*)?")  # hour of the day as a number
+HOUR_NAMES = re.compile(r"(hour|hr|he|stunde|heure|hora)\W*", re.IGNORECASE)
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov")
+MONTHS += ("dec",)
 PARTS = ("year", "month", "day", "hour", "minute")  # names of columns that form a time
 MOST = 0.9  # smallest fraction of a column's cells that a format must fit
 SAMPLE = 500  # number of rows from which columns of times are inferred
@@ -100,7 +107,10 @@ def known(times: np.ndarray) -> np.ndarray:
 def _clock(names: Sequence[str], rows: Sequence[Sequence[str]], but: int) -> int | None:
     for place, name in enumerate(names):
         cells = [row[place].strip() for row in rows if not is_missing(row[place])]
-        if name and place != but and cells and all(map(CLOCK.fullmatch, cells)):
+        clocks = [CLOCK.fullmatch]
+        clocks += [HOUR.fullmatch] if HOUR_NAMES.fullmatch(name) else []
+        found = name and place != but and cells
+        if found and any(all(map(clock, cells)) for clock in clocks):
             return place
     return None
 
@@ -119,7 +129,7 @@ def _formats(cells: list[str], named: bool) -> list[str]:
         return ["number"] if named else []
     if not any(map(str.isdigit, texts[0])):
         return []
-    for each in ("iso", "quarter"):
+    for each in ("iso", "quarter", "week"):
         if _fits(texts, each):
             return [each]
     tried = [day + hour for day in DAYS for hour in HOURS]
@@ -151,6 +161,8 @@ def _parse(cells: Sequence[str], format: str) -> np.ndarray:
         given = {"format": "ISO8601", "utc": True}
     elif format == "quarter":
         text, given = text.map(_as_month), {"format": "%Y-%m"}
+    elif format == "week":
+        text, given = text.map(_as_monday), {"format": "%Y-%m-%d"}
     elif format in UNIX.values():
         text, given = pd.to_numeric(text, errors="coerce"), {"unit": format}
     else:
@@ -167,6 +179,18 @@ def _as_month(cell: str) -> str:
     if not found:
         return ""
     return f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}"
+
+
+def _as_monday(cell: str) -> str:
+    """Return the first day of a week such as 2020-W03, or the day 2020-W03-4."""
+    found = WEEK.fullmatch(cell)
+    if not found:
+        return ""
+    year, week, day = (int(part or 1) for part in found.groups())
+    try:
+        return datetime.date.fromisocalendar(year, week, day).isoformat()
+    except ValueError:
+        return ""
 
 
 def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -188,7 +212,9 @@ def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
     """
     if form.format.startswith("year"):
         parts = zip(form.format.split(), columns, strict=True)
-        numbers: Any = pd.DataFrame({part: _plain(cells) for part, cells in parts})
+        numbers: Any = pd.DataFrame(
+            {part: _plain([*map(_month_number, cells)]) for part, cells in parts}
+        )
         numbers = numbers.assign(day=numbers.get("day", 1))
         return pd.to_datetime(numbers, errors="coerce").to_numpy("datetime64[us]")
     if form.format == "number":
@@ -200,11 +226,19 @@ def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def _since_midnight(cell: str) -> np.timedelta64:
+    if hour := HOUR.fullmatch(cell.strip()):
+        return np.timedelta64(int(hour[1]), "h")
     found = CLOCK.fullmatch(cell.strip())
     if not found:
         return np.timedelta64("NaT", "us")
     hours, minutes, seconds = (int(found[i] or 0) for i in (1, 2, 4))
     return np.timedelta64(3600 * hours + 60 * minutes + seconds, "s")
+
+
+def _month_number(cell: str) -> str:
+    """Return the number of a month that is given by its English name."""
+    begin = cell.strip()[:3].casefold()
+    return str(MONTHS.index(begin) + 1) if begin in MONTHS else cell
 
 
 def _plain(cells: Sequence[str]) -> np.ndarray:

@@ -69,13 +69,19 @@ def test_numbers_are_read_as_they_are_meant(name, tmp_path):
         (rows("1.234", "999"), r"in line 2 can be 1\.234 or 1234\. Give --decimal"),
         (rows("999", "1,234"), r"'1,234' in line 3 can be 1234 or 1\.234"),
         ("d\tv\na\t1.234\n", "not clear"),
+        # A first row with a text that begins like a number is no row of units.
+        ("d,v\na,5-\nb,6\n", "line 2 .* has '5-'"),
+        ("d,v\na,0x10\nb,6\n", "line 2 .* has '0x10'"),
+        ("d,v\na,-inf\nb,6\n", "line 2 .* has '-inf'"),
+        ("d,v\na,１２\nb,6\n", "line 2 .* has '１２'"),
+        ('d,v\na,"' + 400 * (400 * "5" + "\n"), "no CSV file: .* quote"),
         ("v\n1,234\n", "not clear"),
         # The point in a time of day says nothing about the decimal sign of numbers.
         ("t;v\n12.30;1.234\n13.30;999\n", "not clear"),
         (rows("1_5"), "line 2 .* has '1_5'"),
         (rows("1", "2020_01"), "line 3 .* has '2020_01'"),
         (rows("1.5", "1,5"), "must hold numbers; line 3 .* has '1,5'"),
-        (rows("1,5", "12.34"), "line 3 .* has '12.34'"),
+        (rows("1,5", "12.34"), "has '12.34', and line 2 has '1,5', with another dec"),
         (rows("12.34.5"), "has '12.34.5'"),
         (rows("1.23,5"), "has '1.23,5'"),
         (rows("1 23"), "has '1 23'"),
@@ -161,6 +167,8 @@ def test_options_decide(tmp_path):
         "# d,v\n1,5\n2,6\n",
         "d;v\n;MW\n1;5\n2;6\n",
         "d;w;v\n[s];-;[m³/h]\n1;2;5\n2;3;6\n",
+        "d;v\ns;1/s\n1;5\n2;6\n",
+        "d;v\ns;10^6 m3\n1;5\n2;6\n",
         "d,v\r\n1,5\r\n2,6\r\n",
         "d,v\r1,5\r2,6\r",
         "d,v,\n1,5,\n2,6\n",
@@ -189,7 +197,9 @@ def test_names_with_line_breaks_and_files_without_names(tmp_path):
     assert "numbered from 1" in table.notes[0]
     table = read(tmp_path, "2020-01-01,5,x\n2020-01-02,6,y\n", "2")
     assert table.columns["2"].tolist() == [5, 6]
-    assert read(tmp_path, "0,1\n5,6\n7,8\n", "1").columns["1"].tolist() == [6, 8]
+    table = read(tmp_path, "0,1\n5,6\n7,8\n", "1")
+    assert table.columns["1"].tolist() == [6, 8]
+    assert table.notes == ("the first row of my.csv is read as names: 0, 1.",)
     years = read(tmp_path, "land;1999;2000\nA;5;6\n", "1999")
     assert years.columns["1999"].tolist() == [5]
     table = read(tmp_path, "d;v\n;MW\n1;5\n")
@@ -218,6 +228,10 @@ def dated(days, head="d,v"):
         (["2020-Q2", "2020-Q1", "2019-Q4"], [2, 1, 0]),
         (["Q2/2020", "Q1/2020", "Q4/2019"], [2, 1, 0]),
         (["2020-1-12", "2020-1-9", "2020-1-1"], [2, 1, 0]),
+        (["2021-W01", "2020-W53", "2020-W52"], [2, 1, 0]),
+        (["2021W011", "2020W537", "2020W536"], [2, 1, 0]),
+        (["20/01/01", "19/12/31", "19/12/30"], [2, 1, 0]),
+        (["01-01-20", "31-12-19", "30-12-19"], [2, 1, 0]),
         (["2020-01-02T00:00:00.500Z", "2020-01-02T00:00Z", "2020-01-01"], [2, 1, 0]),
         (["1/12/20 9:00 PM", "1/12/20 8:00 AM", "1/11/20 9:00 AM"], [2, 1, 0]),
         (["2020-01-01", "2020-01-03", "2020-01-02"], [0, 2, 1]),
@@ -232,6 +246,21 @@ def test_rows_are_put_in_order_of_time(days, order, tmp_path):
     told = " ".join(table.notes)
     turned, sorted_ = "newest row first" in told, "not in order" in told
     assert (turned, sorted_) == (order == [2, 1, 0], order == [0, 2, 1])
+
+
+def test_hours_in_a_column_of_their_own_are_part_of_the_time(tmp_path):
+    # The newest day is first, but the hours of each day go up.
+    lines = "".join(f"2020-01-0{day},{hour}\n" for day in (2, 1) for hour in range(24))
+    lines = lines.replace("\n", ",5\n")
+    table = read(tmp_path, "Date,Hour,v\n" + lines.replace(",5\n", ",6\n", 24))
+    assert table.columns["v"].tolist() == [5] * 24 + [6] * 24
+    (note,) = table.notes
+    assert "48 rows moved" in note
+    # A day has the hours 1 to 24.
+    lines = "".join(f"2020-01-01,{hour}.0,5\n" for hour in range(1, 25))
+    assert not read(tmp_path, "Date,HE,v\n" + lines + "2020-01-02,1.0,5\n").notes
+    lines = "".join(f"2020,{month},5\n" for month in ("Jan", "February", "Mar"))
+    assert not read(tmp_path, "Year,Month,v\n" + lines).notes
 
 
 def test_gaps_and_doubled_hours_are_told(tmp_path):

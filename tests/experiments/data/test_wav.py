@@ -91,6 +91,10 @@ def test_a_conversion_of_the_rate_stays_within_bounds():
         (wav(SOUND)[:100], "cut short"),
         (wav(SOUND)[:30], "cut short"),
         (pcm24([1, 2, 3])[:-4], "cut short"),
+        # The size of the file is true, the size of the samples is not.
+        (changed(wav(SOUND), SIZE, 400), "promises 400 bytes of samples, and 200 are"),
+        (wav(SOUND, 1_000_000_007), "has 1000000007 samples per second .* wrong"),
+        (changed(wav(SOUND)[:36] + LIST, RIFF_SIZE, 62), "has no chunk .* or .data"),
         (b"RIFF", "cut short"),
         (b"", "no WAV file"),
         (b"fLaC" + bytes(60), "no WAV file"),

@@ -53,6 +53,16 @@ def test_normalised_form_is_a_moving_average():
     np.testing.assert_allclose(run(normalised(0.1, 0.9)), run(average), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_sum_of_narrow_gradients_is_rounded_once(dtype):
+    """The sum of gradients is beyond float16, but the step is not."""
+    grads = jnp.full((50, 2), 6e4, dtype)
+    steps = run(updates.forgetting(1e-3, 0.9), grads)
+    assert steps.dtype == dtype
+    want = run(updates.forgetting(1e-3, 0.9), grads.astype(jnp.float32))
+    np.testing.assert_array_equal(steps, want.astype(dtype))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_without_memory_it_is_gradient_descent(form):
     np.testing.assert_array_equal(run(form(0.1, 0.0)), run(optax.sgd(0.1)))

@@ -306,6 +306,18 @@ def test_least_squares_keep_dtypes_under_traced_settings():
         close(new.astype(float), want, rtol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [(int, "floating number, got int64"), (bool, "got bool"), (complex, "be real")],
+)
+def test_losses_that_have_no_gradient_are_refused(dtype, message):
+    """A decay of 0.5 in the dtype of an integer loss would be 0."""
+    rule = updates.replay(lambda w, a: (w > a).astype(dtype), 0.5)
+    state = rule.init((jnp.array(0.0),))
+    with pytest.raises(ValueError, match=message):
+        rule.discounted_loss(1.0, state)
+
+
 def test_mistakes_of_least_squares_are_named():
     sums = updates.discounted_least_squares(0.5)
     rule = updates.recursive_least_squares(0.5)

@@ -195,8 +195,19 @@ def test_mistakes_in_probabilistic_rprop_are_named():
         updates.probabilistic_rprop(0.1, move="mean")
 
 
-@pytest.mark.parametrize("bad", [1e30, np.inf, np.nan])
-def test_what_overflows_is_loud_and_left_out(bad):
+@pytest.mark.parametrize("scale", [2.0**-90, 2.0**90])
+@pytest.mark.parametrize("move", ["sign", "expected"])
+def test_the_unit_of_gradients_does_not_matter(scale, move):
+    """The squares of these gradients are 0 or infinite in float32."""
+    grads = jax.random.normal(jax.random.key(0), (40, 2), jnp.float32) + 0.5
+    optimizer = updates.probabilistic_rprop(0.01, ema_decay=0.9, move=move)
+    body = lambda state, g: optimizer.update(g, state)[::-1]
+    run = lambda grads: jax.lax.scan(body, optimizer.init(grads[0]), grads)[1]
+    np.testing.assert_allclose(run(scale * grads), run(grads), rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [-np.inf, np.inf, np.nan])
+def test_what_is_not_finite_is_loud_and_left_out(bad):
     optimizer = updates.probabilistic_rprop(0.01)
     before = optimizer.init(jnp.zeros(2, jnp.float32))
     step, state = optimizer.update(jnp.array([bad, 1.0], jnp.float32), before)
