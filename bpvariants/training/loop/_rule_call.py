@@ -1,4 +1,4 @@
-"""Calls of the user's rule and `sample`; errors say with which arguments."""
+"""Calls of the user's rule and `sample`, with checks of their results."""
 
 import re
 from typing import Any
@@ -28,7 +28,7 @@ def draw_batch(sample: Any, key: jax.Array | None, data: PyTree) -> tuple:
 def call_rule(
     rule: Any, params: PyTree, carries: tuple, batch: tuple, options: dict[str, Any]
 ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
-    """Call a rule; check that grads are like params, and that aux is like the carry."""
+    """Call a rule; check the shapes of the gradients and of the new carry, if any."""
     try:
         result = rule(params, *carries, *batch, **options)
     except Exception as error:
@@ -67,7 +67,7 @@ def call_rule(
 
 
 def _told(carries: tuple, batch: tuple, options: dict[str, Any]) -> str:
-    """Return text for errors: how `fit` calls the rule, and how to change the call."""
+    """Return an error's text on how `fit` calls the rule, and how to change this."""
     carry, key = ", carry" * bool(carries), ", key=key" * bool(options)
     count = f"{len(batch)} {'entry' if len(batch) == 1 else 'entries'}"
     about_carry = (
