@@ -59,7 +59,7 @@ def compile_block(
     size: int,
     max_bytes: int | None,
 ) -> Block:
-    """Compile a group's functions for `size` lanes, or for as many as fit in memory."""
+    """Compile a group's functions for `size` runs at a time, or fewer if need be."""
     begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
     mesh = Mesh(np.array(devices), ("devices",))
     lane, same = PartitionSpec("devices"), PartitionSpec()
@@ -117,7 +117,7 @@ def _free_bytes(devices: Sequence[Any]) -> int | None:
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
-    """Return a number of lanes that should fit in memory, from sizes that did not."""
+    """Return a number of runs that should fit in memory; `tried` ones did not fit."""
     (size, num_bytes), fixed = tried[-1], 0.0
     if size == step:
         raise ValueError(

@@ -85,7 +85,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
-    """Return a row's columns that identify its run: `seed` and all columns before."""
+    """Return the columns that identify a row's run: `seed` and those before it."""
     names = list(row)[: list(row).index("seed")]
     if set(names) != set(run.fields):
         raise ValueError(
