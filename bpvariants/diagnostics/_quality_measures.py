@@ -59,7 +59,7 @@ class QualitySums(NamedTuple):
 
 
 def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
-    """Return the sums over the elements of one array, for its K estimates [K, ...]."""
+    """Return the sums for one array of params, from K gradient estimates [K, ...]."""
     estimates = estimates.reshape(len(estimates), -1).astype(dtype)
     exact = exact.reshape(1, -1).astype(dtype)
     mean = jnp.mean(estimates, axis=0, keepdims=True)
