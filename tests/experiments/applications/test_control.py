@@ -187,8 +187,9 @@ def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
     goals = jnp.zeros((steps, 4, 1))
     idle = policy.play(system, nothing, start, goals)
     states, raw, costs = ilqr.ilqr(system, idle.states, idle.actions, goals)
-    # The costs of iLQR and LQR differ slightly: iLQR optimises only 1 s, but LQR has an
-    # infinite horizon; LQR assumes sin(angle) = angle, but iLQR does not.
+    # The costs of iLQR and LQR differ slightly. The cost of iLQR is over only 1 s, but
+    # that of LQR is over infinite time. LQR assumes sin(angle) = angle, but iLQR does
+    # not.
     np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
     actions = system.limit[0] * np.tanh(raw)
     again = system.cost(states[1:], actions, goals).mean(axis=0)

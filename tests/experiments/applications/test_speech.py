@@ -154,7 +154,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     """Check that no network is tested on a speaker in its training data."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
-    # A run loads the data set before it loads the user's recordings.
+    # A run of the study loads the data set before it loads the user's recordings.
     monkeypatch.setattr(data, "fsdd", lambda: found)
     monkeypatch.setattr(speech_network, "load", lambda: (found, [], recordings))
     learned = {}
