@@ -1,4 +1,4 @@
-"""Strict JAX settings for every test, fast and slow tiers, signals, and fixtures."""
+"""Settings of all tests: strict JAX settings, fast and slow tests, fixtures."""
 
 import collections
 import gc
@@ -41,7 +41,7 @@ if os.environ[FAST.upper()] == "1":
 
 
 def pytest_runtest_setup(item):
-    """Skip tests marked `data` without $BPVARIANTS_DATA; tests download nothing."""
+    """Skip tests marked `data` if $BPVARIANTS_DATA is unset; nothing is downloaded."""
     if item.get_closest_marker("data") and not os.environ.get("BPVARIANTS_DATA"):
         pytest.skip("needs $BPVARIANTS_DATA")
 
@@ -151,7 +151,7 @@ def plain_jax():
 
 @pytest.fixture
 def fast():
-    """Compile with all optimisations, for tests that run longer than they compile."""
+    """Compile with all XLA optimisations, for tests that run longer than compile."""
     before = jax.config.read(FAST)
     jax.config.update(FAST, False)
     yield
@@ -218,7 +218,7 @@ _tests_since = []
 
 @pytest.fixture
 def rules():
-    """Return all gradient rules, for tests that compile them in one function."""
+    """Return all gradient rules, for tests that run them in one compiled function."""
     return problems.RULES
 
 
@@ -239,5 +239,5 @@ def make_problem():
 
 @pytest.fixture
 def make_probe():
-    """Return a function that makes probe P, three units with known reference values."""
+    """Return a function that makes probe P, a network with known gradients."""
     return problems.make_probe

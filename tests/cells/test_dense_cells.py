@@ -42,7 +42,7 @@ def problem(name, batch=(B,)):
 
 
 def gradient(run):
-    """Return the derivatives of a loss that all outputs and the last carry affect."""
+    """Return the derivatives of a loss of all outputs and of the last carry."""
 
     def loss(params, carry, xs, initial):
         last, ys = run(params, carry, xs, initial)
@@ -52,7 +52,7 @@ def gradient(run):
 
 
 def as_flax(name, p):
-    """Convert parameters of this library's cell to parameters of the Flax cell."""
+    """Convert the parameters of our cell to parameters of the same cell in Flax."""
     if name == "tanh":
         return {
             "i": {"kernel": p["inputs"], "bias": p["bias"]},
@@ -190,7 +190,7 @@ def bytes_kept(name, kind, units=64, length=100, batch=8):
 @pytest.mark.parametrize(("name", "most"), [("tanh", 3.5), ("gru", 7), ("lstm", 8)])
 @pytest.mark.slow
 def test_keeps_less_than_flax(name, most):
-    """Check the number of values stored per unit and time step for the backward pass.
+    """Check how many values per unit and time step the backward pass needs stored.
 
     The counted values include the output of each step, which the loss needs.
     """

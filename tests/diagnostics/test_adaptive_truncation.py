@@ -194,7 +194,7 @@ def test_padding_and_resets(make_problem):
 
 @pytest.mark.slow
 def test_the_bias_that_a_contraction_has_is_below_the_bound():
-    """Check that the error of truncated BPTT is at most M_θ times the absolute bias.
+    """Check that the error of truncated BPTT is at most M_θ · bias(K) at lookback K.
 
     M_θ bounds the norm of ∂h_t/∂θ, and bias(K) is the estimated bias at lookback K. The
     bound is the paper's for lookbacks K ≥ τ, the lags at which the decay is fitted.

@@ -98,7 +98,7 @@ def identity(y, target):
     [(0.1, "vanishing", 1), (0.9, "steady", 7), (3.0, "exploding", 10)],
 )
 def test_decay_of_a_leak(a, verdict, lookback):
-    """Check φ_k = a^k for a leaky unit with decay a, and δ_t, a geometric sum."""
+    """Check that a leaky unit with decay a has the error norm a^k at each lag k."""
     args = jnp.zeros(()), jnp.ones(10), jnp.zeros(10)
     flow = flowing(leak, identity)(a, *args, tolerance=0.2)
     close(flow.curve, a ** np.arange(10.0))

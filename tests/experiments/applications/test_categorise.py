@@ -1,4 +1,4 @@
-"""Study categorise: training, resuming, and no effect of padding."""
+"""Study categorise: classification of texts, resuming, no effect of padding."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Study control: energy of the simulated systems, LQR and iLQR, learned policies."""
+"""Study control: energy of simulated systems, LQR and iLQR, learned policies."""
 
 import json
 from functools import cache
@@ -64,7 +64,7 @@ def test_energy_stays_without_action_and_friction(name):
 
 
 def test_power_is_what_energy_gains(name):
-    """Check the rate of change of energy: dE/dt = (u − friction · speed) · speed."""
+    """Check the change of the energy E by the action u and by friction."""
     system = SYSTEMS[name]
     state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
     dt = 1e-3

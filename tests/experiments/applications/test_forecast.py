@@ -1,4 +1,4 @@
-"""Study forecast: no use of future values, intervals, significance, user files."""
+"""Study forecast: future values unused; intervals; significance tests; user files."""
 
 import json
 import tracemalloc

@@ -21,7 +21,7 @@ def _as_users_have_it(plain_jax):
 
 
 def test_tanks_obey_torricelli():
-    """Compare tanks simulated at small time steps with their differential equation."""
+    """Compare water tanks, simulated in small steps, with Torricelli's equation."""
     k, u, h = np.array(tanks.BEFORE), jnp.array(1.7), 1 / 200
 
     def slope(_, x):

@@ -1,4 +1,4 @@
-"""Study add_task: published loss floors, its streams, and every online rule."""
+"""Study add_task: lowest possible losses, the generated data, all online rules."""
 
 import dataclasses
 import itertools

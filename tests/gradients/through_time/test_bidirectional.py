@@ -51,7 +51,7 @@ both_ways = jax.jit(partial(gradients.bidirectional, tanh_step, tanh_step))
 
 
 def loss_of(run, mask):
-    """Return a loss of all outputs that are not padding, and of the last carries."""
+    """Return a loss of all outputs without padding and of the last carries."""
     last, ys = run
     clean = [jnp.where(mask[..., None], y, 0) for y in ys]
     terms = [jnp.sum(c * y**2) for c, y in zip(COTANGENTS, clean, strict=True)]
@@ -198,7 +198,7 @@ def test_bidirectional_compiles_once():
 
 @pytest.mark.slow
 def test_a_stack_of_bidirectional_layers_has_the_derivatives_of_finite_differences():
-    """Check the gradient of two layers; layer 2 reads both outputs of layer 1."""
+    """Check the gradient of two bidirectional layers by finite differences."""
 
     def value(params, xs):
         below, above = params
