@@ -101,8 +101,8 @@ def check_gradients(
     relative errors are about 1e-1.
 
     `check_gradients` is a pure function that can be jitted. Time: one gradient, and 2 K
-    evaluations of the rule's value for each leaf of params, one after another, where K
-    is the number of directions.
+    calls of the rule for each leaf of params, one after another, where K is the number
+    of directions.
 
     Args:
       rule: (params, *args, **options) -> (value, grads) or ((value, anything), grads),

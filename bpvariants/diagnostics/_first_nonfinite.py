@@ -41,16 +41,16 @@ class NonFinite(NamedTuple):
     ℓ_t of step t, and the mean loss L with weights w.
 
     Attributes:
-      params: like params, []: counts in the given params.
+      params: like params, []: number of NaN and infinite elements in the given params.
       start: like carry, []: counts in the given carry.
       initial: like carry, [T]: counts in `initial`, at steps with a reset.
       xs: like xs, [T]: counts in the inputs, without padding.
       targets: like targets, [T]: counts in the targets, without padding and without
         targets of weight 0.
       weights: [T]: counts in the weights, without padding.
-      carry: like carry, [T]: counts in h_t.
-      y: like the output of step, [T]: counts in y_t, without padding.
-      loss: [T]: counts in ℓ_t, without padding.
+      carry: like carry, [T]: counts in the new carry h_t.
+      y: like the output of step, [T]: counts in the output y_t, without padding.
+      loss: [T]: counts in the loss ℓ_t, without padding.
       value: []: 1 if the mean loss L = Σ w·ℓ / Σ w is not finite, else 0.
       y_errors: like y, [T]: counts in ∂L/∂y_t.
       param_errors: like params, [T]: counts in the part of ∂L/∂θ from step t.

@@ -22,11 +22,12 @@ class NonFiniteUpdate(NamedTuple):
     before the first update.
 
     Attributes:
-      start_params: like params, leaves [], counts in the given params.
+      start_params: like params, leaves [], numbers of NaN and infinite elements in the
+        given params.
       start_state: like state, leaves [], counts in the optimizer's given state.
       grads: like params, leaves [T], counts in the gradients.
       state: like state, leaves [T], counts in the optimizer's state after each update.
-      updates: like params, leaves [T], counts in the updates Δ_t.
+      updates: like params, leaves [T], counts in the updates.
       params: like params, leaves [T], counts in the params after each update.
     """
 

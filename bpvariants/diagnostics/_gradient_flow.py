@@ -42,8 +42,9 @@ class GradientFlow(NamedTuple):
     """Result of :func:`gradient_flow` for T time steps and S measured losses.
 
     Attributes:
-      deltas: [T]: norm ‖δ_t‖ of the derivative of Σ_s w_s ℓ_s in the carry h_t,
-        averaged over the examples for which step t is not padding.
+      deltas: [T]: norm ‖δ_t‖ of the error signal, the derivative of the weighted sum of
+        losses Σ_s w_s ℓ_s in the carry h_t, averaged over the examples for which step t
+        is not padding.
       curve: [T]: look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1; NaN
         at lags k that reach back before the first step for all measured losses.
       norms: [S, T]: the look-back curve of each single loss ℓ_s.

@@ -11,7 +11,7 @@ from bpvariants._dtypes import is_floating
 from bpvariants.training.loop._state import Reached, Values
 from bpvariants.types import PyTree
 
-MOST = 65_536  # step sizes in a median, at most about twice
+MOST = 65_536  # with twice as many step sizes or more, the median is of a subset
 
 
 def state_readings(opt_state: PyTree) -> dict[str, Any]:
@@ -19,8 +19,8 @@ def state_readings(opt_state: PyTree) -> dict[str, Any]:
 
     The entry `learning_rate` has shape [], or [k] if the state contains k learning
     rates. The entry `step_sizes` is a dict of the "min", "median" and "max" over all
-    parameters, each of shape []. If there are more than about 65,536 step sizes, the
-    median is taken over an evenly spaced subset.
+    parameters, each of shape []. If there are at least 131,072 step sizes, the median
+    is taken over an evenly spaced subset.
     """
     rates = [leaf for leaf in _found(opt_state, "learning_rate") if leaf.ndim == 0]
     sizes = [jnp.abs(leaf.ravel()) for leaf in _found(opt_state, "step_sizes")]

@@ -122,8 +122,8 @@ def sweep(
         in one config, ints in that field of other configs count as floats.
       seeds: sequence of integers; each config is run with each seed.
       steps: number of training steps of a run, unless the run ends earlier.
-      chunk: number of training steps in one jitted call, after which `progress` is
-        called.
+      chunk: number of training steps in one jitted call. After each call, the sweep
+        checks whether all runs of the block have ended, and calls `progress`.
       stop: function metrics -> bool, which is traced; True ends the run. A criterion
         that depends on earlier steps, such as patience, must store its memory in the
         state, and return the memory in the metrics.

@@ -81,7 +81,8 @@ def grprop(
     Raises:
       ValueError: if choose is unknown, or a setting other than delta is out of its
         range; in `init`, if params are not real floating arrays; in `update`, if
-        gradients are not like params, or if the state belongs to another optimizer.
+        gradients and params have different shapes, or if the state belongs to another
+        optimizer.
 
     Example:
       >>> import jax.numpy as jnp

@@ -53,8 +53,8 @@ def irprop_minus(
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-        For weight decay that does not affect the sign, put `optax.add_decayed_weights`
-        after this optimizer in a chain.
+        For weight decay that does not affect the sign, add −λ θ to the update by a
+        later transformation in the optax chain.
       state: name of the format in which step sizes and signs are stored, from the table
         above.
 

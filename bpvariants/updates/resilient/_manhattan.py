@@ -52,7 +52,8 @@ def manhattan(
 
     Raises:
       ValueError: if learning_rate is negative; in `init`, if params are not real
-        floating arrays; in `update`, if gradients are not real, or not like params.
+        floating arrays; in `update`, if gradients are not real, or have other shapes
+        than params.
 
     Example:
       >>> import jax.numpy as jnp

@@ -107,7 +107,8 @@ def probabilistic_rprop(
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params are not real
         floating arrays, or a pytree of settings does not fit them; in `update`, if
-        gradients are not like params, or if the state belongs to another optimizer.
+        gradients and params have different shapes, or if the state belongs to another
+        optimizer.
 
     Example:
       >>> import jax.numpy as jnp

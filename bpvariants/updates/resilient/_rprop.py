@@ -31,7 +31,7 @@ the next gradient cannot count as a sign change.
 Several libraries contain half_back under the name iRprop⁻. Some relatives of Rprop are
 not implemented, because their papers were not available:
 
-- JRprop and GJRprop: the two public implementations of each disagree.
+- JRprop and GJRprop: the only two public implementations disagree with each other.
 - SARPROP: a comment in the only public implementation doubts a sign in the equations,
   and a term that the implementation calls weight decay makes weights grow.
 - ARCprop: no public implementation was found.

@@ -127,7 +127,7 @@ def test_the_mean_over_all_signs_is_bptt(make_problem, cell):
 
 
 def test_equations_as_printed(make_problem):
-    """Compare factors, ρ₀, ρ₁ and gradient with NumPy, for one set of random signs."""
+    """Compare factors, scales ρ₀, ρ₁ and gradient with NumPy, for one set of signs."""
     step, loss, args, _ = make_problem("tanh", batch=(), T=4)
     params, h, xs, targets = jax.tree.map(np.asarray, args)
     (recurrent, feedforward), readout = params["hidden"], params["readout"]

@@ -91,7 +91,7 @@ def test_the_mean_over_all_cuts_is_bptt(make_problem, schedule):
 
 
 def test_examples_are_cut_each_by_itself(make_problem):
-    """Check the mean over independent cuts of two examples of different lengths."""
+    """Check the mean gradient over independent cuts of a long and a short example."""
     step, loss, args, _ = make_problem("tanh", batch=(2,), T=4)
     truncation, plain = SCHEDULES["growing"]
     mask = gradients.mask_from_lengths(jnp.array([4, 3]), 4)

@@ -114,7 +114,7 @@ def test_the_horizon_is_as_long_as_the_tolerance_asks():
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
-    """Check the bound on the truncation error; it is tight if all gradients are 1."""
+    """Check the bound on the left-out batches' sum, exact if all gradients are 1."""
     rule = updates.replay(lambda w, a: w - a, decay, tol=1e-2)
     a = jnp.array(0.0)
     push = lambda state, _: (rule.push(state, (a,)), None)
