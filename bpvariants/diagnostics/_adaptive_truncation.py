@@ -167,7 +167,7 @@ def certificate(
     lower = jnp.max(truncated - absolute)  # bounds the gradient's norm
     known = (lower > 0) & jnp.isfinite(absolute)
     relative = jnp.where(known, absolute / jnp.where(known, lower, 1), jnp.inf)
-    relative = jnp.where(absolute == 0, 0, relative)  # no error signal is left out
+    relative = jnp.where(absolute == 0, 0, relative)  # no error is left out: exact
     below = relative < jnp.asarray(bias, relative.dtype)
     certified = jnp.any(below)
     lookback = jnp.where(certified, jnp.argmax(below) + 1, len(norms))

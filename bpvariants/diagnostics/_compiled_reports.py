@@ -58,9 +58,9 @@ class CostReport(NamedTuple):
       bytes_accessed: bytes that all operations read and write, including temporary
         arrays.
       transcendentals: number of evaluations of functions such as exp, log and tanh.
-      loops: number of iterations of each loop; None for a loop whose number XLA does
-        not know. `flops`, `bytes_accessed` and `transcendentals` count only one
-        iteration of each loop.
+      loops: number of iterations of each loop of the function; None for a loop whose
+        number XLA does not know. `flops`, `bytes_accessed` and `transcendentals` count
+        only one iteration of each loop.
     """
 
     flops: float

@@ -43,7 +43,7 @@ class NonFinite(NamedTuple):
     Attributes:
       params: like params, []: number of NaN and infinite elements in the given params.
       start: like carry, []: counts in the given carry.
-      initial: like carry, [T]: counts in `initial`, at steps with a reset.
+      initial: like carry, [T]: counts in the argument `initial`, at steps with a reset.
       xs: like xs, [T]: counts in the inputs, without padding.
       targets: like targets, [T]: counts in the targets, without padding and without
         targets of weight 0.

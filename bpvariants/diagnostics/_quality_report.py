@@ -48,7 +48,7 @@ def draw(
     values = measures[measure]
     spread = measures[SPREADS[measure]] if measure in SPREADS else None
     if np.ndim(quality.total.bias) == 0:
-        down = slice(None, None, -1)  # errorbar draws the first name at the bottom
+        down = slice(None, None, -1)  # Matplotlib puts the first name at the bottom
         spread = None if spread is None else spread[down]
         axes.errorbar(
             values[down], names[down], xerr=spread, fmt="o", capsize=3, label=label

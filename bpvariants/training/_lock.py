@@ -23,8 +23,8 @@ def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[No
       name: name of the argument by which the user gave the folder, for error messages.
 
     Raises:
-      ValueError: if another process, or another block, holds the lock; or if the folder
-        cannot be written to.
+      ValueError: if another process, or another `with` block, holds the lock; or if the
+        folder cannot be written to.
 
     Example:
       >>> import tempfile

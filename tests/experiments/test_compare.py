@@ -172,7 +172,7 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
     assert all("test accuracy" in row.note for row in rows)
 
 
-# If braintrace is installed, it warns about its primitive.
+# If braintrace is installed, importing it warns about its JAX primitive.
 @pytest.mark.filterwarnings("ignore:ETP primitive")
 def test_benchmark_of_online_rules_runs(monkeypatch):
     monkeypatch.setattr(benchmarks._online, "SHAPES", [(3, 2)])

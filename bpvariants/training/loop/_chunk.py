@@ -6,8 +6,8 @@
 Here ℓ_t is the loss at training step t, g_t is its gradient, θ_t are the params, s_t is
 the state of the update, and Δ_t is the change of the params. At step t, the batch is
 drawn with the key fold_in(key, t), where `key` is the key of the training. The gradient
-rule gets the key fold_in(fold_in(key, 2³² − 1), t). The keys do not depend on the
-number of steps in a chunk.
+rule gets another key, fold_in(fold_in(key, 2³² − 1), t), because 2³² − 1 is the index
+of no step. The keys do not depend on the number of steps in a chunk.
 """
 
 import time
@@ -27,7 +27,7 @@ from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
-OF_RULES = 0xFFFFFFFF  # folded into the rule's key; no training step's index
+OF_RULES = 0xFFFFFFFF  # folded into the rule's key; not a step's index
 SMALL = 64 * 2**20  # bytes of a state of which a chunk keeps a copy
 
 

@@ -29,7 +29,7 @@ def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def check_counts(steps: Any, chunk: Any, runs: Any) -> None:
-    """Check that `steps` and `chunk` are positive integers, and `runs` one or None."""
+    """Check that `steps`, `chunk` and, if given, `runs` are positive integers."""
     check_count("steps", steps)
     check_count("chunk", chunk)
     if runs is not None:

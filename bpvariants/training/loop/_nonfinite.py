@@ -28,7 +28,7 @@ class NonFiniteError(FloatingPointError):
         "grads['w']" and, for params after the step, "params['w']".
       params: params before the step; all of them are finite.
       opt_state: state of the update before the step.
-      carry: carry of a stateful rule before the step, else None.
+      carry: carry of the rule before the step; None if the rule takes no carry.
       batch: batch of the step.
       diagnosis: result of `diagnose`, or None.
       result: the :class:`FitResult` up to the step.

@@ -15,7 +15,7 @@ class TrainState(NamedTuple):
 
     params: PyTree
     opt_state: PyTree
-    carry: PyTree  # carry of a stateful rule, else None
+    carry: PyTree  # None if the rule takes no carry
 
 
 class Reached(NamedTuple):
@@ -34,7 +34,7 @@ class FitResult(NamedTuple):
     Attributes:
       params: final params.
       opt_state: final state of the update.
-      carry: final carry of a stateful rule, else None.
+      carry: final carry of the rule; None if the rule takes no carry.
       values: [steps], or [runs, steps]: the loss of each training step, before the
         step's update. If NaN ended a run, the values of later steps are NaN.
       steps: number of training steps taken, including those before a resumption.

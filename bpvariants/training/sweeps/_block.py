@@ -101,7 +101,7 @@ def run_block(
 
 
 def _curve(points: list[tuple], lane: int) -> dict[str, list]:
-    """Return the metrics of one run after each chunk, until the run has ended."""
+    """Return a run's metrics after each chunk of steps, until the run has ended."""
     curve: dict[str, list] = {"step": []}
     for taken, metrics in points:
         if curve["step"][-1:] == [int(taken[lane])]:

@@ -59,7 +59,7 @@ def compile_block(
     size: int,
     max_bytes: int | None,
 ) -> Block:
-    """Compile a group's functions for `size` runs at a time, or fewer if need be."""
+    """Compile functions for `size` runs at a time, or fewer if memory is too small."""
     begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
     mesh = Mesh(np.array(devices), ("devices",))
     lane, same = PartitionSpec("devices"), PartitionSpec()

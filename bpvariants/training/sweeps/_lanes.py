@@ -23,7 +23,7 @@ AXIS = "runs of a sweep"
 
 
 class Lanes(NamedTuple):
-    """State and metrics of runs trained side by side; leaves are [lanes, ...].
+    """State and metrics of all runs of a block; leaves have a first axis of runs.
 
     Attributes:
       state: state after the last training step that did not diverge.

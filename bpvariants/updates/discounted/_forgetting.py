@@ -101,7 +101,7 @@ def forgetting(
       decay: forgetting factor 0 ≤ λ < 1, or a schedule of λ, whose value at step n
         multiplies the previous sum m_{n−1}. A step depends mainly on the last 1/(1−λ)
         gradients.
-      scale_past: whether η multiplies past gradients too.
+      scale_past: whether the learning rate η multiplies past gradients too.
       normalise: whether to multiply gradients by 1−λ, so that the factors of all
         gradients in a step sum to η for every λ. (In the first steps the sum is
         smaller.)
@@ -116,7 +116,8 @@ def forgetting(
         optimizer.
 
     Warns:
-      UserWarning: if scale_past=False and :func:`effective_step` is more than 10 η.
+      UserWarning: if scale_past=False and :func:`effective_step` is more than 10 times
+        the learning rate η.
 
     Example:
       >>> import jax.numpy as jnp
@@ -239,7 +240,7 @@ def scale_by_forgetting(
     result is m_n. If `current` is the learning rate, the result is the negated step of
     `forgetting` with scale_past=False. With `normalise=True`, g_n is multiplied by 1−λ
     in the equations of the result and of the trace. The argument `decay` (λ), the
-    exceptions and the cost are those of :func:`forgetting`.
+    exceptions, the memory and the time are those of :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Recursive least squares: the weights that minimise the discounted past errors.
+"""Recursive least squares: weights that minimise the sum of discounted past errors.
 
 A linear model with weights w has the squared error ½ (y_k − x_kᵀ w)² on example k, with
 inputs x_k and target y_k. In the sum of past errors, an error is multiplied by a

@@ -68,8 +68,8 @@ def replay(
     `value` [] is Φ_n = Σ_k λ^k E_{n−k}, where E_{n−k} is the loss at `params` on the
     batch that was pushed k batches before the newest, and λ is the forgetting factor.
     Differentiate `value` in params, and give the gradient to any optimizer, such as
-    `optax.sgd`. If `learning_rate` is given, the loss on the newest batch is multiplied
-    by it, instead of by 1; then use `optax.sgd(1.0)`.
+    `optax.sgd`. If `learning_rate` is given, it replaces the factor 1 of the loss on
+    the newest batch; then use `optax.sgd(1.0)`.
 
     In `value`, the losses of empty slots have weight 0, and are computed on the newest
     batch. Before the first `push`, the newest batch is the batch given to `init`, so

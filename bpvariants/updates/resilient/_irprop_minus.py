@@ -99,7 +99,8 @@ def rprop(
 ) -> optax.GradientTransformationExtraArgs:
     """The usual name of :func:`irprop_minus`, iRprop⁻: for FULL-BATCH gradients only.
 
-    `rprop` and `irprop_minus` are the same update, with the same exceptions and cost.
+    `rprop` and `irprop_minus` are the same update, with the same exceptions, memory and
+    time.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.

@@ -103,7 +103,7 @@ def scale_by_rprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Replace each gradient by a step of a variant of Rprop, not yet negated.
 
-    Exceptions and cost are those of :func:`irprop_minus`.
+    Exceptions, memory and time are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
@@ -175,7 +175,7 @@ def scale_by_rprop(
 
 
 def _numbers(settings, layout, dtypes, params):
-    """Yield each array's settings, with the bounds rounded in the way of step sizes."""
+    """Yield each array's settings, with bounds rounded just as step sizes are."""
     least = per_leaf("min_step_size", settings.min_step_size, params)
     greatest = per_leaf("max_step_size", settings.max_step_size, params)
     for dtype, *ends in zip(dtypes, least, greatest, strict=True):

@@ -80,7 +80,7 @@ def check_settings(
 
 
 def _check_bounds(name, low, high, usual):
-    """Check the bounds of step sizes, 0 ≤ Δ_min ≤ Δ_max, except tracers."""
+    """Check 0 ≤ Δ_min ≤ Δ_max for the bounds of step sizes, unless they are tracers."""
     least, greatest = _value_of(low), _value_of(high)
     right = least is None or np.all(least >= 0)
     if right and least is not None and greatest is not None:

@@ -22,7 +22,7 @@ class RpropReport(NamedTuple):
     """Result of :func:`rprop_report`: dictionaries with one entry per leaf of params.
 
     Attributes:
-      step_sizes: [5]: minimum, quartiles and maximum of the step sizes.
+      step_sizes: [5]: minimum, three quartiles and maximum of the leaf's step sizes.
       at_min: []: fraction of step sizes that equal the lower bound Δ_min.
       at_max: []: fraction of step sizes that equal the upper bound Δ_max.
       flips: []: fraction of gradient elements that changed sign at the last step; NaN

@@ -39,7 +39,7 @@ def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
     check_run(result, out, ["speech", "confusion_known"])
     baseline, network = result.rows
-    # Accuracy of the baseline, measured without this library
+    # Test accuracy of the baseline method, measured without this library
     assert baseline["accuracy"][0] > 90
     assert network["accuracy"][0] > 93
     counts = np.array(network["confusion"])

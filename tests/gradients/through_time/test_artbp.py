@@ -14,7 +14,7 @@ from bpvariants.gradients.through_time import _artbp
 
 
 def probability(pattern, schedule, mask, reset):
-    """Return the probability of a pattern of cuts in one example.
+    """Return the probability of a pattern of cuts of one example's sequence.
 
     The probability of a cut is 0 at time steps where no cut is possible.
     """

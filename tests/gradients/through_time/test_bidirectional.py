@@ -135,7 +135,7 @@ def test_bidirectional_by_default_restarts_from_carries_and_recomputes():
     plain = run(XS, mask=gaps, reset=flags)
     want = run(XS, mask=gaps, reset=flags, initial=CARRIES, remat="step")
     assert_same(plain, want)
-    lists = [[1, 1]] * T, [[False, True]] * T  # Flags may be nested lists.
+    lists = [[1, 1]] * T, [[False, True]] * T  # Masks and resets may be lists
     small = [h[:2] for h in CARRIES]
     mask, reset = (np.array(each, bool).tolist() for each in lists)
     gradients.bidirectional(

@@ -82,7 +82,7 @@ def test_it_trains_within_a_scan_with_any_optimizer():
 def test_empty_slots_have_no_say():
     """Check that empty slots do not make value or gradient NaN.
 
-    Empty slots contain zeros, for which the loss is NaN.
+    Empty slots of the buffer of past batches contain zeros, for which the loss is NaN.
     """
     loss = lambda w, x: jnp.sum(w / x) * jnp.log(x)
     rule = updates.replay(loss, 0.5, horizon=4)
