@@ -1,7 +1,8 @@
 """Base class of recurrent cells: a step with methods that make parameters and carry.
 
-Each cell is the only instance of its class, so that `init` and `carry` are methods. As
-attributes of a function, they would not be found by type checkers, editors and `help`.
+A cell is an object, the only instance of its class, and `init` and `carry` are its
+methods. If a cell were a function with the attributes `init` and `carry`, then type
+checkers, editors and `help` would not find these attributes.
 """
 
 import abc

@@ -340,7 +340,8 @@ def test_complex_params_have_no_sign(name):
         UPDATES[name](0.05).init(z)
     split = optax.contrib.split_real_and_imaginary(UPDATES[name](0.05))
     split = optax.with_extra_args_support(split)
-    # The wrapper split_real_and_imaginary drops the value, which irprop_plus needs.
+    # The wrapper split_real_and_imaginary drops the argument `value`, which irprop_plus
+    # needs.
     if "irprop_plus" not in name:
         # The wrapper split_real_and_imaginary promotes dtypes.
         with jax.numpy_dtype_promotion("standard"):

@@ -71,9 +71,10 @@ def fit(
     If the training state takes at most 64 MiB, it is kept before each chunk of steps,
     and checked for NaN after the chunk. If NaN is found, the chunk is repeated from the
     kept state, to find the first step with NaN. A larger state is overwritten
-    (donated), and checked after each step. With `nonfinite="ignore"`, every state is
-    overwritten and nothing is checked. Each call of `fit` compiles its functions again;
-    for many short trainings, use the argument `runs` or :func:`sweep`.
+    (donated), and checked after each step. With `nonfinite="ignore"`, every training
+    state is overwritten, and losses and params are not checked for NaN. Each call of
+    `fit` compiles its functions again; for many short trainings, use the argument
+    `runs` or :func:`sweep`.
 
     To recompute activations in the backward pass, give a setting to the rule, as in
     `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`; `fit` has no such

@@ -64,7 +64,7 @@ class JsonLog:
                 file.write(line + "\n")
 
     def begin(self) -> None:
-        """Raise an error if the file has lines; `fit` calls this before a new training.
+        """Raise an error if the file has lines; called by `fit` before a new training.
 
         Raises:
           ValueError: if the file is not empty, or cannot be written to.
@@ -77,7 +77,7 @@ class JsonLog:
             )
 
     def resume(self, step: int) -> None:
-        """Remove lines of steps after `step`; `fit` calls this before it resumes."""
+        """Remove lines of steps after `step`; called by `fit` before it resumes."""
         self._make()
         if not self._writes:
             return

@@ -67,7 +67,7 @@ def call_rule(
 
 
 def _told(carries: tuple, batch: tuple, options: dict[str, Any]) -> str:
-    """Return an error's text on how `fit` calls the rule, and how to change this."""
+    """Return text for errors: how `fit` calls the rule, and how to change the call."""
     carry, key = ", carry" * bool(carries), ", key=key" * bool(options)
     count = f"{len(batch)} {'entry' if len(batch) == 1 else 'entries'}"
     about_carry = (
