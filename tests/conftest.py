@@ -1,4 +1,4 @@
-"""Strict JAX settings for every test, fast and slow tiers, signals, and fixtures."""
+"""Settings of all tests: strict JAX settings, fast and slow tests, fixtures."""
 
 import collections
 import gc
@@ -31,8 +31,8 @@ FAST = "jax_disable_most_optimizations"
 os.environ.setdefault(FAST.upper(), "1")
 jax.config.update(FAST, os.environ[FAST.upper()] == "1")
 if os.environ[FAST.upper()] == "1":
-    # For tests, MLIR fusion emitters and parallel code generation take more time than
-    # they save.
+    # In tests, XLA's MLIR fusion emitters and parallel code generation take more time
+    # than they save.
     QUICK = (
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
@@ -41,14 +41,14 @@ if os.environ[FAST.upper()] == "1":
 
 
 def pytest_runtest_setup(item):
-    """Skip tests marked `data` without $BPVARIANTS_DATA; tests download nothing."""
+    """Skip tests marked `data` if $BPVARIANTS_DATA is unset; nothing is downloaded."""
     if item.get_closest_marker("data") and not os.environ.get("BPVARIANTS_DATA"):
         pytest.skip("needs $BPVARIANTS_DATA")
 
 
-# The fast tier excludes tests that are marked slow, here or by @pytest.mark.slow. Slow
-# tests are: studies, tests that start processes, doctests, code blocks of the
-# documentation, and most parameter sets of large parametrised tests.
+# By default, pytest runs only the fast tests: those that are not marked slow, here or
+# by @pytest.mark.slow. Slow tests are: studies, tests that start processes, doctests,
+# code blocks of the documentation, and most parameter sets of large parametrised tests.
 SLOW_FILES = (
     "experiments/",
     "test_devices.py",
@@ -81,10 +81,10 @@ SLOW_ROWS = {  # tests of these updates are slow
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark tests that are not in the fast tier as slow.
+    """Mark all tests as slow that do not belong to the fast tests.
 
-    Of a parametrised test with `@pytest.mark.fast_rows(k)`, the first k parameter sets
-    are in the fast tier.
+    If a parametrised test is marked `@pytest.mark.fast_rows(k)`, only its first k
+    parameter sets belong to the fast tests.
     """
     rows = collections.Counter()
     for item in items:
@@ -136,7 +136,7 @@ def _plain_jax():
 def _keep_programs(folder):
     """Cache compiled functions on disk in `folder`, for tests of resumed studies.
 
-    None turns the cache off.
+    If `folder` is None, the cache is turned off.
     """
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -151,7 +151,7 @@ def plain_jax():
 
 @pytest.fixture
 def fast():
-    """Compile with all optimisations, for tests that run longer than they compile."""
+    """Compile with all XLA optimisations, for tests that run longer than compile."""
     before = jax.config.read(FAST)
     jax.config.update(FAST, False)
     yield
@@ -174,7 +174,7 @@ def check_run():
 
 @pytest.fixture
 def ctrl_c():
-    """Install Python's handler for Ctrl-C, which background processes lack."""
+    """Install Python's handler for Ctrl-C, which is missing in background processes."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -206,7 +206,8 @@ def _forget_programs_of_long_modules():
 def _forget():
     """Delete all compiled functions from JAX's caches.
 
-    Each compiled function uses memory mappings, and a process may have only 65,530.
+    Each compiled function uses memory mappings, of which a process may have only
+    65,530.
     """
     _tests_since.clear()
     jax.clear_caches()
@@ -217,7 +218,7 @@ _tests_since = []
 
 @pytest.fixture
 def rules():
-    """Return all gradient rules, for tests that compile them in one function."""
+    """Return all gradient rules, for tests that run them in one compiled function."""
     return problems.RULES
 
 
@@ -238,5 +239,5 @@ def make_problem():
 
 @pytest.fixture
 def make_probe():
-    """Return a function that makes probe P, three units with known reference values."""
+    """Return a function that makes probe P, a network with known gradients."""
     return problems.make_probe

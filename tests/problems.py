@@ -111,7 +111,7 @@ class _NNXNetwork(nnx.Module):
 
 @cache
 def make_probe(T=6):
-    """Return probe P: a network of three units with known reference values."""
+    """Return probe P: a network of three units with known reference gradients."""
     P = json.loads((GOLDEN / "probe_p.json").read_text())
     t = jnp.arange(1.0, T + 1)
     xs = jnp.stack([jnp.sin(0.7 * t), jnp.cos(0.4 * t)], axis=1)

@@ -9,7 +9,8 @@ import pytest
 from bpvariants import diagnostics, gradients
 from tests.test_losses import problem, root, SEQUENCES, step, WEIGHTS
 
-# E-prop warns if all of h is visible to other units, because it then has no trace.
+# E-prop warns if all of the carry h is visible to other units, because e-prop then
+# stores no trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 every_rule = pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
 

@@ -12,7 +12,8 @@ from bpvariants import gradients
 from experiments.scale._collectives import collectives
 from experiments.scale._data_parallel import data_parallel
 
-# E-prop warns if all of h is visible to other units, because it then has no trace.
+# E-prop warns if all of the carry h is visible to other units, because e-prop then
+# stores no trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 ONLINE = {  # The rule rtrl is already in the table of problems.py.
@@ -64,8 +65,8 @@ def test_every_rule_on_four_devices_equals_one(
 ):
     """Compare the gradient of each rule on four devices with the gradient on one.
 
-    Weights, padding and resets are given. All rules share one program, because one
-    program compiles faster.
+    Loss weights, padding and resets are given. All rules are compiled in one program,
+    because one program compiles faster than many.
     """
     step, loss, args, options = make_problem("tanh", (BATCH,), T=3, dtype=dtype)
     every = {name: make(step, loss) for name, make in rules.items()}
@@ -103,7 +104,7 @@ def problem(make_problem):
 
 
 def on_each_device(function, mesh, summed=True, **options):
-    """Run a function under shard_map; return the whole result, or one per device."""
+    """Run a function under shard_map; return one result, or one for each device."""
     over_time = jax.P(None, "data")
     shares = (jax.P(), jax.P("data"), over_time, over_time, over_time)
     out = jax.P() if summed else jax.P("data")

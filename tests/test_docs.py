@@ -1,4 +1,4 @@
-"""README and docs: code blocks run; names and targets of links exist."""
+"""README and docs: code blocks run; named objects and targets of links exist."""
 
 import pathlib
 import re

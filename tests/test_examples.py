@@ -1,4 +1,4 @@
-"""Norm of each example in a pytree of batched arrays."""
+"""Test of the norm of each example in a pytree of batched arrays."""
 
 import jax.numpy as jnp
 import numpy as np

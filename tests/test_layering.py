@@ -1,4 +1,4 @@
-"""Import directions, file sizes, documentation, and folders of tests."""
+"""Structure of the code: imports, file sizes, docstrings, and folders of tests."""
 
 import ast
 import doctest
@@ -16,7 +16,7 @@ import pytest
 import bpvariants
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
-# A part may import parts in earlier rows, but no other part in its own row.
+# A part of the code may import parts in earlier rows, but no other part in its own row.
 LEVELS = [
     {"types"},
     {"_dtypes", "_settings", "_tables"},
@@ -73,7 +73,7 @@ IMPORTS = {module: set(needed(module)) for module in SOURCES}
 
 
 def part(module):
-    """Return the part of LEVELS to which a module belongs."""
+    """Return the entry of LEVELS to which a module belongs."""
     package, *inner = module.split(".")
     return inner[0] if package == "bpvariants" and inner else package
 
@@ -148,8 +148,8 @@ READS = {"primitive", "eqns", "jaxpr", "invars", "outvars", "constvars"}
 PRIMITIVES = {
     member.name
     for name, member in vars(jax.lax).items()
-    # Do not search for names without an inner underscore, such as "tanh": they are also
-    # names of other things.
+    # Do not search for primitives without an inner underscore, such as "tanh", because
+    # their names are also names of other things.
     if name.endswith("_p") and "_" in member.name
 }
 

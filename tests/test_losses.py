@@ -1,4 +1,4 @@
-"""Losses of weight 0, losses of other dtypes, and weights of any dtype, by rule."""
+"""Losses of weight 0, and dtypes of losses and loss weights, for every rule."""
 
 from functools import cache, partial
 
@@ -12,7 +12,7 @@ import pytest
 from bpvariants import diagnostics, gradients
 from tests.problems import RULES
 
-# E-prop warns because the whole state is visible
+# E-prop warns because the whole carry is visible
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 KEY = jax.random.key(0)
@@ -57,7 +57,7 @@ def step(params, h, x):
 def root(y, target):
     """Return the Euclidean distance between y and target.
 
-    Its slope is infinite where they are equal.
+    The slope of the distance is infinite where y equals target.
     """
     return jnp.sqrt(jnp.sum((y - target) ** 2, axis=-1))
 
@@ -103,7 +103,7 @@ def missing(number=jnp.nan):
 def test_a_missing_target_of_weight_0_is_as_if_its_loss_were_not_there(names):
     """Check that value, gradient and carry ignore a loss of weight 0.
 
-    The step is run even if the weight of its loss is 0.
+    The step of the network is run even if the weight of its loss is 0.
     """
     params, carry, xs, targets = problem()
 
@@ -226,7 +226,8 @@ def test_diagnostics_do_not_look_at_targets_that_do_not_count():
 def test_values_are_differentiable_in_weights_that_are_0():
     """Compare derivatives in the loss weights w with (ℓ − value) / Σw, at w = 0.
 
-    The value is Σwℓ / Σw for losses ℓ. A forgetting factor of 0 gives such weights.
+    The value is Σwℓ / Σw for losses ℓ. Weights of 0 occur, for example, if a forgetting
+    factor is 0.
     """
     params, carry, xs, targets = problem()
     rule = gradients.bptt(step, root)

@@ -1,4 +1,4 @@
-"""Masks made from lengths: invalid lengths, and traced lengths."""
+"""Masks of padding made from lengths: invalid lengths, and traced lengths."""
 
 import jax
 import jax.numpy as jnp

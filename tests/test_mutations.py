@@ -1,4 +1,4 @@
-"""Planted faults of `python -m tests.mutations`: each fits the library as it is."""
+"""Planted faults of `python -m tests.mutations`: each still fits the library's code."""
 
 import pytest
 

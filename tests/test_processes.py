@@ -1,4 +1,4 @@
-"""Training by two processes: results of one process; kill, resumption, Ctrl-C."""
+"""Training by two processes: results equal one process's; kill, resumption, Ctrl-C."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def lines(path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, plain_jax):
-    """Return folders of runs: one process; two processes; two, one of them killed."""
+    """Return the folders of runs by one process, by two, and by two with one killed."""
     folder = tmp_path_factory.mktemp("processes")
     out = [str(folder / name) for name in ("two", "killed")]
     program = lambda machine: [

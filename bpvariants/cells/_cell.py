@@ -1,8 +1,8 @@
 """Base class of recurrent cells: a step with methods that make parameters and carry.
 
-Each cell is the only instance of its class. Cells are not functions with the attributes
-`init` and `carry`, because type checkers, editors and `help` would not find such
-attributes.
+A cell is an object, the only instance of its class, and `init` and `carry` are its
+methods. If a cell were a function with the attributes `init` and `carry`, then type
+checkers, editors and `help` would not find these attributes.
 """
 
 import abc
@@ -29,8 +29,8 @@ class Cell(abc.ABC):
     `Cell` and create one instance of the class.
 
     Args:
-      name: name of the module's variable that contains the cell; `repr` and `pickle`
-        use the name.
+      name: name of the cell, which must also be the name of the module's variable that
+        contains the cell, because `pickle` looks up the cell by this name.
 
     Example:
       >>> import jax, jax.numpy as jnp

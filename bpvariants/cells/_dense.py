@@ -1,9 +1,9 @@
-"""Helpers of cells with dense weights: gates, affine maps, and fewer residuals.
+"""Helpers for cells with dense weights: gates, affine maps, and reduced residuals.
 
-The derivative of a gate σ(z) or tanh(z) is a function of the gate's value. A step of a
-dense cell therefore stores only its gates, its carry and its input for the backward
-pass. The backward pass computes other residuals from these by elementwise operations,
-without repeating a matrix product.
+The derivative of a gate σ(z) or tanh(z) is a function of the gate's value. Therefore, a
+step of a dense cell stores only its gates, its carry and its input for the backward
+pass. The backward pass computes all other residuals from the stored values by
+elementwise operations, without repeating a matrix product.
 """
 
 import math
@@ -28,7 +28,7 @@ NAME = "bpvariants_gates"
 
 
 def lean(function: Callable) -> Callable:
-    """Apply jax.checkpoint, but store the intermediate values marked by `kept`."""
+    """Apply jax.checkpoint to a step, but store the values marked by `kept`."""
     policy = jax.checkpoint_policies.save_only_these_names(NAME)
     return jax.checkpoint(function, policy=policy, prevent_cse=False)
 
@@ -40,7 +40,7 @@ kept = partial(checkpoint_name, name=NAME)
 # The backward pass would then repeat the matrix products that the gate depends on.
 @jax.custom_jvp
 def sigmoid(z: jax.Array) -> jax.Array:
-    """Return the logistic function σ(z); compute its derivative from σ(z) itself."""
+    """Return the logistic function σ(z), whose derivative is computed from σ(z)."""
     return kept(jax.nn.sigmoid(z))
 
 
@@ -52,7 +52,7 @@ def _sigmoid_jvp(primals, tangents):
 
 @jax.custom_jvp
 def tanh(z: jax.Array) -> jax.Array:
-    """Return the hyperbolic tangent; compute its derivative from its stored result."""
+    """Return the hyperbolic tangent, whose derivative is computed from its result."""
     return kept(jnp.tanh(z))
 
 
@@ -111,5 +111,5 @@ def zeros(cell: str, params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
 
 
 def same_dtypes(new: PyTree, carry: PyTree) -> PyTree:
-    """Cast the new carry to the old carry's dtypes, which weights need not have."""
+    """Cast the new carry to the dtypes of the old carry."""
     return cast_like(new, carry)

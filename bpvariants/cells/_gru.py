@@ -1,4 +1,4 @@
-"""Gated recurrent unit (GRU), as in PyTorch and cuDNN, with the gates r, z and n.
+"""Gated recurrent unit (GRU) in the form of PyTorch and cuDNN.
 
 r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
 n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
@@ -20,10 +20,11 @@ class Gru(Cell):
         r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
         n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
 
-    As in PyTorch, cuDNN and Flax, the reset gate r multiplies h U_n + b′. For the
-    backward pass, a step stores five values per unit: r, z, the gate n, h U_n + b′ and
-    the carry h. With n units and d inputs, a step takes 6 n (n + d) floating-point
-    operations for each example, not counting elementwise operations.
+    Here r is the reset gate, z is the update gate, and n is the candidate for the new
+    state. As in PyTorch, cuDNN and Flax, r multiplies h U_n + b′, a function of the old
+    state h. For the backward pass, a step stores five values per unit: r, z, n, h U_n +
+    b′ and h. If the cell has n units and d inputs, a step takes 6 n (n + d)
+    floating-point operations for each example, not counting elementwise operations.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
@@ -54,7 +55,7 @@ class Gru(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `gru`: W from N(0, 1/d), U from N(0, 1/n), biases 0.
+        """Draw the parameters of `gru`: W from N(0, 1/d), U from N(0, 1/n), and zero b.
 
         Args:
           key: a `jax.random.key`.

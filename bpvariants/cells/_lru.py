@@ -1,9 +1,9 @@
 """Linear recurrent unit (LRU): a diagonal complex linear recurrence and a readout.
 
-Notation: h is the complex state [n], x is the input [d], y is the output [m], and γ is
-the gain of the input. The eigenvalues λ [n] are inside the unit circle for all real
-parameters ν and φ. All parameters are real: each complex matrix is stored as two real
-matrices.
+Notation: h is the complex state [n], x is the input [d], y is the output [m], γ is the
+gain of the input, and B, C and D are matrices. The eigenvalues λ [n] are inside the
+unit circle for all real parameters ν and φ. All parameters are real: each complex
+matrix is stored as two real matrices.
 
     h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    λ = exp(−exp(ν) + i exp(φ)),  γ = exp(log γ)
     y_t = Re(C h_t) + D x_t
@@ -34,10 +34,10 @@ class Lru(Cell):
 
     The carry has one of two forms, which give the same outputs. A single complex array
     works with `gradients.parallel_unroll(…, method="linear")`. A pair of real arrays,
-    the real part and the imaginary part, works with `gradients.rtrl`, which accepts
-    only real carries. A step takes 4 n (d + m) + 2 d m floating-point operations for
-    each example, not counting elementwise operations. `lru` computes in float32 or a
-    wider dtype.
+    the real part and the imaginary part of the state, works with `gradients.rtrl`,
+    which accepts only real carries. With n state elements, d inputs and m outputs, a
+    step takes 4 n (d + m) + 2 d m floating-point operations for each example, not
+    counting elementwise operations. `lru` computes in float32 or a wider dtype.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
@@ -98,10 +98,12 @@ class Lru(Cell):
     ) -> dict[str, jax.Array]:
         """Draw the parameters of `lru`: λ uniform in a ring, and γ = √(1 − |λ|²).
 
-        If the input is white noise, γ = √(1 − |λ|²) gives the state the same variance
-        for every |λ|. All weights are normally distributed: the real and imaginary
-        parts of B have variance 1/(2d), those of C have variance 1/n, and D has
-        variance 1/d. For a longer memory, increase min_radius.
+        λ are the eigenvalues of the recurrence, and γ is the gain of the input. If the
+        input is white noise, γ = √(1 − |λ|²) gives the state the same variance for
+        every |λ|. All weights are normally distributed: the real and imaginary parts of
+        the input matrix B have variance 1/(2d), those of the output matrix C have
+        variance 1/n, and the skip matrix D has variance 1/d. For a longer memory,
+        increase min_radius.
 
         Args:
           key: a `jax.random.key`.
@@ -109,10 +111,10 @@ class Lru(Cell):
           units: number n of complex elements in the carry of one example.
           outputs: number m of outputs, which is the length of the last axis of y.
             Default: n.
-          min_radius: the smallest |λ|, at least 0.
-          max_radius: the largest |λ|, below 1.
-          max_angle: the largest angle of λ in radians; smaller values give slower
-            oscillations.
+          min_radius: the smallest absolute value of the eigenvalues λ, at least 0.
+          max_radius: the largest absolute value of the eigenvalues λ, below 1.
+          max_angle: the largest angle of the eigenvalues λ in radians; a smaller angle
+            gives slower oscillations.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:

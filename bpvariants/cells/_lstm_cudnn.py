@@ -1,4 +1,4 @@
-"""LSTM over a whole sequence; on an NVIDIA GPU, by a single call of cuDNN.
+"""Run of an LSTM over a whole sequence; on an NVIDIA GPU, by a single call of cuDNN.
 
 cuDNN takes all weights of an LSTM as one vector, which contains the matrix for the
 input x, the matrix for the state h, a bias for x and a bias for h. Each row of these
@@ -27,27 +27,27 @@ def lstm_cudnn(
     lengths: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Run `lstm` over a sequence; on an NVIDIA GPU, cuDNN runs it. Reverse mode only.
+    """Run `lstm` over a sequence, on an NVIDIA GPU by cuDNN. Reverse mode only.
 
     In float32, `lstm_cudnn` returns the same results and derivatives as
     `gradients.unroll(lstm, …)`, up to the precision of cuDNN's matrix products. Only
-    reverse-mode derivatives work. A test compares the layout of the weights with JAX's
-    reference implementation of cuDNN's LSTM. The speed of `lstm_cudnn` has not been
-    measured.
+    reverse-mode derivatives work, not `jax.jvp`. A test compares the order in which the
+    weights are stored with JAX's reference implementation of cuDNN's LSTM. The speed of
+    `lstm_cudnn` has not been measured.
 
-    On all other platforms, the sequence is run by a scan, with the same results. The
-    platform is known when the function is compiled or exported, not when it is traced.
-    However, if JAX cannot find cuDNN while it traces, as on a machine without a GPU, a
-    function that is exported there for GPUs contains the scan instead of the call of
-    cuDNN.
+    On all platforms without an NVIDIA GPU, the sequence is run by a scan, with the same
+    results. The choice between cuDNN and the scan is made for the platform for which
+    the function is compiled or exported. There is one exception: if JAX cannot find
+    cuDNN while it traces, as on a machine without a GPU, a function that is exported
+    for GPUs contains the scan.
 
     Args:
       params: the parameters that `lstm.init` draws, in float32.
       carry: (c_0, h_0), each [B, n].
       xs: inputs, [T, B, d].
-      lengths: [B] integers from 0 to T; the number of time steps of each example. Later
-        steps are padding: their inputs may be NaN, their outputs are 0, and the carry
-        does not change. Default: T.
+      lengths: [B] integers from 0 to T; the number of time steps of each example. Steps
+        after the length of an example are padding: their inputs may be NaN, their
+        outputs are 0, and the carry does not change. Default: T.
       precision: None allows cuDNN to use TF32 in matrix products;
         `jax.lax.Precision.HIGHEST` forbids TF32.
 
@@ -85,7 +85,7 @@ def lstm_cudnn(
 
 
 def _can_trace(by_cudnn, arguments) -> bool:
-    """Return whether JAX can query the sizes of cuDNN's buffers while tracing."""
+    """Return whether JAX finds cuDNN, whose buffer sizes it needs while tracing."""
     try:
         jax.eval_shape(by_cudnn, *arguments)
     except (AttributeError, NameError, RuntimeError):  # no plugin for CUDA, or no GPU

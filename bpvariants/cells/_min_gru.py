@@ -1,4 +1,4 @@
-"""Minimal gated unit (minGRU): a GRU whose gate and candidate depend only on the input.
+"""Minimal gated unit (minGRU): a GRU whose gate and candidate see only the input.
 
 Notation: h is the state [n], x is the input [d], z is the gate, c is the candidate
 state, and σ is the logistic function.
@@ -32,7 +32,8 @@ class MinGru(Cell):
 
         z = σ(x W_z + b_z),    h_t = (1 − z) ⊙ h_{t−1} + z ⊙ (x W_c + b_c),    y_t = h_t
 
-    With n units and d inputs, a step takes 4 n d floating-point operations for each
+    Here z is the gate, and x W_c + b_c is the candidate for the new state. If the cell
+    has n units and d inputs, a step takes 4 n d floating-point operations for each
     example, not counting elementwise operations.
 
     Args:

@@ -18,7 +18,8 @@ def draw_ring(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draw n eigenvalues λ uniformly from a ring; return ν, φ and |λ|², each [n].
 
-    ν and φ are the parameters in λ = exp(−exp(ν) + i exp(φ)).
+    ν and φ are the cell's parameters, from which the eigenvalues are computed as
+    λ = exp(−exp(ν) + i exp(φ)).
 
     Raises:
       ValueError: unless 0 ≤ min_radius < max_radius < 1 and max_angle > 0.
@@ -40,7 +41,7 @@ def draw_ring(
 
 
 def input_scale(inputs: int) -> float:
-    """Return 1/√(2d), the standard deviation of real and imaginary parts of weights.
+    """Return 1/√(2d), the standard deviation of a weight's real and imaginary parts.
 
     d is the number of inputs of each unit.
     """

@@ -41,10 +41,13 @@ class Rtu(Cell):
         c¹ ← g ⊙ c¹ − k ⊙ c² + γ ⊙ (W¹ x),    c² ← g ⊙ c² + k ⊙ c¹ + γ ⊙ (W² x)
         y = f([c¹, c²])
 
-    `rtu` has the same recurrence as `lru`, but with real arrays, and it computes γ from
-    r. Like `gru`, `rtu` has no readout. Each element of the carry depends only on the
-    2d + 2 parameters of its unit. RTRL, the exact gradient forward in time, therefore
-    stores 2n (2d + 2) array elements instead of 2n times the number of parameters: see
+    Here c¹ and c² are the two parts of the state, W¹ and W² are weights, and f is the
+    activation function. The factors g, k and γ are computed from a radius and an angle
+    of each unit. `rtu` has the same recurrence as `lru`, but stores real arrays, and
+    has no separate parameter for the gain γ. Like `gru`, `rtu` has no readout. With n
+    units and d inputs, each element of the carry depends only on the 2d + 2 parameters
+    of its unit. RTRL, the exact gradient forward in time, therefore stores 2n (2d + 2)
+    array elements instead of 2n times the number of parameters: see
     :func:`~bpvariants.gradients.diagonal_rtrl`. A step takes 4 n d floating-point
     operations for each example, not counting elementwise operations. `rtu` computes in
     float32 or a wider dtype. To put the activation f inside the recurrence, use
@@ -113,18 +116,20 @@ class Rtu(Cell):
         max_angle: float = 2 * math.pi,
         dtype: Any = None,
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `rtu`; r exp(iθ) is uniform in a ring.
+        """Draw the parameters of `rtu`, with r exp(iθ) uniform in a ring.
 
-        The weights W¹ and W² are normally distributed with variance 1/(2d). For a
-        longer memory, increase min_radius.
+        Here r is the radius, by which a unit's state decays per step, and θ is the
+        angle of its rotation. The weights W¹ and W² are normally distributed with
+        variance 1/(2d), for d inputs. For a longer memory, increase min_radius.
 
         Args:
           key: a `jax.random.key`.
           inputs: number d of inputs, which is the length of the last axis of x.
           units: number n of units; each unit has a pair (c¹, c²) in the carry.
-          min_radius: the smallest r, at least 0.
-          max_radius: the largest r, below 1.
-          max_angle: the largest θ in radians; smaller values give slower oscillations.
+          min_radius: the smallest radius r of a unit, at least 0.
+          max_radius: the largest radius r of a unit, below 1.
+          max_angle: the largest angle θ of a unit in radians; a smaller angle gives
+            slower oscillations.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:

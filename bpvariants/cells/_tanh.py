@@ -17,9 +17,9 @@ class Tanh(Cell):
 
         h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 
-    For the backward pass, a step stores h_t and h_{t−1}. With n units and d inputs, a
-    step takes 2 n (n + d) floating-point operations for each example, not counting
-    elementwise operations.
+    For the backward pass, a step stores the states h_t and h_{t−1}. If the network has
+    n units and d inputs, a step takes 2 n (n + d) floating-point operations for each
+    example, not counting elementwise operations.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.

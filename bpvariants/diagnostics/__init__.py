@@ -1,4 +1,4 @@
-"""Diagnostics: find wrong, biased, vanishing or NaN gradients; report memory and time.
+"""Diagnostics: find wrong, biased, vanishing or NaN gradients; report memory and cost.
 
 - Is a rule's gradient the derivative of its loss? check_gradients
 - How do the gradients of two rules differ? compare
@@ -6,10 +6,11 @@
   alignment, alignment_angles
 - How many steps must truncated BPTT look back? adaptive_truncation
 - Do error signals vanish or explode over time? gradient_flow, jacobian_spectrum
-- At which step and in which array is the first NaN? first_nonfinite (time steps),
-  first_nonfinite_update (updates)
+- Where does the first NaN occur? first_nonfinite (at which time step of a sequence, in
+  which array), first_nonfinite_update (at which update of a training, in which array)
 - How large is an update, compared with each parameter array? update_report
-- How much memory does a function need? memory_report. How many operations? cost_report
+- How much memory does a compiled function need? memory_report. How many operations does
+  it perform? cost_report
 
 Each of these functions returns a NamedTuple. The result of each function, except
 adaptive_truncation, has a method `table()` that returns the measurements as text.

@@ -1,22 +1,24 @@
-"""Estimate of the lookback at which the bias of truncated BPTT is below a bound.
+"""Estimate of how far truncated BPTT must look back for its bias to be below a bound.
 
 Notation: ℓ_s is the last loss of an example, at step s, and h_{s−k} is the carry k
 steps before step s. The error norm at lag k is φ_k = mean over examples of
-‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. For lags k ≥ τ, the error norms are assumed to decay
-like β^k, where β is fitted to log φ_k. The bias of truncated BPTT with a lookback of K
-steps is then at most M_θ · bias(K), where M_θ is a bound on ‖∂h_t/∂θ‖ and
+‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. R is the largest lag that is measured. For lags k ≥ τ,
+the error norms are assumed to decay like β^k, where β is fitted to log φ_k. Under this
+assumption, truncated BPTT that propagates errors back over K steps has a bias of at
+most M_θ · bias(K), where M_θ is a bound on ‖∂h_t/∂θ‖ and
 
     bias(K) = Σ_{k=K}^{τ−1} φ_k  +  φ_τ β^{max(K,τ)−τ} / (1 − β),    β ≥ 1: infinite.
 
-The relative bias rel(K) is bias(K) divided by an estimate of the gradient's norm. The
-estimate uses Ĝ_K = ‖mean over examples of Σ_{k<K} ∂ℓ_s/∂h_{s−k}‖:
+The relative bias rel(K) is bias(K) divided by a lower bound of the gradient's norm. The
+lower bound uses Ĝ_K = ‖mean over examples of Σ_{k<K} ∂ℓ_s/∂h_{s−k}‖, the norm of the
+sum of the error signals at lags below K:
 
     rel(K) = bias(K) / max_K (Ĝ_K − bias(K)).
 
-The sums have no term for k = 0, ∂ℓ_s/∂h_s, because a step is a function that returns
-y_s and h_s together, so y_s is not given as a function of h_s. bias(K) does not need
-this term, because truncated BPTT with any lookback includes it. Without this term, Ĝ_K
-is in most cases smaller and rel(K) larger.
+The sums begin at the lag k = 1. The error signal at lag 0, ∂ℓ_s/∂h_s, is not available,
+because a step returns the output y_s and the carry h_s together, and not y_s as a
+function of h_s. bias(K) does not need lag 0, because truncated BPTT never leaves it
+out. Without lag 0, Ĝ_K is in most cases smaller, and rel(K) larger.
 """
 
 from typing import Literal, NamedTuple
@@ -30,23 +32,23 @@ from bpvariants._settings import check_scalar
 from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
-VANISHED = -50.0  # φ_k with log(φ_k / max φ) below this is not fitted
+VANISHED = -50.0  # an error norm φ_k is not fitted if log(φ_k / max φ) is less
 
 
 class TruncationCertificate(NamedTuple):
-    """Result of :func:`adaptive_truncation`. In arrays [R], entry i is for lag i + 1.
+    """Result of :func:`adaptive_truncation`; entry i of an array [R] is for lag i + 1.
 
-    If `certified` is False, the estimated bias is not below the bound for any lookback
-    up to R, and `lookback` is R.
+    R is the largest lookback considered. If `certified` is False, the estimated bias is
+    not below the bound for any lookback up to R, and `lookback` is R.
     """
 
-    lookback: jax.Array  # []: the smallest K with rel(K) < bias, or R
+    lookback: jax.Array  # []: the smallest lookback K with rel(K) < bias, or R
     certified: jax.Array  # []: whether rel(K) < bias for any K ≤ R
     relative_bias: jax.Array  # [R]: rel(K) of each lookback K; ∞ if unknown
     absolute_bias: jax.Array  # [R]: bias(K) of each lookback K
-    beta: jax.Array  # []: factor β per lag; NaN if it was not fitted
+    beta: jax.Array  # []: decay β of error norms per lag; NaN if not fitted
     norms: jax.Array  # [R]: error norm φ_k at each lag k
-    truncated_norms: jax.Array  # [R]: Ĝ_K, norm of the sum of errors at lags < K
+    truncated_norms: jax.Array  # [R]: Ĝ_K, norm of the summed errors at lags < K
 
 
 def adaptive_truncation(
@@ -65,27 +67,30 @@ def adaptive_truncation(
     initial: PyTree | None = None,
     fit: Literal["least_squares", "max"] = "least_squares",
 ) -> TruncationCertificate:
-    """Find the smallest lookback K whose relative bias is estimated to be below `bias`.
+    """Find the smallest lookback K with an estimated relative bias below `bias`.
 
         bias(K) / max_K (Ĝ_K − bias(K)) < bias
 
-    Use the resulting lookback K in `truncated_bptt(step, loss, every=K, lookback=2 *
-    K)`; there, the error signal of every loss travels back at least K steps. K is valid
-    only for the given params, so repeat the estimate during the training. Under `jit`,
+    Here bias(K) is the estimated bias of truncated BPTT that propagates errors back
+    over K time steps, and the denominator is a lower bound of the gradient's norm. Use
+    the resulting K in `truncated_bptt(step, loss, every=K, lookback=2 * K)`, because
+    there the error signal of every loss travels back at least K steps. K is valid only
+    for the given params, so repeat the estimate during the training. Under `jit`,
     `lookback` is a traced array; call int(certificate.lookback) outside of `jit`.
 
-    The bias is an estimate, not a proven bound: at lags above R, error norms may decay
-    more slowly than the fitted β^k. The factor M_θ ≥ ‖∂h_t/∂θ‖ is left out of both the
-    bias and the gradient's norm. Only the last loss of each example is measured. To
-    average over several losses of a long sequence, pass windows of the sequence as
-    examples.
+    The bias is an estimate, not a proven bound: at lags k above the largest measured
+    lag R, error norms may decay more slowly than the fitted β^k. The factor ‖∂h_t/∂θ‖,
+    by which errors become gradients, is left out of both the bias and the gradient's
+    norm. Only the last loss of each example is measured. To average over several losses
+    of a long sequence, pass windows of the sequence as examples.
 
-    Unlike in the paper, bias(K) is never smaller than the sum of the measured error
-    norms, Σ_{k=K}^R φ_k. The estimator in the paper can be smaller than this sum if φ_τ
-    happens to be small.
+    Unlike in the paper, bias(K) is never smaller than Σ_{k=K}^R φ_k, the sum of the
+    measured error norms at lags k ≥ K. The estimator in the paper can be smaller than
+    this sum, if the error norm φ_τ at the first fitted lag τ happens to be small.
 
-    Time: R backward passes of a step, through the carry but not to the params, and T
-    forward passes of a step. Memory: R carries.
+    Time: R backward passes of one step, which differentiate in the carry but not in the
+    params, and T forward passes of one step. Memory: R carries. Here R is
+    `max_lookback`.
 
     Args:
       step: one time step of the network.
@@ -95,21 +100,24 @@ def adaptive_truncation(
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
       bias: the largest acceptable relative bias, above 0, such as 0.1.
-      tau: τ, the smallest lag of the geometric decay; 1 ≤ τ < R.
-      max_lookback: R ≤ T, the largest lookback to consider. Default: T.
-      mask: [T, *batch] bool, False in padding. Padded steps count among the R steps,
-        but not in the lag k.
+      tau: τ, the smallest lag to which the geometric decay is fitted; 1 ≤ τ < R, where
+        R is `max_lookback`.
+      max_lookback: R ≤ T, the largest lookback to consider, in time steps. Default: T.
+      mask: [T, *batch] bool, False in padding. Padded steps count among the last R
+        steps, which are measured, but not in the lag k.
       reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
         Error signals do not pass a reset, so they are 0 at steps before it.
       initial: the carry that a reset puts in place. Default: `carry`.
-      fit: how β is fitted. "least_squares" fits a line to log φ_k as a function of k.
-        "max" uses the largest ratio φ_{k+1} / φ_k at lags k ≥ τ; this is safer, but
-        β ≥ 1, and so an infinite bias, is more frequent.
+      fit: how β is fitted. "least_squares" fits a line to log φ_k as a function of the
+        lag k, where φ_k is the error norm at lag k. "max" uses the largest ratio
+        φ_{k+1} / φ_k at lags k ≥ τ; with "max", the bias is less often underestimated,
+        but more often infinite, because β ≥ 1.
 
     Returns:
-      A :class:`TruncationCertificate`. `certified` is False, and rel(K) is infinite for
-      all K, in each of these cases: β ≥ 1; Ĝ_K ≤ bias(K) for all K; fewer than two lags
-      k ≥ τ were measured; or an error norm φ_k is not finite.
+      A :class:`TruncationCertificate`. `certified` is False, and the relative bias is
+      infinite for all lookbacks K, in each of these cases: the fitted decay β per lag
+      is at least 1; bias(K) is at least the norm Ĝ_K of the summed error signals for
+      all K; fewer than two lags k ≥ τ were measured; or an error norm is not finite.
 
     Raises:
       ValueError: if bias, tau, max_lookback or fit are out of range, or if lengths,
@@ -150,17 +158,17 @@ def certificate(
     tau: int,
     fit: str,
 ) -> TruncationCertificate:
-    """Compute the certificate from errors by lag; entry 0 of arrays is for lag 1."""
+    """Compute the certificate from error norms by lag; entry 0 is for lag 1."""
     beta = jnp.where(
         jnp.all(jnp.isfinite(norms)), _decay(norms, examples > 0, tau, fit), jnp.nan
     )
     absolute = _bias(norms, beta, tau)
     sums = jnp.concatenate([jnp.zeros_like(errors[:1]), jnp.cumsum(errors, 0)[:-1]])
     truncated = jnp.linalg.norm(sums, axis=1)
-    lower = jnp.max(truncated - absolute)  # estimate of the gradient's norm, from below
+    lower = jnp.max(truncated - absolute)  # bounds the gradient's norm
     known = (lower > 0) & jnp.isfinite(absolute)
     relative = jnp.where(known, absolute / jnp.where(known, lower, 1), jnp.inf)
-    relative = jnp.where(absolute == 0, 0, relative)  # no error is left out
+    relative = jnp.where(absolute == 0, 0, relative)  # no error is left out: exact
     below = relative < jnp.asarray(bias, relative.dtype)
     certified = jnp.any(below)
     lookback = jnp.where(certified, jnp.argmax(below) + 1, len(norms))
@@ -170,7 +178,7 @@ def certificate(
 
 
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
-    """Fit β to the error norms at lags k ≥ τ; NaN if fewer than 2 were measured."""
+    """Fit the decay β of error norms at lags k ≥ τ; NaN if fewer than 2 exist."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
     tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
     logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)
@@ -196,7 +204,7 @@ def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Arra
 
 
 def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
-    """Return bias(K) for K = 1 … R; all are infinite unless β < 1."""
+    """Return bias(K) for lookbacks K = 1 … R; infinite unless the decay β < 1."""
     lookbacks = jnp.arange(1, len(norms) + 1)
     measured = jnp.cumsum(norms[::-1])[::-1]
     before_tau = jnp.where(lookbacks < tau, measured - measured[tau - 1], 0)

@@ -16,11 +16,11 @@ from bpvariants.types import PyTree
 
 
 class AlignmentAngles(NamedTuple):
-    """Result of :func:`alignment_angles`: arrays [Λ] of degrees, for Λ layers.
+    """Result of :func:`alignment_angles`: angles in degrees, arrays [layers].
 
     Attributes:
-      deltas: angle between the approximate and the exact error δ_l of each layer l; the
-        errors of all examples together are one vector.
+      deltas: angle between the approximate and the exact error signal δ_l of each layer
+        l; the error signals of all examples together are one vector.
       grads: angle between the approximate and the exact gradient ∂E/∂w_l of each layer
         l.
     """
@@ -41,10 +41,12 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
 
         angle(a, b) = 2 arctan(‖â − b̂‖ / ‖â + b̂‖),    â = a / ‖a‖
 
-    Unlike an arc cosine, the arctangent is also accurate at 0 and 180 degrees. If the
-    angle between the approximate and the exact gradient is below 90 degrees, a small
-    step along the negative approximate gradient lowers the loss. `alignment_angles`
-    works under `jit`, also within a training loop that is a `lax.scan`.
+    Here a and b are an approximate and an exact error or gradient of a layer. Unlike an
+    arc cosine, the arctangent is also accurate for angles near 0 and 180 degrees. If
+    the angle between the approximate and the exact gradient is below 90 degrees, a
+    small step along the negative approximate gradient lowers the loss.
+    `alignment_angles` works under `jit`, also within a training loop that is a
+    `lax.scan`.
 
     Args:
       info: the `info` that a rule made by :func:`feedback_alignment` returned.
@@ -52,7 +54,8 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
         layers, params and examples.
 
     Returns:
-      :class:`AlignmentAngles`, in degrees; an angle is NaN if one of its vectors is 0.
+      :class:`AlignmentAngles`, in degrees; an angle is NaN if one of the two vectors is
+      0.
 
     Raises:
       ValueError: if `info` and `exact` differ in their layers or shapes.

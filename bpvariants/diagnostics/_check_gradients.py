@@ -1,8 +1,8 @@
-"""Check of a rule's gradient against central differences along random directions.
+"""Check of a gradient against central differences of the loss along random directions.
 
 Notation: L is the value of a rule, and g_i is the rule's gradient for leaf i of the
 parameters θ. v is a random vector of unit length that changes only leaf i, and ε is the
-length of a step along v. The check compares
+length of a step along v. The check compares two derivatives of L along v:
 
     analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
 
@@ -48,10 +48,11 @@ class GradientCheck(NamedTuple):
         each direction v.
       error: like params, leaves []: relative error √Σ (analytic − numeric)² / √Σ
         numeric², summed over the K directions; 0 if analytic and numeric are equal.
-      rounding: like params, leaves []: relative error that rounding of the value L can
-        cause, u |L| / ε divided by the size of the derivatives. An `error` that is not
-        much larger than `rounding` is no sign of a mistake.
-      total: []: relative error of all leaves together.
+      rounding: like params, leaves []: relative error that can come from rounding of
+        the rule's value L. It is u |L| / ε, with machine epsilon u and step length ε,
+        divided by the size of the derivatives. An `error` that is not much larger than
+        `rounding` is no sign of a mistake.
+      total: []: relative error, summed over all leaves and directions.
     """
 
     analytic: PyTree
@@ -61,7 +62,7 @@ class GradientCheck(NamedTuple):
     total: jax.Array
 
     def table(self) -> str:
-        """Return text: for each leaf, its direction with the largest difference."""
+        """Return text: for each leaf of params, the direction of largest difference."""
         rows = [["", "analytic", "numeric", "error", "rounding"]]
         columns = [jax.tree.leaves(column) for column in self[:4]]
         for (name, _), *cells in zip(named_leaves(self.error), *columns, strict=True):
@@ -87,21 +88,26 @@ def check_gradients(
 
         ⟨g_i, v⟩    and    (L(θ + εv) − L(θ − εv)) / 2ε
 
-    `check_gradients` measures relative errors; it does not raise if they are large. The
-    errors of an exact rule are about 1e-9 in float64. For a biased rule or a random
-    rule, the errors measure how wrong its gradient is along the random directions v.
+    Here g_i is the rule's gradient for leaf i of params θ, L is the rule's value, and ε
+    is a small step along a random direction v. The function measures the relative
+    difference between the two derivatives, and does not raise an error if it is large.
+    The relative differences of an exact rule are about 1e-9 in float64. For a biased
+    rule or a random rule, the differences measure how wrong its gradient is along the
+    random directions.
 
     All floating arrays of params, args and options are cast to float64, or to float32
-    if JAX's x64 mode is off. In float32, expect errors of 1e-4 to 1e-2, as `table()`
-    notes. No JAX setting is changed. Arrays in the rule's closure, and casts within the
-    rule, keep their dtypes: if a network computes in bfloat16, errors are about 1e-1.
+    if JAX's x64 mode is off. In float32, expect relative errors of 1e-4 to 1e-2, as
+    `table()` notes. JAX's x64 setting is not changed. Arrays in the rule's closure, and
+    casts within the rule, keep their dtypes: if a network computes in bfloat16,
+    relative errors are about 1e-1.
 
-    `check_gradients` is a pure function that can be jitted. Time: 2 K calls of the rule
-    for each leaf of params, one after another, and one gradient.
+    `check_gradients` is a pure function that can be jitted. Time: one gradient, and 2 K
+    calls of the rule for each leaf of params, one after another, where K is the number
+    of directions.
 
     Args:
       rule: (params, *args, **options) -> (value, grads) or ((value, anything), grads),
-        such as any gradient rule, or `jax.value_and_grad` of a function. A random rule
+        such as a gradient rule, or `jax.value_and_grad` of a function. A random rule
         must draw the same random numbers in each call; therefore fix its key by
         `functools.partial(rule, key=key)`.
       params: parameters θ at which the gradient is checked.
@@ -117,7 +123,8 @@ def check_gradients(
 
     Raises:
       ValueError: if params are not floating, if the rule's value is not a real scalar,
-        if grads are not like params, or if directions or step are not positive.
+        if the gradients' shapes are not those of params, or if directions or step are
+        not positive.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -194,7 +201,7 @@ def _nonzero(number: jax.Array) -> jax.Array:
 
 
 def _relative(difference: jax.Array, of: jax.Array) -> jax.Array:
-    """Return ‖difference‖ / ‖of‖: 0 if difference = 0, else infinite if of = 0."""
+    """Return ‖difference‖ / ‖of‖, which is 0 if difference = 0, even if of = 0."""
     off = norm(difference)
     return jnp.where(off == 0, 0, off / norm(of))
 

@@ -1,4 +1,4 @@
-"""Comparison of the gradients of two rules: direction, length and signs.
+"""Comparison of the gradients of two rules by direction, norm and signs.
 
 Notation: a is the gradient of the first rule, which is the reference, and b is the
 gradient of the second rule. Then
@@ -21,17 +21,17 @@ from bpvariants.types import PyTree
 
 
 class Agreement(NamedTuple):
-    """Measures of two gradients a and b, for one array of params or for all params.
+    """Comparison of two gradients a and b, for one array of params or for all params.
 
-    If a gradient is zero, it has no direction, so `cosine` and `angle` are NaN. If the
-    reference gradient is zero, `norm_ratio` and `relative_error` are NaN too.
+    If a or b is zero, it has no direction, so `cosine` and `angle` are NaN. If the
+    reference gradient a is zero, `norm_ratio` and `relative_error` are NaN too.
 
     Attributes:
       norm_a: norm ‖a‖ of the first rule's gradient, which is the reference.
       norm_b: norm ‖b‖ of the second rule's gradient.
       cosine: cosine of the angle between a and b, from −1 to 1.
-      angle: angle between a and b in degrees. If it is above 90, a small step along −b
-        increases the loss whose gradient is a.
+      angle: angle between a and b in degrees. If the angle is above 90, a small step
+        along −b increases the loss whose gradient is a.
       norm_ratio: ‖b‖ / ‖a‖, norm of b relative to the norm of a.
       sign_agreement: fraction of elements with the same sign in a and b; signs are −1,
         0 and 1.
@@ -89,10 +89,11 @@ def compare(
 
         cosine ⟨a, b⟩ / (‖a‖ ‖b‖),  angle,  ‖b‖ / ‖a‖,  signs,  ‖b − a‖ / ‖a‖
 
-    `rule_a` is the reference. Both rules get the same params, args and options.
-    Gradients are scaled before their elements are squared, so float32 gradients of
-    1e-30 do not underflow to a norm of 0. `compare` is a pure function that can be
-    jitted. Time: one call of each rule.
+    Here a is the gradient of `rule_a`, which is the reference, and b is the gradient of
+    `rule_b`. Both rules get the same params, args and options. Gradients are scaled
+    before their elements are squared, so float32 gradients of 1e-30 do not underflow to
+    a norm of 0. `compare` is a pure function that can be jitted. Time: one call of each
+    rule.
 
     Args:
       rule_a: the reference, (params, *args, **options) -> (value, grads), such as
@@ -108,8 +109,8 @@ def compare(
       A :class:`Comparison`; `table()` returns it as text.
 
     Raises:
-      ValueError: if params are not floating, or if a rule does not return gradients
-        like params.
+      ValueError: if params are not floating, or if a rule does not return gradients of
+        params' shapes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -139,7 +140,7 @@ def compare(
 
 
 def _agreement(a: list[jax.Array], b: list[jax.Array]) -> Agreement:
-    """Compare two lists of arrays; each list is taken as one vector."""
+    """Compare two gradients, each a list of arrays that is taken as one vector."""
     norm_a, norm_b = norm(a), norm(b)
     known = (norm_a > 0) & (norm_b > 0)
     unit_a, unit_b = unit(norm_a), unit(norm_b)

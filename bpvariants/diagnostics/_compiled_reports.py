@@ -1,7 +1,7 @@
-"""Memory, operations and memory traffic of a compiled function, as XLA reports them.
+"""Estimates by XLA of a compiled function's memory, operations and memory traffic.
 
-XLA estimates these numbers when it compiles the function; the function does not run.
-The estimates hold for the given shapes and dtypes of arguments, and for the current
+XLA makes the estimates when it compiles the function; the function does not run. The
+estimates hold for the given shapes and dtypes of arguments, and for the current
 platform (CPU, GPU or TPU).
 """
 
@@ -59,8 +59,9 @@ class CostReport(NamedTuple):
       bytes_accessed: bytes that all operations read and write, including temporary
         arrays.
       transcendentals: number of evaluations of functions such as exp, log and tanh.
-      loops: number of iterations of each loop, or None if XLA does not know it. The
-        other fields count only one iteration of each loop.
+      loops: number of iterations of each loop of the function; None for a loop whose
+        number XLA does not know. `flops`, `bytes_accessed` and `transcendentals` count
+        only one iteration of each loop.
     """
 
     flops: float
@@ -69,7 +70,7 @@ class CostReport(NamedTuple):
     loops: tuple[int | None, ...]
 
     def table(self) -> str:
-        """Return text: a line for each kind of operation, and one for loop lengths."""
+        """Return text: a line for each kind of operation, and one for the loops."""
         rows = [[name, short(value)] for name, value in self._asdict().items()
                 if name != "loops"]  # fmt: skip
         lines = [aligned(rows)]
@@ -85,9 +86,10 @@ class CostReport(NamedTuple):
 def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
     """Report how much memory a function needs, without running it.
 
-    The function is compiled, which takes as long as compiling it at its first call.
-    Within `jit`, the function is compiled separately while tracing. The report is an
-    estimate by XLA; memory of other arrays in the process is not included.
+    The function is compiled, which takes as long as the compilation at its first call.
+    If memory_report is called within `jit`, the function is compiled separately while
+    tracing. The report is an estimate by XLA; memory of arrays that are not used in the
+    function is not included.
 
     Args:
       fn: any function of arrays, jitted or not. If donate_argnums or static_argnums
@@ -126,8 +128,8 @@ def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
 
     XLA counts one iteration of each loop, whatever the loop's length. For a scan over
     time, the report therefore counts about one time step. The number of iterations of
-    each loop is in the field `loops`. The function is compiled; within `jit`, it is
-    compiled separately while tracing.
+    each loop is in the field `loops`. The function is compiled, separately from any
+    surrounding `jit`.
 
     Args:
       fn: any function of arrays, jitted or not.

@@ -1,4 +1,4 @@
-"""Counts of NaN and infinite elements, and the arrays in which they appear first."""
+"""Search for the first NaN or infinity in several arrays, and count of elements."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Fault(NamedTuple):
       time: index of the step, counted from 0; None if the array does not belong to a
         single step, such as the given params or a sum over all steps.
       place: name of the array, such as "xs['pixels']", "carry[0]" or "loss".
-      numbers: number of NaN and infinite elements of the array at this step.
+      numbers: number of NaN and infinite elements of the array at the step `time`.
     """
 
     direction: str
@@ -50,9 +50,9 @@ def faults(
 ) -> list[Fault]:
     """Return the first fault of each array; the earliest fault comes first.
 
-    Each array is given as (name, counts). The counts have shape [T], or [] if the array
-    does not belong to a single step. Faults of the same step are in the order of the
-    arguments.
+    Each array is given as (name, counts of NaN and infinite elements). The counts have
+    shape [T], one for each of T steps, or [] if the array does not belong to a single
+    step. Faults of the same step are in the order of the arguments.
     """
     found = []
     for stage, arrays in enumerate((before, forward, backward)):
@@ -72,7 +72,7 @@ def faults(
 
 
 def tabulate(found: Sequence[Fault]) -> str:
-    """Return text with a line for each fault, or text that all arrays are finite."""
+    """Return text with a line for each fault; if none, that all arrays are finite."""
     if not found:
         return "All is finite."
     rows = [["first not finite", "direction", "step", "numbers"]]

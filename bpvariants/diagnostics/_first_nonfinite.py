@@ -35,24 +35,27 @@ from bpvariants.types import Loss, PyTree, Step
 class NonFinite(NamedTuple):
     """Result of :func:`first_nonfinite`: int32 numbers of NaN and infinite elements.
 
-    Counts have shape [T], one for each time step, or [] if an array does not belong to
-    a single step.
+    Counts have shape [T], one for each of T time steps, or [] if an array does not
+    belong to a single step. The attributes are named after the arguments and
+    intermediate results of a gradient rule: the carry h_t, the output y_t and the loss
+    ℓ_t of step t, and the mean loss L with weights w.
 
     Attributes:
-      params: like params, []: counts in the given params.
+      params: like params, []: number of NaN and infinite elements in the given params.
       start: like carry, []: counts in the given carry.
-      initial: like carry, [T]: counts in `initial`, at steps with a reset.
+      initial: like carry, [T]: counts in the argument `initial`, at steps with a reset.
       xs: like xs, [T]: counts in the inputs, without padding.
       targets: like targets, [T]: counts in the targets, without padding and without
         targets of weight 0.
       weights: [T]: counts in the weights, without padding.
-      carry: like carry, [T]: counts in h_t.
-      y: like the output of step, [T]: counts in y_t, without padding.
-      loss: [T]: counts in ℓ_t, without padding.
-      value: []: 1 if L = Σ w·ℓ / Σ w is not finite, else 0.
+      carry: like carry, [T]: counts in the new carry h_t.
+      y: like the output of step, [T]: counts in the output y_t, without padding.
+      loss: [T]: counts in the loss ℓ_t, without padding.
+      value: []: 1 if the mean loss L = Σ w·ℓ / Σ w is not finite, else 0.
       y_errors: like y, [T]: counts in ∂L/∂y_t.
       param_errors: like params, [T]: counts in the part of ∂L/∂θ from step t.
-      carry_errors: like carry, [T]: counts in ∂L/∂h_{t−1}, which step t computes.
+      carry_errors: like carry, [T]: counts in ∂L/∂h_{t−1}, which the backward pass
+        computes at step t.
       grads: like params, []: counts in the gradient ∂L/∂θ.
     """
 
@@ -114,14 +117,17 @@ def first_nonfinite(
 
         forward: x_t, target, weight, h_t, y_t, ℓ_t     backward: ∂L/∂y_t, ∂L/∂θ, ∂L/∂h
 
-    The gradient is computed as in `gradients.bptt`, step by step. Inputs, targets and
-    weights in padding are ignored, as in all gradient rules. In padding, the network
-    gets zeros as inputs; if its derivative is NaN at zeros, the NaN is found too.
-    `first_nonfinite` works within `jit`, because the counts are arrays; `first`,
-    `faults` and `table()` work only outside of `jit`.
+    The line above shows the arrays that are checked at step t, in this order: inputs,
+    carry h_t, output y_t and loss ℓ_t in the forward pass, and derivatives of the mean
+    loss L in the backward pass. The gradient is computed as in `gradients.bptt`, step
+    by step. Inputs, targets and weights in padding are ignored, as in all gradient
+    rules. In padding, the network gets zeros as inputs; if the network's derivative is
+    NaN at zeros, this NaN is found too. `first_nonfinite` works within `jit`, because
+    the counts are arrays; the result's `first`, `faults` and `table()` work only
+    outside of `jit`.
 
-    Time: about that of four forward passes. Memory: T carries, and the residuals of one
-    step.
+    Time: about as much as four forward passes. Memory: T carries, and the residuals of
+    one step.
 
     Args:
       step: one time step of the network.
@@ -208,7 +214,7 @@ def first_nonfinite(
 
 
 def _one_step_back(step, loss, params, initial, state, inputs):
-    """Propagate errors back through a step; count NaN and infinite elements in them."""
+    """Propagate error signals back through a step; count their NaN and infinities."""
     errors, grads = state
     h, share, (x, target), mask, reset = inputs
     x, target = blank((x, target), h, mask)
@@ -232,7 +238,7 @@ def _one_step_back(step, loss, params, initial, state, inputs):
 
 
 def _put_back(initial: PyTree, mask, reset) -> PyTree:
-    """Return the carry `initial` for examples with a reset, and zeros for others."""
+    """Return `initial` for examples with a reset, and zeros for all others."""
     zeros = jax.tree.map(jnp.zeros_like, initial)
     if reset is None:
         return zeros

@@ -1,4 +1,4 @@
-"""Search for the first update in a training that makes NaN or infinity.
+"""Search for the first update of a training that yields NaN or infinity.
 
 Notation: at iteration t, an optimizer gets the gradient g_t and its old state s_{t−1},
 and returns the update Δ_t and its new state s_t. The new parameters are
@@ -26,15 +26,16 @@ from bpvariants.types import PyTree
 class NonFiniteUpdate(NamedTuple):
     """Result of :func:`first_nonfinite_update`: int32 numbers of non-finite elements.
 
-    Counts have shape [T], one for each of T updates, or [] for the given params and
-    state.
+    Counts have shape [T], one for each of T updates, or [] for the params and the state
+    before the first update.
 
     Attributes:
-      start_params: like params, leaves [], counts in the given params.
+      start_params: like params, leaves [], numbers of NaN and infinite elements in the
+        given params.
       start_state: like state, leaves [], counts in the optimizer's given state.
       grads: like params, leaves [T], counts in the gradients.
       state: like state, leaves [T], counts in the optimizer's state after each update.
-      updates: like params, leaves [T], counts in the updates Δ_t.
+      updates: like params, leaves [T], counts in the updates.
       params: like params, leaves [T], counts in the params after each update.
     """
 
@@ -71,10 +72,11 @@ def first_nonfinite_update(
 
         g_t, s_t, Δ_t, θ_t = θ_{t−1} + Δ_t    for t = 0 … T−1
 
-    The argument `grads` has the gradients of T successive iterations, along a first
-    axis. `first_nonfinite_update` works within `jit`, because the counts are arrays;
-    `first`, `faults` and `table()` work only outside of `jit`. Time: that of T updates.
-    Memory: that of one update.
+    The argument `grads` contains the gradients g_t of T successive iterations, along a
+    first axis. From these gradients, the optimizer computes the states s_t, the updates
+    Δ_t and the params θ_t. The function works within `jit`, because the counts are
+    arrays; the result's `first`, `faults` and `table()` work only outside of `jit`.
+    Time: as much as T updates. Memory: as much as one update.
 
     Args:
       update: an optax.GradientTransformation, or its function (grads, state, params) ->
@@ -89,8 +91,8 @@ def first_nonfinite_update(
       and `table()` returns all faults as text.
 
     Raises:
-      ValueError: if params are not floating, or grads are not like params with a first
-        axis T.
+      ValueError: if params are not floating, or if grads do not have params' shapes
+        after a first axis T.
 
     Example:
       >>> import jax.numpy as jnp, optax

@@ -1,4 +1,4 @@
-"""Measurement of how error signals decay or grow while they travel back in time.
+"""Measurement of how error signals decay or grow from one time step to the previous.
 
 Notation: h_t is the carry, ℓ_t is the loss, w_t is its weight, J_t = ∂h_t/∂h_{t−1}, and
 c_t = ∂ℓ_t/∂h_t is the derivative through the output y_t alone. The error signal at h_t
@@ -10,9 +10,10 @@ The error signal of a single loss ℓ_s at lag k is ∂ℓ_s/∂h_{s−k}. The l
 is the mean norm of these error signals at each lag k: φ_k = mean over s and examples of
 ‖∂ℓ_s/∂h_{s−k}‖.
 
-A step is a function that returns y_t and h_t together. Therefore c_t is found from the
-step's jaxpr, which shows how y_t is computed from h_t. If the jaxpr computes y_t from
-h_{t−1} and not from h_t, then c_t = 0.
+A step is a function that returns the output y_t and the carry h_t together, and not y_t
+as a function of h_t. Therefore c_t is found from the step's jaxpr, which shows how y_t
+is computed from h_t. If the jaxpr computes y_t from h_{t−1} and not from h_t, then
+c_t = 0.
 """
 
 import math
@@ -35,26 +36,28 @@ from bpvariants._tables import aligned, short
 from bpvariants.diagnostics._look_back import Course, from_each_loss, ratio
 from bpvariants.types import Loss, PyTree, Step
 
-FADED = 1e-3  # errors that shrink below this fraction count as vanished
+FADED = 1e-3  # error norms that shrink by this factor count as vanished
 
 
 class GradientFlow(NamedTuple):
     """Result of :func:`gradient_flow` for T time steps and S measured losses.
 
     Attributes:
-      deltas: [T]: norm ‖δ_t‖ of the derivative of Σ_s w_s ℓ_s in the carry h_t,
-        averaged over the examples for which step t is not padding.
+      deltas: [T]: norm ‖δ_t‖ of the error signal, the derivative of the weighted sum of
+        losses Σ_s w_s ℓ_s in the carry h_t, averaged over the examples for which step t
+        is not padding.
       curve: [T]: look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1; NaN
-        at lags that are too large for all measured losses.
+        at lags k that reach back before the first step for all measured losses.
       norms: [S, T]: the look-back curve of each single loss ℓ_s.
       sources: [S] int: the time steps s of the S measured losses, counted from 0; −1 in
-        unused entries.
-      beta: []: factor β in φ_k ∝ β^k, fitted by least squares to log φ_k for lags
-        k ≥ tau. β is 0 if errors vanish within one time step, and NaN if fewer than two
-        lags were measured.
-      lookback: [] int: the smallest K for which Σ_{k≥K} φ_k is at most `tolerance`
-        times Σ_k φ_k, or T if all lags are needed. `truncated_bptt(..., every=1,
-        lookback=K)` leaves out all lags k ≥ K.
+        unused entries, if fewer than S losses were measured.
+      beta: []: decay β of the error norms φ_k ∝ β^k, fitted by least squares to log φ_k
+        for lags k ≥ tau. β is 0 if errors vanish within one time step, and NaN if fewer
+        than two of these lags were measured.
+      lookback: [] int: the smallest number K of lags for which the left-out sum Σ_{k≥K}
+        φ_k of the look-back curve is at most `tolerance` times the whole sum, or T if
+        all lags are needed. `truncated_bptt(..., every=1, lookback=K)` leaves out all
+        lags k ≥ K.
     """
 
     deltas: jax.Array
@@ -66,12 +69,13 @@ class GradientFlow(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether errors vanish or explode between the last and the first time step.
+        """Whether errors vanish or explode on the way from the last step to the first.
 
-        Let k be the largest measured lag. The verdict is "vanishing" if β^k < 1/1000,
-        "exploding" if β^k > 1000 or an error is infinite, and otherwise "steady". If an
-        error is NaN, the verdict is "not finite"; if β is NaN, it is "unknown".
-        `verdict` does not work within `jit`.
+        Let k be the largest measured lag, and β the decay of the error norms per lag.
+        The verdict is "vanishing" if β^k < 1/1000, "exploding" if β^k > 1000 or an
+        error norm is infinite, and otherwise "steady". If an error norm is NaN, the
+        verdict is "not finite"; if β is NaN, the verdict is "unknown". `verdict` does
+        not work within `jit`.
         """
         curve, deltas = np.asarray(self.curve), np.asarray(self.deltas)
         measured = np.flatnonzero(~np.isnan(np.asarray(self.norms)).all(axis=0))
@@ -105,11 +109,12 @@ class GradientFlow(NamedTuple):
         against: Literal["lag", "time"] = "lag",
         label: str | None = None,
     ) -> None:
-        """Draw error norms into `axes`: φ_k against the lag k, or ‖δ_t‖ against time.
+        """Draw error norms into `axes`, against the lag k or against the time step t.
 
-        `axes` are Matplotlib axes. Curves of several networks may be drawn into the
-        same axes, each with its own `label`. In a plot against the lag, a dashed line
-        shows the fitted decay β^k.
+        `axes` are Matplotlib axes. Against the lag, the look-back curve φ_k is drawn,
+        with the fitted decay β^k as a dashed line; against time, the norms ‖δ_t‖ of the
+        error signals. Curves of several networks may be drawn into the same axes, each
+        with its own `label`.
         """
         if against not in ("lag", "time"):
             raise ValueError(f"against must be 'lag' or 'time', got {against!r}.")
@@ -148,16 +153,17 @@ def gradient_flow(
 
         ‖δ_t‖ for each t,    φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for each k,    φ_k ∝ β^k
 
-    The gradient in the parameters is a sum over time steps, so the decay of error
-    signals is not visible in it. δ_t is the derivative of the weighted sum of an
-    example's losses; for the derivative of the weighted mean, divide δ_t by Σ w.
-    `gradient_flow` works within `jit`; `verdict`, `table()` and `plot()` work only
-    outside of `jit`.
+    The error signal δ_t is the derivative of the weighted sum of an example's losses in
+    the carry h_t; for the derivative of the weighted mean, divide δ_t by Σ w, the sum
+    of the weights. φ_k is the mean norm of the error signals of single losses ℓ_s at
+    the carry k steps before. The gradient in the parameters is a sum over time steps,
+    so it does not show how error signals decay. `gradient_flow` works within `jit`; the
+    result's `verdict`, `table()` and `plot()` work only outside of `jit`.
 
-    Time: S + 1 backward passes, one after another; they differentiate in the carry but
-    not in the params. Memory: that of one backward pass, which is T times the arrays
-    that a step computes, and T·n·B array elements for errors, where n is the number of
-    elements of a carry and B the number of examples.
+    Time: S + 1 backward passes for S measured losses, one after another; these passes
+    differentiate in the carry but not in the params. Memory: the arrays that the T
+    steps compute, as in one backward pass, and T·n·B array elements for errors, where n
+    is the number of elements of an example's carry and B the number of examples.
 
     Args:
       step: one time step of the network.
@@ -166,19 +172,20 @@ def gradient_flow(
       carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
-      weights: [T, *batch]: weight of each loss, also in the mean over steps s. If only
-        the last output of the network matters, give weight 1 to the last step and 0 to
-        all others.
+      weights: [T, *batch]: weight of each loss, also in the mean of error norms over
+        steps s. If only the last output of the network matters, give weight 1 to the
+        last step and 0 to all others.
       mask: [T, *batch] bool, False in padding. The lag k counts only steps without
         padding.
       reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
         Error signals do not pass a reset, so they are 0 at steps before it.
       initial: the carry that a reset puts in place. Default: `carry`.
       samples: largest number S of single losses to measure. The measured losses are
-        evenly spaced among the steps of nonzero weight, from the first to the last of
-        these; if S is 1, the last loss is measured.
-      tau: smallest lag at which β^k is fitted to the error norms.
-      tolerance: fraction of Σ_k φ_k that the recommended lookback may leave out.
+        evenly spaced among the steps with nonzero weight, from the first such step to
+        the last; if S is 1, the last loss is measured.
+      tau: smallest lag k of the error norms φ_k to which the decay β^k is fitted.
+      tolerance: fraction of the sum of the look-back curve φ_k that the recommended
+        lookback may leave out.
 
     Returns:
       A :class:`GradientFlow`; `table()` returns it as text, and `plot(axes)` draws it.
@@ -237,7 +244,7 @@ def gradient_flow(
 
 
 def _decay(curve: jax.Array, tau: int) -> jax.Array:
-    """Fit β in φ_k ∝ β^k to the look-back curve φ_k at lags k ≥ tau."""
+    """Fit the decay β in φ_k ∝ β^k to the look-back curve φ_k at lags k ≥ tau."""
     phi = curve[tau:]
     fitted = (phi > 0) & jnp.isfinite(phi)
     logs = jnp.log(jnp.where(fitted, phi, 1))
@@ -247,14 +254,15 @@ def _decay(curve: jax.Array, tau: int) -> jax.Array:
     k = k - mean(k)
     spread = mean(k**2)
     beta = jnp.exp(mean(k * logs) / jnp.where(spread > 0, spread, 1))
-    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # errors vanish within one step
+    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # vanish in one step
     return jnp.where(jnp.sum(~jnp.isnan(phi)) < 2, jnp.nan, beta)
 
 
 def _lookback(curve: jax.Array, tolerance: float | jax.Array) -> jax.Array:
-    """Return the smallest lookback that omits at most `tolerance` of the sum of φ_k."""
+    """Return the smallest lookback that omits at most a share `tolerance` of Σ φ_k."""
     measured = jnp.where(jnp.isnan(curve), 0, curve)
-    # Entry i of `left_out`: sum of φ_k that a lookback of i + 1 steps leaves out.
+    # Entry i of `left_out` is the sum of the error norms that a lookback of i + 1 steps
+    # leaves out.
     left_out = jnp.cumsum(measured[::-1])[::-1] - measured
     allowed = jnp.asarray(tolerance, curve.dtype) * jnp.sum(measured)
     enough = (left_out <= allowed) & jnp.isfinite(allowed)
@@ -262,7 +270,7 @@ def _lookback(curve: jax.Array, tolerance: float | jax.Array) -> jax.Array:
 
 
 def _some_of(count: int) -> list[int]:
-    """Return about 20 of `count` lags for the table, or all if there are at most 20."""
+    """Return about 20 of the `count` lags for the table, or all lags if few."""
     steps = np.unique(np.geomspace(1, max(count, 2), 20).astype(int)) - 1
     return list(range(count)) if count <= 20 else [int(k) for k in steps if k < count]
 

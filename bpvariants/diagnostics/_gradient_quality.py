@@ -1,4 +1,4 @@
-"""Bias, variance and direction of a rule's gradient, compared with the exact gradient.
+"""Bias, variance and angle of a rule's gradient, relative to the exact gradient.
 
 Notation: g is the exact gradient, ĝ_k is a rule's estimate of g with the k-th of K
 random keys, and ḡ is the mean of all ĝ_k. Bias and variance are relative to the norm of
@@ -7,8 +7,8 @@ g:
     bias = ‖ḡ − g‖ / ‖g‖,    variance V = Σ_k ‖ĝ_k − ḡ‖² / (K − 1) / ‖g‖².
 
 The mean ḡ of K estimates has a random error: E‖ḡ − E ĝ‖² is V / K, relative to ‖g‖².
-For an unbiased rule, the measured bias is therefore about √(V / K), the standard error
-of ḡ.
+For an unbiased rule, therefore, the measured bias is not 0, but about as large as the
+standard error √(V / K) of ḡ.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +36,9 @@ class GradientQuality(NamedTuple):
     """Result of :func:`gradient_quality`: measures of a rule's gradient.
 
     `gradient_quality` may run under `vmap` or `lax.map`, for example over the params at
-    several times during a training. All arrays of the result then have a first axis for
-    these times, and `table` and `plot` show each time instead of each array of params.
+    several times during a training. In this case, all arrays of the result have a first
+    axis for the times during the training, and `table` and `plot` show each time
+    instead of each array of params.
     """
 
     total: QualityMeasures  # for all params together
@@ -47,7 +48,8 @@ class GradientQuality(NamedTuple):
         """Return text: a line for all params together, then a line for each array.
 
         If the measures are from several times during a training, the text has one line
-        for each time, for all params together; `steps` may name the times.
+        for each time, with the measures for all params together. `steps` may give the
+        number of the training step at each time.
         """
         return tabulate(self, steps)
 
@@ -58,11 +60,11 @@ class GradientQuality(NamedTuple):
         steps: Sequence[Any] | None = None,
         label: str | None = None,
     ) -> None:
-        """Draw one measure into Matplotlib axes: for each array, or during a training.
+        """Draw one measure into Matplotlib axes, for each array or over a training.
 
         Error bars show the standard deviation of the cosine, or the standard error of
-        the bias. Several rules may be drawn into the same axes, each with its own
-        `label`.
+        the bias. Measures of several rules may be drawn into the same axes, each with
+        its own `label`.
         """
         draw(self, axes, measure, steps, label)
 
@@ -88,18 +90,21 @@ def gradient_quality(
 
         bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
 
-    If a rule is unbiased, the measured bias is about as large as its standard error. If
-    the measured bias is many times the standard error, the rule is biased. `step` and
-    `loss` define the exact gradient. The rule contains its own step and loss; its step
-    may differ from `step`, for example in its precision.
+    Here g is the exact gradient, ĝ is one of K estimates by the rule, each with its own
+    random key, and ḡ is their mean. If a rule is unbiased, the measured bias is about
+    as large as its standard error. If the measured bias is many times the standard
+    error, the rule is biased. `step` and `loss` define the exact gradient. The rule
+    contains its own step and loss; the rule's step may differ from `step`, for example
+    in its precision.
 
     Params stay constant along the sequence, because every rule approximates the
     gradient at fixed params. To see how the quality changes during a training, measure
-    it at the params of several times during the training, as at the end of the example.
+    the quality for the params at several times during the training, as the last lines
+    of the example do.
 
     `gradient_quality` is a pure function that can be jitted. Memory: K·p array elements
-    for K gradients of p parameters, and `at_once` times the memory of the rule. Time:
-    that of K gradients of the rule and one exact gradient.
+    for K gradients of p parameters, and `at_once` times the memory of the rule. Time: K
+    gradients of the rule and one exact gradient.
 
     Args:
       rule: a gradient rule, or an online rule; the online rule is run along the
@@ -126,7 +131,7 @@ def gradient_quality(
 
     Raises:
       ValueError: if keys does not have one axis, or at_once is not an integer of at
-        least 1. Errors that a rule raises are passed on.
+        least 1. The function also raises the errors that a rule raises.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -6,11 +6,12 @@ multiplied by J_t and made orthonormal again:
 
     J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|.
 
-The λ_i are the k largest Lyapunov exponents: a perturbation of the state grows like
-exp(λ_1 t). σ(J_t) is the largest singular value of J_t, found by power iteration v ←
-J_tᵀ J_t v. For the time steps from 1 to t, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1). Therefore
-J_t⋯J_1, restricted to the k directions, has the same largest singular value as the
-small matrix R_t⋯R_1.
+The matrix R_t [k, k] is triangular, and T is the number of time steps. The λ_i are the
+k largest Lyapunov exponents: a perturbation of the state grows like exp(λ_1 t). σ(J_t)
+is the largest singular value of J_t, found by a power iteration on a vector, v ← J_tᵀ
+J_t v. For the time steps from 1 to t, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1). Therefore the
+product J_t⋯J_1, restricted to the first k directions, has the same largest singular
+value as the small matrix R_t⋯R_1.
 """
 
 import math
@@ -38,21 +39,22 @@ from bpvariants.types import PyTree, Step
 
 
 class JacobianSpectrum(NamedTuple):
-    """Result of :func:`jacobian_spectrum` for each example, with k directions.
+    """Result of :func:`jacobian_spectrum` for each example, with k exponents.
 
     Attributes:
       exponents: [*batch, k]: Lyapunov exponents λ_i per time step. After enough time
-        steps, they are in descending order. An exponent is −∞ if J_t maps its direction
-        to 0, for example because J_t is singular.
-      running: [T, *batch, k]: exponents measured up to each time step t; NaN at the
-        first `skip` steps.
-      singular_values: [T, *batch]: estimate of σ(J_t), the largest singular value of
-        J_t, from below; NaN in padding.
+        steps, they are in descending order. An exponent is −∞ if the Jacobian J_t of a
+        step maps the exponent's direction to 0, for example because J_t is singular.
+      running: [T, *batch, k]: exponents over the time steps up to each step t; NaN at
+        the first `skip` steps.
+      singular_values: [T, *batch]: lower bound of σ(J_t), the largest singular value of
+        the Jacobian J_t, by power iteration; NaN in padding.
       residuals: [T, *batch]: residual ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration
-        for σ(J_t); NaN in padding. If the residual is small, the iteration has
-        converged.
-      log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖. If k = n, it equals log
-        ‖∂h_t/∂h_0‖; if k < n, it is a lower bound of log ‖∂h_t/∂h_0‖.
+        for the largest singular value σ of J_t, with its vector v; NaN in padding. If
+        the residual is small, the iteration has converged.
+      log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖, where Q_0 are the k first
+        directions. It equals log ‖∂h_t/∂h_0‖ if k is the number n of elements of the
+        carry; if k < n, it is a lower bound of log ‖∂h_t/∂h_0‖.
     """
 
     exponents: jax.Array
@@ -62,7 +64,7 @@ class JacobianSpectrum(NamedTuple):
     log_sensitivity: jax.Array
 
     def table(self) -> str:
-        """Return text: the ranges of the exponents and of σ(J_t), and the verdict."""
+        """Return text: ranges of the exponents and singular values, and the verdict."""
         exponents = np.asarray(self.exponents)
         exponents = exponents.reshape(-1, exponents.shape[-1])
         rows = [["over examples", "least", "mean", "greatest"]]
@@ -82,10 +84,10 @@ class JacobianSpectrum(NamedTuple):
 
         The verdict depends on λ_1, the mean over examples of the largest exponent. If
         λ_1 > 0, perturbations of the state and error signals grow by a factor of e in
-        1/λ_1 time steps, and gradients over windows much longer than 1/λ_1 steps are
-        noise. If λ_1 < 0, they shrink by a factor of e in 1/|λ_1| steps, and windows
-        much longer than 1/|λ_1| steps hardly change the gradient. `verdict` does not
-        work within `jit`.
+        1/λ_1 time steps. Gradients that are propagated back over many more steps than
+        1/λ_1 are then noise. If λ_1 < 0, perturbations and error signals shrink by a
+        factor of e in 1/|λ_1| steps. Propagating gradients back over many more steps
+        than 1/|λ_1| then hardly changes them. `verdict` does not work within `jit`.
         """
         largest = float(np.mean(np.asarray(self.exponents)[..., 0]))
         if not math.isfinite(largest) or largest == 0:
@@ -95,7 +97,7 @@ class JacobianSpectrum(NamedTuple):
         return f"{grow} by a factor of e in {steps} steps"
 
     def plot(self, axes: Any, label: str | None = None) -> None:
-        """Draw `running` exponents, averaged over examples, into Matplotlib axes."""
+        """Draw the exponents `running`, averaged over examples, into a plot."""
         running = np.asarray(self.running)
         examples = tuple(range(1, running.ndim - 1))
         for i, values in enumerate(running.mean(axis=examples).T):
@@ -122,16 +124,18 @@ def jacobian_spectrum(
 
         J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,    σ(J_t)
 
-    Exponents measured over T time steps have an error of about 1/T, because the
-    directions Q_t start at random and only gradually turn to the directions of fastest
-    growth; `skip` leaves out the first time steps. The carry of each example is treated
-    as one real vector of n elements; a complex element counts as two.
-    `jacobian_spectrum` is a pure function that can be jitted.
+    Here J_t is the Jacobian of time step t in the carry, the columns of Q_t are
+    orthonormal directions, R_t is triangular, λ_i is an exponent, and σ(J_t) is the
+    largest singular value of J_t. Exponents measured over T time steps have an error of
+    about 1/T, because the directions Q_t start at random and only gradually turn to the
+    directions of fastest growth; `skip` leaves out the first time steps. The carry of
+    each example is treated as one real vector of n elements; a complex element counts
+    as two. `jacobian_spectrum` is a pure function that can be jitted.
 
-    Time: for each time step, k + 2 · power_iterations products with J_t, and n·k²
-    operations to make the k directions orthonormal. Memory: n·k·B array elements for
-    the directions of B examples, and T·k·B for the results. Resets are not supported;
-    pass sequences of a single episode.
+    Time: for each time step, k + 2 · power_iterations products of a vector with the
+    Jacobian J_t, and n·k² operations to make the k directions orthonormal. Memory:
+    n·k·B array elements for the directions of B examples, and T·k·B for the results.
+    Resets are not supported; pass sequences of a single episode.
 
     Args:
       step: one time step of the network.
@@ -140,11 +144,12 @@ def jacobian_spectrum(
       xs: inputs, leaves [T, *batch, ...].
       exponents: number k of exponents, at most n.
       skip: number of first time steps to leave out of the exponents.
-      power_iterations: number of power iterations for each σ(J_t). The iterations at
-        time step t start with the vector found at time step t − 1.
+      power_iterations: number of power iterations for σ(J_t), the largest singular
+        value of the Jacobian, at each time step t. The iterations start with the vector
+        found at time step t − 1.
       batch_shape: sizes *batch of the batch axes. Default: (), a single example.
       mask: [T, *batch] bool, False in padding; padded steps do not change the carry,
-        and are not counted in T.
+        and do not count as time steps of the exponents.
       key: a `jax.random.key`, from which the first directions are drawn. Default:
         `jax.random.key(0)`.
 
@@ -223,12 +228,12 @@ def jacobian_spectrum(
 
 
 def _power(push, pull, vector, iterations):
-    """Iterate v ← JᵀJ v, scaled to norm 1; return v, σ = ‖J v‖ and the residual."""
+    """Iterate v ← JᵀJ v, scaled to norm 1; return v, ‖J v‖ and the residual."""
 
     def body(_, vector):
         (new,) = pull(push(vector))
         size = norm(new, new.ndim - 1)[..., None]
-        # If J maps v to 0, keep v for the next time steps.
+        # If the Jacobian maps v to 0, keep v as the start for the next time steps.
         return jnp.where(size == 0, vector, new / jnp.where(size == 0, 1, size))
 
     vector = jax.lax.fori_loop(0, iterations, body, vector)

@@ -1,14 +1,15 @@
-"""Error signals ∂ℓ_s/∂h_{s−k} of a loss at the carries k steps earlier, for each k.
+"""Error signals ∂ℓ_s/∂h_{s−k} of the loss of a step s at the carry k steps earlier.
 
 Notation: ℓ_s is the loss of step s, w_s is its weight, and h_{s−k} is the carry k steps
 before step s. A perturbation e_t = 0 is added to the carry at each step t. The
 derivative ∂(Σ_s w_s ℓ_s)/∂e_t is then the error signal of the weighted losses at the
-carry of step t. The network is linearised once; each choice of loss weights w_s then
-needs one backward pass.
+carry of step t. The network is linearised once, so each choice of the loss weights w_s
+needs only one backward pass.
 
 The look-back curve φ_k is the mean norm of the error signals of single losses at the
-lags k = 0, 1, …. It cannot be read from the gradient in the parameters, because that
-gradient is a sum over steps. The lag k counts only steps that are not padding.
+lags k = 0, 1, …. The curve cannot be computed from the gradient in the parameters,
+because that gradient is a sum over time steps. The lag k counts only steps that are not
+padding.
 """
 
 from collections.abc import Callable
@@ -39,20 +40,21 @@ class Course(NamedTuple):
 
 
 class LookBack(NamedTuple):
-    """Error signals of the last losses at the carries k = 1 … R steps earlier."""
+    """Error signals of examples' last losses at the carries 1 to R steps earlier."""
 
-    norms: jax.Array  # [R]: φ_k, mean over examples of at least k steps
-    examples: jax.Array  # [R]: number of examples of at least k steps
+    norms: jax.Array  # [R]: mean error norm φ_k, over examples of ≥ k steps
+    examples: jax.Array  # [R]: number of examples with at least k steps
     # [R, n]: error signal ∂ℓ_s/∂h_{s−k}, averaged over all examples. All leaves of the
     # carry together are one real vector. Examples of fewer than k steps count as 0.
     errors: jax.Array
 
 
 def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> LookBack:
-    """Measure the error signals of each example's last loss at lags 1 … R = `steps`.
+    """Measure the error signals of each example's last loss at lags 1 to `steps`.
 
-    Memory: R carries, because each time step is recomputed for its derivative. Time: R
-    backward passes of a step, which differentiate in the carry but not in the params.
+    Memory: as much as `steps` carries, because the backward pass computes each time
+    step again. Time: backward passes of the last `steps` steps, which differentiate in
+    the carry but not in the params.
     """
     end = _last_steps(course, steps)
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
@@ -81,13 +83,15 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
 def from_each_loss(
     course: Course, weights: jax.Array, samples: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Measure error signals of all losses' weighted sum, and of single losses.
+    """Measure error signals of the weighted sum of all losses, and of single losses.
 
-    Returns four arrays. [T]: norms of the error signals δ_t of the weighted sum. [S]:
-    time steps s of up to S = `samples` single losses. [S, T]: for each single loss and
-    lag, the weighted sum over examples of its error norms. [S, T]: the sums of these
-    weights. The error signal at lag 0 is ∂ℓ_s/∂h_s, which is found from the step's
-    jaxpr, because the jaxpr shows how y_s is computed from h_s.
+    The first result [T] is the norms of the error signals of the weighted sum at each
+    of T time steps. The second result [S] is the time steps of up to S = `samples`
+    single losses. The third result [S, T] is, for each single loss and each lag, the
+    weighted sum over examples of the norms of the error signals. The fourth result [S,
+    T] is the sums of the weights in the third result. The error signal at lag 0 is
+    ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s. It is found
+    from the step's jaxpr, which shows how the output y_s is computed from h_s.
     """
     length = len(weights)
     step_with_loss, params, *_, initial = course
@@ -114,7 +118,7 @@ def from_each_loss(
     def look_back(source):
         errors = norms_of(((steps == source) & here).astype(weights.dtype))
         weight = weights[source][None]
-        reach = here & (weight > 0) & (steps <= source)  # all False if source is −1
+        reach = here & (weight > 0) & (steps <= source)  # source −1 is unused
         share = jnp.where(reach, weight, 0)
         lags = jnp.where(reach, positions[source][None] - positions, 0)
         sums = _add_by_lag(jnp.where(reach, share * errors, 0), lags)
@@ -126,12 +130,12 @@ def from_each_loss(
 
 
 def ratio(sums: jax.Array, shares: jax.Array) -> jax.Array:
-    """Return weighted means: sums / shares; NaN where `shares`, Σ of weights, is 0."""
+    """Return weighted means: weighted sums / sums of weights; NaN where no weight."""
     return jnp.where(shares > 0, sums / jnp.where(shares > 0, shares, 1), jnp.nan)
 
 
 def _linearised(advance: Callable, course: Course, length: int) -> Callable:
-    """Return a function from loss weights [T, *batch] to all steps' error signals.
+    """Return a function from loss weights [T, *batch] to error signals of all steps.
 
     `advance(e, h, x, mask, reset) -> (h, losses)` runs a step and adds e to the
     floating leaves of the carry. The error signals are the derivatives of the weighted
@@ -161,7 +165,7 @@ def _add_by_lag(values: jax.Array, lags: jax.Array) -> jax.Array:
 
 
 def _last_steps(course: Course, steps: int) -> Course:
-    """Run a course except its last `steps` steps; return the remaining course."""
+    """Run a sequence except its last `steps` steps; return the rest as a `Course`."""
     sequences = course.inputs, course.mask, course.reset
     length = jax.tree.leaves(course.inputs)[0].shape[0]
     x, mask, reset = jax.tree.map(lambda leaf: leaf[: length - steps], sequences)
@@ -173,7 +177,7 @@ def _last_steps(course: Course, steps: int) -> Course:
 
 
 def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
-    """Return norms [T, *batch] of each example's errors, all leaves together."""
+    """Return the norm [T, *batch] of each example's error signals in all leaves."""
     norms = norm(errors, len(shape)) if errors else jnp.zeros(shape)
     return norms.astype(dtype)
 

@@ -1,4 +1,4 @@
-"""Quality measures of an estimated gradient, computed from sums over its elements.
+"""Measures of an estimated gradient's quality, computed from sums over its elements.
 
 Notation: g is the exact gradient, ĝ is one of K estimates of g, and ḡ is the mean of
 all estimates.
@@ -11,17 +11,19 @@ import jax.numpy as jnp
 
 
 class QualityMeasures(NamedTuple):
-    """Measures of :func:`gradient_quality` for one array of params, or for all params.
+    """Measures of a gradient's quality, for one array of params or for all params.
 
-    If the exact gradient g is 0, all measures except `norm`, `sign_agreement` and
-    `zeros` are NaN.
+    Here g is the exact gradient, ĝ is one of K estimates by the rule, each with its own
+    random key, and ḡ is the mean of the estimates. If g is 0, all measures except
+    `norm`, `sign_agreement` and `zeros` are NaN.
 
     Attributes:
       norm: ‖g‖, norm of the exact gradient.
       bias: ‖ḡ − g‖ / ‖g‖, relative error of the mean estimate.
-      bias_standard_error: √(V / K), about as large as `bias` if the rule is unbiased;
-        NaN if K is 1, and 0 without keys.
-      variance: variance V of the estimates, relative to ‖g‖².
+      bias_standard_error: √(V / K), where V is the variance and K the number of keys.
+        It is about as large as `bias` if the rule is unbiased; NaN if K is 1, and 0
+        without keys.
+      variance: variance V of the estimates ĝ, relative to ‖g‖².
       error: root-mean-square error √(mean ‖ĝ − g‖²) / ‖g‖.
       cosine: mean of ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖) over keys with ĝ ≠ 0.
       cosine_deviation: standard deviation of the cosine over keys with ĝ ≠ 0.
@@ -44,7 +46,7 @@ class QualityMeasures(NamedTuple):
 
 
 class QualitySums(NamedTuple):
-    """Sums over the elements of one array; sums of several arrays can be added."""
+    """Sums over the elements of one array of params; sums may be added over arrays."""
 
     exact: jax.Array  # ‖g‖²
     bias: jax.Array  # ‖ḡ − g‖²
@@ -57,7 +59,7 @@ class QualitySums(NamedTuple):
 
 
 def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
-    """Return the sums over the elements of one array, for its K estimates [K, ...]."""
+    """Return the sums for one array of params, from K gradient estimates [K, ...]."""
     estimates = estimates.reshape(len(estimates), -1).astype(dtype)
     exact = exact.reshape(1, -1).astype(dtype)
     mean = jnp.mean(estimates, axis=0, keepdims=True)
@@ -75,13 +77,13 @@ def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
 
 
 def measures_of(sums: QualitySums, drawn: bool) -> QualityMeasures:
-    """Compute the measures; if the rule is not random, the variance is 0."""
+    """Compute the measures from the sums; `drawn` is whether the rule is random."""
     count = sums.errors.shape[0]
     norm = jnp.sqrt(sums.exact)
     per = lambda number, unit: number / jnp.where(unit == 0, jnp.nan, unit)
     variance = jnp.sum(sums.deviations) / max(count - 1, 1)
     if drawn and count == 1:
-        variance = jnp.full_like(variance, jnp.nan)  # one estimate has no variance
+        variance = jnp.full_like(variance, jnp.nan)  # unknown from one estimate
     zero = sums.estimates == 0
     cosines = per(sums.products, norm * jnp.sqrt(jnp.where(zero, 1, sums.estimates)))
     mean = lambda values: per(

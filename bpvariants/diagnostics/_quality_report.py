@@ -48,7 +48,7 @@ def draw(
     values = measures[measure]
     spread = measures[SPREADS[measure]] if measure in SPREADS else None
     if np.ndim(quality.total.bias) == 0:
-        down = slice(None, None, -1)  # errorbar draws the first name at the bottom
+        down = slice(None, None, -1)  # Matplotlib puts the first name at the bottom
         spread = None if spread is None else spread[down]
         axes.errorbar(
             values[down], names[down], xerr=spread, fmt="o", capsize=3, label=label
@@ -66,7 +66,7 @@ def draw(
 def _rows(
     quality: Any, steps: Sequence[Any] | None
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return the names of the table's rows, and each measure's values, one per row."""
+    """Return the names of the table's rows, and for each measure a value per row."""
     moments = np.shape(quality.total.bias)
     if len(moments) > 1:
         raise ValueError(

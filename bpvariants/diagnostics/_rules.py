@@ -1,4 +1,4 @@
-"""Call of a user's gradient rule, with checks of the rule and of its result."""
+"""Call of the user's gradient rule, with checks of the rule and of its result."""
 
 from typing import Any
 

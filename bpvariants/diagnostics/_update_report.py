@@ -1,8 +1,8 @@
 """Size of a parameter update, compared with each array of the parameters.
 
 Notation: Δ is the update of an array θ of the parameters. If elements of Δ are exactly
-0, units may be dead, or the loss may not depend on some parameters. ‖Δ‖/‖θ‖ is the
-relative change of θ.
+0, units may be dead, or the loss may not depend on some parameters. The ratio ‖Δ‖/‖θ‖
+is the relative change of the array.
 """
 
 from typing import NamedTuple
@@ -22,11 +22,12 @@ class UpdateMeasures(NamedTuple):
     """Measures of :func:`update_report` for one array of params, or for all params.
 
     Attributes:
-      norm: norm ‖Δ‖; NaN or infinite if an element of Δ is.
+      norm: norm ‖Δ‖ of the update Δ; NaN or infinite if an element of Δ is.
       largest: largest element max |Δ|; NaN or infinite if an element of Δ is.
       zeros: fraction of elements of Δ that are exactly 0.
       nonfinite: number of elements of Δ that are NaN or infinite.
-      ratio: ‖Δ‖ / ‖θ‖; NaN if θ = 0.
+      ratio: ‖Δ‖ / ‖θ‖, norm of the update relative to the norm of the params; NaN if
+        θ = 0.
     """
 
     norm: jax.Array
@@ -65,8 +66,8 @@ def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
 
         ‖Δ‖,  max |Δ|,  share of zeros,  elements not finite,  ‖Δ‖ / ‖θ‖
 
-    `update_report` is a pure function that can be jitted. Time: that of reading all
-    array elements once or twice.
+    Here Δ is the update, or gradient, of an array θ. `update_report` is a pure function
+    that can be jitted. Time: as much as reading all array elements once or twice.
 
     Args:
       updates: updates Δ from an optimizer, or gradients; a tree like params.

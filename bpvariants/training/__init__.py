@@ -5,8 +5,9 @@
 training step with NaN or infinity, and `diagnosis` finds the time step of the sequence
 at which the first NaN or infinity occurs. `Checkpoint` contains the settings of
 checkpoints, and `read_checkpoint` reads params from a checkpoint. `locked` locks a
-folder against other processes. `sweep` trains every config with every seed under
-`vmap`, in blocks of runs that fit in memory, and returns a `SweepResult`.
+folder, so that no other process uses it at the same time. `sweep` trains every config
+with every seed under `vmap`, in blocks of runs that fit in memory, and returns a
+`SweepResult`.
 """
 
 from bpvariants.training._lock import locked as locked

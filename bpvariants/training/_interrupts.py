@@ -12,18 +12,19 @@ from jax.experimental import multihost_utils
 
 from bpvariants.types import PyTree
 
-_numbers = itertools.count()  # index of each end of a chunk
+_numbers = itertools.count()  # counts the ends of chunks of training steps
 
 
 @contextmanager
 def held(*, forget: bool = False) -> Iterator[None]:
     """Delay all SIGINT and SIGTERM signals until the end of the `with` block.
 
-    If a chunk were interrupted, the arrays that it overwrites would be lost; if a write
-    were interrupted, the file would be incomplete. With `forget=True`, no
-    KeyboardInterrupt is raised after the block; use it if the training ends anyway.
-    Signals are delayed only in the main thread, and only if their handlers are Python
-    functions, because other handlers cannot be restored.
+    If a chunk of training steps were interrupted, the arrays that it overwrites would
+    be lost; if the writing of a file were interrupted, the file would be incomplete.
+    With `forget=True`, a delayed Ctrl-C raises no KeyboardInterrupt after the block;
+    use this setting if the training ends anyway. Signals are delayed only in the main
+    thread, and only if their handlers are Python functions, because other handlers
+    cannot be restored.
     """
     came: dict[int, Any] = {}
     before = {}
@@ -48,7 +49,7 @@ def held(*, forget: bool = False) -> Iterator[None]:
 def remembered() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether Ctrl-C was pressed during the block.
 
-    Without this context manager, a KeyboardInterrupt may be lost, if Python raises it
+    The function is needed because a KeyboardInterrupt may be lost: Python may raise it
     in code whose exceptions are ignored, such as JAX's garbage-collector callback.
     """
     came: list[int] = []
@@ -69,11 +70,11 @@ def remembered() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def terminable() -> Iterator[Callable[[], bool]]:
-    """Treat SIGTERM like Ctrl-C in the block; schedulers send SIGTERM before they kill.
+    """Treat SIGTERM, which schedulers send before they kill a process, like Ctrl-C.
 
-    Yields a function that returns whether SIGTERM was received. If it was, SIGTERM is
-    raised again after the block, which ends the process unless the process has its own
-    handler.
+    Yields a function that returns whether SIGTERM was received. If it was received,
+    SIGTERM is raised again after the block. The second SIGTERM ends the process, unless
+    the user has installed a handler.
     """
     before, came = _handler_of(signal.SIGTERM), []
     if before is None or before == signal.SIG_IGN:
@@ -122,7 +123,7 @@ def together() -> Iterator[Callable[[], bool]]:
 
 
 def is_shared(tree: PyTree) -> bool:
-    """Return whether any array is partly on devices of other processes."""
+    """Return whether any array of the tree is partly on devices of other processes."""
     return any(
         isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
         for leaf in jax.tree.leaves(tree)

@@ -16,17 +16,17 @@ def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[No
     """Lock a folder during the `with` block against other processes and trainings.
 
     The folder is created if it does not exist. The operating system releases the lock
-    when the process ends, even after kill -9. The file `.lock` in the folder only names
-    the process that holds the lock. On Windows, and on a file system without locks,
-    nothing is locked.
+    when the process ends, even after kill -9. The process that holds the lock writes
+    its id and host to the file `.lock` in the folder, for error messages. On Windows,
+    and on a file system without locks, nothing is locked.
 
     Args:
       directory: the folder to lock.
-      name: name of the caller's argument that contains the folder, for error messages.
+      name: name of the argument by which the user gave the folder, for error messages.
 
     Raises:
-      ValueError: if another process, or another block, holds the lock; or if the folder
-        cannot be written to.
+      ValueError: if another process, or another `with` block, holds the lock; or if the
+        folder cannot be written to.
 
     Example:
       >>> import tempfile
@@ -46,16 +46,16 @@ def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[No
 
 
 class Lock:
-    """A lock; it is held from its creation until `release`, or until the process ends.
+    """A lock, which is held from its creation until `release` or the process's end.
 
-    As a context manager, it is released at the end of the `with` block.
+    If a lock is used as a context manager, it is released at the end of the block.
     """
 
     def __init__(self, path: Path, name: str, locked: Path):
-        """Acquire the lock file `path`; raise a ValueError if that is impossible.
+        """Acquire the lock file `path`; raise a ValueError if another process holds it.
 
-        `locked` is the folder or file to lock, and `name` is the name of the caller's
-        argument that contains it.
+        `locked` is the folder or file to lock, and `name` is the name of the argument
+        by which the user gave that folder or file; both are for error messages.
         """
         self._path = path
         try:
@@ -74,7 +74,7 @@ class Lock:
 
     @classmethod
     def of_file(cls, file: Path, name: str) -> "Lock":
-        """Acquire the lock of a file; other files in its folder are not locked."""
+        """Acquire the lock of a file, without locking other files in its folder."""
         return cls(file.with_name(f".{file.name}.lock"), name, file)
 
     def __enter__(self) -> None:
@@ -100,7 +100,7 @@ class Lock:
                     file.write(json.dumps(me))
                     file.flush()
                     return file
-                file.close()  # the last holder has deleted this lock file
+                file.close()  # the process that held the lock has deleted it
                 continue
             file.seek(0)
             holder = _parsed(file.read())
@@ -113,7 +113,7 @@ class Lock:
                     f"{name} {locked} is in use by {who}. Wait until it has ended, or "
                     f"choose another {name}."
                 )
-            if self._is(file):  # a child of the ended process holds the lock
+            if self._is(file):  # still held by a child of the ended process
                 self._path.unlink(missing_ok=True)
             file.close()
 
@@ -141,7 +141,7 @@ def _hold(file: Any) -> bool:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """Return the process that a lock file names, or {} if none is written yet."""
+    """Return the process named in a lock file's text, or {} if the text names none."""
     with suppress(ValueError, TypeError):
         found = json.loads(text)
         return {"pid": int(found["pid"]), "host": found["host"]}
@@ -149,7 +149,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Return whether the holder was a process of this machine and has ended."""
+    """Return whether the lock's holder was a process of this machine and has ended."""
     if holder.get("host") != socket.gethostname():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Placement of the training state on the devices over which its arrays are sharded."""
+"""Placement of a training's arrays on the devices over which params are sharded."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ def mesh_of(*trees: PyTree) -> Any:
 
 
 def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
-    """Return a tree whose arrays are placed on the devices of the mesh.
+    """Return the tree, with its arrays placed on the devices of the mesh.
 
-    Subtrees with the structure and shapes of params get the shardings of params; other
-    arrays are replicated. Arrays that are already on several devices keep their
-    shardings. If the mesh is None, the tree is returned unchanged.
+    Subtrees with the structure and shapes of params get the shardings of params; all
+    other arrays of the tree are replicated. Arrays that are already on several devices
+    keep their shardings. If the mesh is None, the tree is returned unchanged.
     """
     if mesh is None:
         return tree
@@ -49,9 +49,11 @@ def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
 
 
 def shardings_of(reached: PyTree) -> Any:
-    """Return a chunk's `out_shardings`: current ones for `reached`, else replicated.
+    """Return `out_shardings` for the jitted function of a chunk of training steps.
 
-    Returns None if no array of `reached` is sharded over several devices.
+    The arrays of `reached`, the first result, keep their current shardings; the other
+    results are replicated. If no array of `reached` is sharded over several devices,
+    None is returned.
     """
     mesh = mesh_of(reached)
     if mesh is None:

@@ -4,12 +4,12 @@ The following functions return an optax.GradientTransformation:
 
 - Rprop and its family: rprop (the same as irprop_minus), irprop_plus, rprop_minus,
   rprop_plus, half_back, manhattan; probabilistic_rprop for mini-batches; grprop,
-  experimental. Bare rules, whose updates are not yet negated: scale_by_rprop,
-  scale_by_sign (without the learning rate).
-- Steps along a discounted sum of past gradients: forgetting; its bare rule, without the
-  learning rate: scale_by_forgetting.
-- A limit on the spectral norm of the weight matrices: project_spectral_norm, the last
-  transformation in a chain.
+  experimental. scale_by_rprop and scale_by_sign return steps that are not yet negated,
+  for an optax chain; scale_by_sign also leaves out the learning rate.
+- Steps along a discounted sum of past gradients: forgetting. scale_by_forgetting
+  returns the sum itself, without the minus sign and the learning rate.
+- A limit on the spectral norm of the weight matrices: project_spectral_norm, which must
+  be the last transformation in an optax chain.
 
 The following functions return other values:
 
@@ -19,12 +19,12 @@ The following functions return other values:
   compute the gradient of the discounted sum of a linear model's past squared errors.
 - recursive_least_squares: a RecursiveLeastSquares, which contains the functions `init`
   and `update`; `update` solves for the weights of a linear model after each example.
-- effective_step: the learning rate with which plain gradient descent takes steps as
-  long as those of `forgetting`, along a constant gradient.
+- effective_step: a learning rate. If the gradient is constant, plain gradient descent
+  with this learning rate takes steps as long as those that `forgetting` approaches.
 - rprop_report: a summary of the step sizes and of the sign changes of the gradient,
   read from the state of an optimizer of the Rprop family.
 
-Capitalised names are the types of states and results.
+Names with a capital letter are the types of the states and results of these functions.
 """
 
 from bpvariants.updates._project_spectral_norm import (

@@ -15,7 +15,7 @@ TORCH_RPROP = {
 
 
 def refuses(**ours: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function refuse PyTorch's argument names; its error gives ours instead."""
+    """Make a function raise an error for PyTorch's argument names that gives ours."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)

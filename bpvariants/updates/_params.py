@@ -19,7 +19,7 @@ PerLeaf: TypeAlias = float | jax.Array | PyTree
 def check_params(params: optax.Params, name: str = "params") -> None:
     """Check that params are floating arrays; accept params without any array.
 
-    `optax.masked` may have removed all arrays.
+    Params may have no array, because `optax.masked` may have removed all of them.
     """
     if jax.tree.leaves(params):
         check_floating(name, params)
@@ -36,7 +36,7 @@ def check_signed(params: optax.Params, name: str = "params") -> None:
 
 
 def as_grads(grads: optax.Updates, like: PyTree, name: str = "grads") -> optax.Updates:
-    """Return gradients as arrays; check them against `like`, which has params' shapes.
+    """Return gradients as JAX arrays, after checking their shapes against `like`.
 
     The paths of the leaves in `grads` and `like` must be equal, but the containers
     (tuples, lists) may be of different types.
@@ -73,7 +73,7 @@ def as_grads(grads: optax.Updates, like: PyTree, name: str = "grads") -> optax.U
 
 
 def check_state(name: str, state: Any, kind: type) -> None:
-    """Check that a state is of type `kind`, which the update's `init` returns."""
+    """Check that a state has the type `kind`, the type that `init` returns."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be the state of {name}, a {kind.__name__}, got "
@@ -85,11 +85,11 @@ def check_state(name: str, state: Any, kind: type) -> None:
 def chain(
     name: str, *rules: Any, widened: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Return optax.chain of rules; its `update` raises an error for other states.
+    """Return optax.chain of rules; its `update` raises an error for a wrong state.
 
-    The state must be a tuple with one entry for each rule. With `widened`, the rules
-    get bfloat16 and float16 gradients in float32, and only the last result is cast
-    back, so that a sum that is scaled later does not overflow.
+    A state is wrong if it is not a tuple with one entry for each rule. With `widened`,
+    the rules get bfloat16 and float16 gradients in float32, and only the last result is
+    cast back, so that a sum that is scaled later does not overflow.
     """
     chained = optax.chain(*rules)
 
@@ -118,8 +118,8 @@ def _type_of(state: Any) -> str:
 def wide(params: optax.Params) -> optax.Params:
     """Cast params to float32 or wider, without weak types, for use in a state.
 
-    The first update would turn a weakly typed state into a strongly typed one, so the
-    update would be compiled twice.
+    If the first state had weak types, the first update would return a state with strong
+    types, and `update` would be compiled again for that state.
     """
     strong = lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf))
     return jax.tree.map(strong, widen(params))

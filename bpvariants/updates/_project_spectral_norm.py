@@ -2,14 +2,15 @@
 
     W ← W · min(1, s / σ(W)),
 
-where s is the limit. The largest singular value σ(W) of W is estimated by the power
-iteration
+where W is a weight matrix and s is the limit. The largest singular value σ(W) of W is
+estimated by a power iteration on a vector v, which is stored from one update to the
+next:
 
     u = W v / ‖W v‖,  v ← Wᵀ u / ‖Wᵀ u‖,  σ ≈ ‖W v‖.
 
-A recurrent layer h = φ(W h + …), where φ has slopes of at most 1 (such as tanh),
-converges to a unique equilibrium if s < 1. Recurrent backpropagation needs such an
-equilibrium.
+Let h ← φ(W h + …) be a recurrent layer whose nonlinearity φ has slopes of at most 1,
+such as tanh. If the limit s is below 1, repeated application of the layer converges to
+a unique equilibrium. Recurrent backpropagation needs a layer that converges.
 """
 
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from bpvariants.updates._params import (
     wide,
 )
 
-FRESH = 0.01  # weight of the initial vector when it is added to v
+FRESH = 0.01  # weight of the random start when it is added to v
 
 
 class ProjectSpectralNormState(NamedTuple):
@@ -47,22 +48,23 @@ def project_spectral_norm(
 
         optax.chain(optimizer, updates.project_spectral_norm())
 
-    Put this transformation last in a chain. Let W be the sum of a matrix of params and
-    its update, σ(W) the largest singular value of W, and s the limit. The update is
-    changed so that the new matrix of params is W · min(1, s/σ(W)). If σ(W) ≤ s, the
-    update is returned bit-identical. All arrays with two axes count as matrices; to
-    select some matrices, use `optax.masked`.
+    Put this transformation last in an optax chain. Let W be the sum of a matrix of
+    params and its update, σ(W) the largest singular value of W, and s the limit. The
+    update is changed so that the new matrix of params is W · min(1, s/σ(W)). If
+    σ(W) ≤ s already, the update is returned unchanged. All arrays with two axes count
+    as matrices; to limit only some of them, use `optax.masked`.
 
-    The power iteration underestimates σ(W). On a random matrix, the relative error of
-    σ(W) is 1e-4 after 30 iterations. The error decreases from one update to the next,
-    because the iteration starts from the vector of the previous update. To keep σ(W)
-    below 1, choose a limit somewhat below 1. The sum of params and updates is rounded.
-    The rounding error matters if params are much larger than s: near 1e6, float32
-    numbers are multiples of 1/16. The next update corrects the rounding error.
+    The power iteration underestimates the largest singular value σ(W) of a matrix W. On
+    a random matrix, the relative error of σ(W) is 1e-4 after 30 iterations. The error
+    decreases from one update to the next, because the iteration starts from the
+    singular vector that the previous update found. To keep σ(W) below 1, choose a limit
+    somewhat below 1. When the returned update is added to params, the sum is rounded.
+    This rounding error matters if params are much larger than the limit: near 1e6,
+    float32 numbers are multiples of 1/16. The next update corrects the rounding error.
 
-    If W is not finite, the returned update is not finite, and the vector v of W in the
-    state does not change. The state stores n elements for a matrix [m, n]; an update
-    takes time O(steps·m·n).
+    If a matrix or its update contains NaN or infinity, the returned update is not
+    finite, and the singular vector of the matrix in the state does not change. The
+    state stores n elements for a matrix [m, n]; an update takes time O(steps·m·n).
 
     Args:
       limit: s > 0, the largest allowed singular value.
@@ -73,8 +75,8 @@ def project_spectral_norm(
 
     Raises:
       ValueError: if limit or steps is out of its range; in `init`, if params are not
-        floating arrays; in `update`, if params are not given, or updates and state do
-        not fit them.
+        floating arrays; in `update`, if params are not given, or if the shapes of the
+        updates or the state do not fit params.
 
     Example:
       >>> import jax.numpy as jnp
@@ -116,7 +118,7 @@ def project_spectral_norm(
                 return u, v
             matrix = wide(p) + cast_like(u, wide(p))
             size = unit(largest(matrix, 0)).astype(matrix.dtype)
-            matrix = matrix / size  # so that squares do not overflow or underflow
+            matrix = matrix / size  # so that squares of its elements do not overflow
             v = _power_iteration(matrix, v, steps)
             scale = jnp.asarray(limit, matrix.dtype) / _norm(matrix @ v)
             shrunk = (scale * matrix - wide(p)).astype(u.dtype)
@@ -156,7 +158,7 @@ def _like_vector(param):
 
 
 def _first_vector(matrix):
-    """Return a random unit vector [n], which a matrix is unlikely to map to zero."""
+    """Return a random unit vector [n] for a matrix [m, n], to start the iteration."""
     if not _like_vector(matrix).size:
         return jnp.zeros(0, matrix.dtype)
     vector = jax.random.normal(jax.random.key(0), matrix.shape[1:], matrix.dtype)
@@ -164,7 +166,7 @@ def _first_vector(matrix):
 
 
 def _power_iteration(matrix, v, steps):
-    """Return v after `steps` power iterations; if matrix is not finite, the given v."""
+    """Return v after `steps` power iterations, or v if matrix has NaN or infinity."""
 
     def step(_, v):
         new = ((matrix @ v).conj() @ matrix).conj()
@@ -172,11 +174,12 @@ def _power_iteration(matrix, v, steps):
         go_on = (norm != 0) & jnp.isfinite(norm)
         return jnp.where(go_on, new / jnp.where(go_on, norm, 1), v)
 
-    # Add the initial vector, because a component of v that became 0 would stay 0.
+    # Add some of the random first vector, because a component of v along a singular
+    # vector would stay 0 once it is 0.
     start = v + FRESH * _first_vector(matrix)
     moved = jax.lax.fori_loop(0, steps, step, start / _norm(start))
     return jnp.where(jnp.all(jnp.isfinite(matrix)), moved, v)
 
 
 def _norm(vector):
-    return jnp.linalg.norm(vector).astype(vector.dtype)  # the norm itself is real
+    return jnp.linalg.norm(vector).astype(vector.dtype)  # norm returns a real dtype

@@ -1,7 +1,7 @@
 """Derivatives of maxima: results under `jit` equal those of JAX without `jit`.
 
-The following program does not use this library. With most XLA optimisations disabled,
-it prints NaN:
+The following program does not use this library, but shows the error in JAX. With most
+XLA optimisations disabled, it prints NaN:
 
     import jax, jax.numpy as jnp, numpy as np
     jax.config.update("jax_enable_x64", True)
@@ -48,12 +48,12 @@ def pooled(v):
 
 
 def reduced(v):
-    # JAX does not convert this reduction to its primitive reduce_max.
+    # JAX does not convert a reduction of this form to its primitive reduce_max.
     most = lambda a, b: jnp.maximum(a, 1.0 * b)
     return jax.lax.reduce(v, np.array(-np.inf, v.dtype), most, (0,))
 
 
-STORED = {  # functions with a primitive whose derivative compares values
+STORED = {  # functions whose derivative compares values
     "max": lambda v: jnp.max(pairs(v), -1),
     "min": lambda v: jnp.min(pairs(v), -1),
     "amax over several axes": lambda v: jnp.amax(pairs(v)[None], (1, 2)),
@@ -187,7 +187,8 @@ def network(largest):
 def by_choice(v):
     """Return the maximum over the last axis.
 
-    Its derivative does not compare the operand with the stored maximum.
+    The derivative of this function does not compare elements with the stored maximum,
+    as the derivative of jnp.max does.
     """
     a, b, c = v[..., 0], v[..., 1], v[..., 2]
     ab = jnp.where(a > b, a, b)
@@ -237,7 +238,7 @@ def test_rtrl_is_right_for_a_maximum_as_users_compile(fast):
 
 
 def two_parts(step):
-    """Add a unit that reads h one time step later, so that e-prop stores a trace."""
+    """Add a unit to a step that reads the old carry, so that e-prop stores a trace."""
 
     def two(params, carry, x):
         h, seen = carry

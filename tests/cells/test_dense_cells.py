@@ -42,7 +42,7 @@ def problem(name, batch=(B,)):
 
 
 def gradient(run):
-    """Return the derivatives of a loss that all outputs and the last carry affect."""
+    """Return the derivatives of a loss of all outputs and of the last carry."""
 
     def loss(params, carry, xs, initial):
         last, ys = run(params, carry, xs, initial)
@@ -52,7 +52,7 @@ def gradient(run):
 
 
 def as_flax(name, p):
-    """Convert parameters of this library's cell to parameters of the Flax cell."""
+    """Convert the parameters of our cell to parameters of the same cell in Flax."""
     if name == "tanh":
         return {
             "i": {"kernel": p["inputs"], "bias": p["bias"]},
@@ -130,7 +130,7 @@ def test_equals_torch(name):
 @pytest.mark.parametrize("backward", ["scan", "two_phase"])
 @pytest.mark.fast_rows(2)
 def test_padding_and_resets_in_any_batch(name, backward):
-    """Check that a cell and Flax's cell agree under the same gradient rule."""
+    """Check that our cell and Flax's have equal gradients by the same rule."""
     params, carry, xs, initial = problem(name, (2, 3))
     bits = jax.random.bernoulli(jax.random.key(9), 0.6, (2, T, 2, 3))
     flags = {"mask": bits[0], "reset": bits[1]}
@@ -170,7 +170,7 @@ def test_other_transformations_work_on_steps(name):
 
 @cache
 def bytes_kept(name, kind, units=64, length=100, batch=8):
-    """Return a gradient's temporary memory, divided by the memory of all T states."""
+    """Return a gradient's temporary memory, divided by the memory of the T states."""
     step, draw, start = parts(name)
     cast = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
     params = cast(draw(jax.random.key(0), units, units))
@@ -190,9 +190,9 @@ def bytes_kept(name, kind, units=64, length=100, batch=8):
 @pytest.mark.parametrize(("name", "most"), [("tanh", 3.5), ("gru", 7), ("lstm", 8)])
 @pytest.mark.slow
 def test_keeps_less_than_flax(name, most):
-    """Check the number of values stored per unit and time step for the backward pass.
+    """Check how many values per unit and time step the backward pass needs stored.
 
-    The number includes the output, which the loss needs.
+    The counted values include the output of each step, which the loss needs.
     """
     assert bytes_kept(name, "lean") < most
     assert bytes_kept(name, "lean") < bytes_kept(name, "flax") - 0.5
@@ -260,9 +260,10 @@ def test_cudnn_is_given_the_same_lstm(plain_jax):
 def test_the_platform_of_cudnn_is_chosen_when_a_program_is_exported(
     platform, plain_jax, monkeypatch
 ):
-    """Detect by a marker number whether an exported function contains cuDNN's LSTM.
+    """Check for which platforms an exported function calls cuDNN's LSTM.
 
-    A stand-in replaces cuDNN's LSTM and multiplies by the marker number.
+    A function that multiplies by a marker number replaces cuDNN's LSTM. The exported
+    program contains this number if it calls cuDNN.
     """
     params, carry, xs, _ = problem("lstm")
     args = jax.tree.map(lambda a: a.astype(jnp.float32), (params, carry, xs))
@@ -279,7 +280,7 @@ def test_the_platform_of_cudnn_is_chosen_when_a_program_is_exported(
         jax.jit(jax.value_and_grad(total)), platforms=[platform]
     )(*args)
     with plain_jax():
-        # Export for CUDA also works if JAX is installed without cuDNN.
+        # The function can be exported for CUDA even if JAX is installed without cuDNN.
         assert export().platforms == (platform,)
         monkeypatch.setattr(_lstm_cudnn.rnn, "lstm", marked)
         assert ("1.234500e+03" in export().mlir_module()) == (platform == "cuda")

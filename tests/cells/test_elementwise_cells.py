@@ -1,4 +1,4 @@
-"""Elementwise cells: results equal NumPy's; gradients by every exact rule."""
+"""Elementwise cells: results compared with NumPy; gradients by all exact rules."""
 
 from functools import partial
 

@@ -18,9 +18,9 @@ close = partial(np.testing.assert_allclose, rtol=1e-12)
 
 
 def by_hand(norms, vectors, bias, tau):
-    """Compute β, bias(K) and rel(K) in NumPy, as defined in `_adaptive_truncation.py`.
+    """Compute decay β, bias(K) and rel(K) in NumPy, as in `_adaptive_truncation.py`.
 
-    Entry 0 of each list is unused.
+    Lists are indexed by the lag k or the lookback K, so entry 0 is unused.
     """
     R = len(norms) - 1
     k = np.array([i for i in range(tau, R + 1) if np.log(norms[i]) > -50])
@@ -49,10 +49,11 @@ half_square = lambda y, target: (y - target) ** 2 / 2
 
 @pytest.mark.parametrize("tau", [1, 4])
 def test_a_leak_has_the_decay_that_it_has(tau):
-    """Compare φ_k and bias(K) of a leaky unit with their closed forms.
+    """Compare error norms and bias(K) of a leaky unit with their closed forms.
 
-    A leaky unit with decay a has φ_k = |h_T| a^k. For τ = 1 and K ≥ 1, the bias of
-    truncation at lookback K is |h_T| a^K / (1 − a).
+    A leaky unit with decay a has the error norms φ_k = |h_T| a^k at lags k. If the
+    decay is fitted from lag τ = 1 on, the bias of truncation at lookback K ≥ 1 is |h_T|
+    a^K / (1 − a).
     """
     a, T = 0.8, 60
     args = (jnp.array(a), jnp.array(0.3)), jnp.array(2.0), jnp.ones(T), jnp.zeros(T)
@@ -121,8 +122,8 @@ def test_probe_p():
             close(got, np.array(want), atol=1e-14)
         assert found.certified == (args is contractive)
 
-    # The output y_t of this cell reads the carry before step t, so its loss ℓ_7 equals
-    # ℓ_6 of the cell above.
+    # The output y_t of this cell depends on the carry before step t, so the loss ℓ_7 of
+    # this cell equals the loss ℓ_6 of the cell above.
     params, h0, xs, targets = probe_p()
     xs, targets = (jnp.concatenate([leaf, leaf[-1:]]) for leaf in (xs, targets))
     args = params, h0, xs, targets
@@ -142,7 +143,7 @@ def test_fewer_steps_back_measure_the_same():
 
 @pytest.mark.slow
 def test_padding_and_resets(make_problem):
-    """Compare each example of a padded batch with a batch of this example alone."""
+    """Compare each example of a padded batch with a run of this example alone."""
     step, loss, (params, carry, xs, targets), more = make_problem("lstm", T=5)
     mask = jnp.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], bool)
     reset = jnp.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)
@@ -176,7 +177,7 @@ def test_padding_and_resets(make_problem):
             vectors.append(jax.flatten_util.ravel_pytree(jax.grad(end_loss)(start))[0])
         return vectors
 
-    # The reset of example 1 is at a padded step, so the reset has no effect.
+    # The reset of example 1 is at a padded step, so it has no effect.
     first = jax.jit(lambda: alone(0, np.arange(5), reset[:, 0]))()
     second = jax.jit(lambda: alone(1, np.array([0, 2, 3]), None))()
     norm = np.linalg.norm
@@ -185,16 +186,18 @@ def test_padding_and_resets(make_problem):
     both = [(norm(a) + norm(b)) / 2 for a, b in zip(first, second, strict=False)]
     close(measured.norms, [*both, 0, 0], atol=1e-14)
     assert measured.examples.tolist() == [2, 2, 2, 1, 1]
-    # Only two of the three examples have a loss, so the mean is over these two.
+    # Only two of the three examples have a loss, so the mean is over these two
+    # examples.
     second += 2 * [np.zeros_like(first[0])]
     close(measured.errors, (np.array(first) + np.array(second)) / 2, atol=1e-14)
 
 
 @pytest.mark.slow
 def test_the_bias_that_a_contraction_has_is_below_the_bound():
-    """Check that the error of truncated BPTT is at most M_θ times the absolute bias.
+    """Check that the error of truncated BPTT is at most M_θ · bias(K) at lookback K.
 
-    For lookbacks K ≥ τ, this is the bound in the paper.
+    M_θ bounds the norm of ∂h_t/∂θ, and bias(K) is the estimated bias at lookback K. The
+    bound is the paper's for lookbacks K ≥ τ, the lags at which the decay is fitted.
     """
     args = (W, U, b), h0, xs, targets = probe_p(T=40)
     W = 0.9 * W / jnp.linalg.norm(W, 2)
@@ -244,26 +247,29 @@ def test_edges_of_the_fit():
     assert np.isinf(growing.relative_bias).all()
     assert (growing.lookback, growing.certified) == (4, False)
 
-    # These norms decay, but so slowly that no lookback K ≤ R is certified.
+    # These error norms decay, but so slowly that no lookback K up to the largest lag R
+    # has a bias below the bound.
     flat = conclude([1.0, 0.9, 0.81, 0.729])
     assert flat.beta == pytest.approx(0.9)
     assert np.isfinite(flat.absolute_bias).all()
     assert (flat.lookback, flat.certified) == (4, False)
     assert np.isinf(flat.relative_bias).all()
 
-    # Norms that have vanished are not fitted, whether they are tiny or exactly 0.
+    # Error norms that have vanished are not used in the fit of the decay, whether they
+    # are tiny or exactly 0.
     decaying = [1e-8**i for i in range(6)]
     assert conclude([*decaying, 0.0, 1e-60]).beta == pytest.approx(1e-8)
     gone = conclude([1.0, 0.5, 0.0, 0.0, 0.0], tau=3)
     assert (gone.beta, gone.lookback, gone.certified) == (0, 3, True)
     close(gone.absolute_bias, [1.5, 0.5, 0, 0, 0])
 
-    # For lookbacks K < τ, the norm φ_τ is counted once, as part of the tail.
+    # For lookbacks K < τ, the error norm φ_τ at the first fitted lag τ is counted once,
+    # as part of the fitted tail.
     halved = conclude([1.0, 0.5, 0.25, 0.125, 0.0625], tau=3)
     close(halved.absolute_bias, [2, 1, 0.5, 0.25, 0.125])
 
-    # Even if the norm φ_τ is small by chance, bias(K) is at least the sum of the
-    # measured norms from lag K on.
+    # Even if the error norm φ_τ at the first fitted lag τ is small by chance, bias(K)
+    # is at least the sum of the measured error norms from lag K on.
     dented = [0.8**k for k in range(20)]
     dented[4] = 1e-6
     assert conclude(dented, tau=5).absolute_bias[4] >= sum(dented[4:])
@@ -312,7 +318,7 @@ def test_low_precision_and_no_compilation_anew():
 
     found = run(0.1, ones)
     assert found.norms.dtype == jnp.float32
-    # The fitted decay β is accurate, although φ_100 is only 1e-30.
+    # The fitted decay β is accurate, although the error norm at lag 100 is only 1e-30.
     assert found.beta == pytest.approx(0.5, rel=1e-3)
     assert run(0.01, 2 * ones).lookback > found.lookback
     assert len(traces) == 1

@@ -1,8 +1,8 @@
 """Search for NaN: planted faults in both passes, in padding and in updates are found.
 
-All faults use the same network, so it is compiled only once. The network is finite for
-zero inputs. Each input, target and parameter can make one part of the network NaN or
-infinite.
+All faults are planted in the same network, so that it is compiled only once. The
+network is finite for zero inputs. Each input, target and parameter can make one part of
+the network NaN or infinite.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ def step(params, carry, x):
     # The slope of √ is infinite at 0.
     root = jnp.sqrt(params["gain"] * (params["base"] - x["root"]))
     trap = jnp.where(x["gap"] < 1, 1 / (params["gain"] * (1 - x["gap"])), 0)
-    # This line and the next compute |slow| as √slow², whose slope is NaN at 0.
+    # This line and the next compute |slow| as √slow², whose derivative is NaN at 0.
     slow = jnp.where(x["edge"] == 1, carry["slow"] ** 2, 1)
     slow = params["gain"] * carry["slow"] * jnp.sqrt(slow) / 2 + jnp.log(1 - x["log"])
     out = jnp.sum(fast, axis=-1) + slow + root + trap + jnp.exp(x["power"])
@@ -222,7 +222,7 @@ def test_sums_that_overflow_are_faults_of_their_own():
     args = jnp.float32(1), jnp.zeros(()), jnp.array([2e38, 2e38], jnp.float32)
     run = partial(diagnostics.first_nonfinite, network)
     forward = run(lambda y, target: y, *args, jnp.zeros(2), weights=jnp.array([3, 3.0]))
-    # The mean of the two losses is finite, so nothing is reported.
+    # The mean of the two losses is finite, so no fault is reported.
     assert forward.first is None
     square = run(lambda y, target: y**2, *args, jnp.zeros(2))
     assert square.first[:3] == ("forward", 0, "loss")

@@ -39,9 +39,9 @@ def test_flow_of_the_probe_problem(make_probe):
 @pytest.mark.parametrize(("cell", "padded"), [("lstm", False), ("nested", True)])
 @pytest.mark.fast_rows(1)
 def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
-    """Compare the look-back curve with the norms of `adaptive_truncation`.
+    """Compare the look-back curve with the error norms of `adaptive_truncation`.
 
-    The problem has padding and resets.
+    The sequences have padding and resets.
     """
     step, loss, (params, carry, xs, targets), more = make_problem(cell)
     flags = {"reset": jnp.zeros((5, 3), bool).at[3, 0].set(True)}
@@ -54,8 +54,8 @@ def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
     flow = flowing(step, loss)(*args, **flags, weights=last)
     find = partial(diagnostics.adaptive_truncation, step, loss, bias=0.1, tau=1)
     known = jax.jit(find)(*args, **flags)
-    # Because of padding, example 1 has only two lags before the given carry; skip later
-    # lags.
+    # Because of padding, the losses of example 1 reach back at most two steps, to the
+    # given carry; skip larger lags.
     lags = 2 if padded else 4
     close(flow.curve[1 : lags + 1], known.norms[:lags])
     assert (known.norms[:lags] > 0).all()
@@ -98,7 +98,7 @@ def identity(y, target):
     [(0.1, "vanishing", 1), (0.9, "steady", 7), (3.0, "exploding", 10)],
 )
 def test_decay_of_a_leak(a, verdict, lookback):
-    """Check φ_k = a^k for a leaky unit with decay a, and δ_t, a geometric sum."""
+    """Check that a leaky unit with decay a has the error norm a^k at each lag k."""
     args = jnp.zeros(()), jnp.ones(10), jnp.zeros(10)
     flow = flowing(leak, identity)(a, *args, tolerance=0.2)
     close(flow.curve, a ** np.arange(10.0))
@@ -184,7 +184,7 @@ def linear(A, h, x):
 
 
 A = np.array([[1.5, 1.0, -0.4], [0.0, -0.8, 0.7], [0.0, 0.0, 0.3]])
-# The product of the Jacobians is not a triangular matrix.
+# These Jacobians are chosen so that their product is not triangular.
 A = np.array([[1, 0, 0.5], [0.3, 1, 0], [0, -0.6, 1]]) @ A
 
 
@@ -209,7 +209,7 @@ def test_spectrum_of_a_linear_map():
 def henon(params, h, x):
     """Step the Hénon map, x ← 1 − a x² + y, y ← b x.
 
-    Its Jacobian has determinant −b.
+    The Jacobian of the map has the determinant −b.
     """
     x, y = h[..., 0], h[..., 1]
     h = jnp.stack([1 - params[0] * x**2 + y, params[1] * x], axis=-1)

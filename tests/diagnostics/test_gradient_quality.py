@@ -36,9 +36,9 @@ EXACT = gradients.bptt(step, squared)
 
 
 def noisy(draw):
-    """Return a rule that multiplies the exact gradient by the random value draw(key).
+    """Return a rule that multiplies the exact gradient by a random number, draw(key).
 
-    This rule compiles faster than real random rules.
+    The rule compiles faster than the random rules of the library.
     """
 
     def rule(*args, key, **options):
@@ -133,7 +133,8 @@ def test_a_bias_is_told_from_none():
     biased = ask(third, keys=keys).total
     assert biased.bias > 4 * biased.bias_standard_error
     assert abs(biased.bias - 2 / 3) < 4 * biased.bias_standard_error
-    # One estimate has no variance, so the variance is NaN, neither 0 nor infinite.
+    # The variance cannot be estimated from one gradient, so it is NaN, neither 0 nor
+    # infinite.
     one = ask(third, keys=keys[:1]).total
     assert np.isnan(one.variance)
     assert np.isnan(one.bias_standard_error)
@@ -162,8 +163,8 @@ def test_flags_and_weights_reach_both_rules(make_problem):
     assert jax.tree.structure(args[0]) == jax.tree.structure(
         found.leaves, is_leaf=is_measures
     )
-    # Also compare with BPTT with the same flags and weights: `gradient_quality` could
-    # ignore them for both gradients.
+    # Also compare the exact gradient with BPTT with the same flags and weights, because
+    # `gradient_quality` could ignore them both for the rule and for the exact gradient.
     exact = jax.jit(lambda options: gradients.bptt(tanh, loss)(*args, **options))
     flat, _ = jax.flatten_util.ravel_pytree(exact(more)[1])
     assert found.total.norm == pytest.approx(float(jnp.linalg.norm(flat)), rel=1e-12)
@@ -195,14 +196,14 @@ def test_arrays_without_gradient_are_reported():
     assert lost.sign_agreement == lost.norm_ratio == 0
     assert kept.error == 0
     assert 0 < found.total.cosine < 1
-    # Seven measures of `input` and two of `recurrent` are NaN.
+    # Seven quality measures of the parameter `input` and two of `recurrent` are NaN.
     assert found.table().count("nan") == 7 + 2
 
 
 def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
-    """Check that the cosine is averaged over nonzero estimates only.
+    """Check that the cosine is averaged only over the estimates that are not zero.
 
-    Each estimate is 2g or 0, so the mean cosine must be 1.
+    Each estimate is 0 or twice the exact gradient, so the mean cosine must be 1.
     """
     either = noisy(lambda key: 2 * jax.random.bernoulli(key).astype(float))
     found = ask(either, keys=jax.random.split(jax.random.key(0), 100)).total
@@ -217,7 +218,7 @@ def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
 @pytest.mark.parametrize("lookback", [1, 3])
 @pytest.mark.fast_rows(1)
 def test_probe_p(make_probe, lookback):
-    """Compare ‖ĝ − g‖ / ‖g‖ on probe P with values computed without this library."""
+    """Compare relative errors on probe P, a small network, with known values."""
     step, loss, args, _ = make_probe()
     want = {1: 0.813935, 3: 0.634267}[lookback]
     rule = gradients.truncated_bptt(step, loss, every=lookback, lookback=lookback)
@@ -236,7 +237,7 @@ def test_probe_p_of_snap(make_probe):
 
 @cache
 def training():
-    """Measure at several params, in one mapped call and in a separate call for each."""
+    """Measure at several params, in one call under lax.map and in separate calls."""
     rule, _ = RULES["truncated"]
     params, *rest = PROBLEM
     shrink = jnp.array([1.0, 0.5, 0.1])

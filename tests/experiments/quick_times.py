@@ -1,4 +1,4 @@
-"""Measure the time of every study, or of the named studies, with `--quick`.
+"""Program that measures the time of every study, or of named studies, with `--quick`.
 
 `python -m tests.experiments.quick_times [STUDY …]` prints a Markdown table of
 wall-clock and CPU seconds. Each study runs once in its own process, so the machine
@@ -19,7 +19,7 @@ LIMIT = 60  # limit of a study's wall-clock time in seconds
 
 
 def main(names: list[str]) -> int:
-    """Time the named studies, or all studies; return 0 if each is below the limit."""
+    """Time the named studies, or all studies; return 0 if none takes too long."""
     print("| study | seconds | CPU seconds |", "|---|---|---|", sep="\n", flush=True)
     slow = []
     for name in names or STUDIES:

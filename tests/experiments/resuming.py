@@ -4,7 +4,8 @@ import dataclasses
 import json
 
 TIMES = {"wall_seconds", "seconds", "microseconds", "ms_per_step", "compile_seconds"}
-# If a training resumes after its last step, temporary memory is not measured.
+# If a training resumes after its last step, it compiles nothing, so temporary memory is
+# not measured.
 TIMES |= {"temp_bytes"}
 
 

@@ -1,4 +1,4 @@
-"""Helpers of applications: batches of similar length, scores, sound, references."""
+"""Helpers of applications: batches by length, scores, audio features, baselines."""
 
 import doctest
 import math

@@ -1,4 +1,4 @@
-"""Rules and updates chosen by name: equal to the library's; errors of wrong options."""
+"""Rules and updates chosen by name equal the library's; errors for wrong options."""
 
 import dataclasses
 import doctest
@@ -14,7 +14,8 @@ from experiments import choices
 from experiments.choices import _rules, _updates, make_online, make_rule, make_update
 from experiments.harness import options
 
-# E-prop warns if all of h is visible to other units, because it then has no trace.
+# E-prop warns if all of the carry h is visible to other units, because e-prop then
+# stores no trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 
@@ -157,7 +158,7 @@ def test_every_update_descends_at_first(name):
     change = first_step(make_update(name, steps=10), [0.3, -0.2])
     assert change[0] < 0 < change[1]
     rate = choices.UPDATES[name].learning_rate
-    # The first step of RMSprop is √10 times the learning rate.
+    # The first step of RMSprop is √10 times as long as the learning rate.
     assert jnp.abs(change).max() <= 3.2 * rate
 
 

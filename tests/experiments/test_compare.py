@@ -61,7 +61,7 @@ def test_rtrl_and_bptt_train_alike_and_the_seeds_differ(result):
 
 
 def test_references_are_the_published_ones(result):
-    """Compare the errors of baselines with values measured without this library."""
+    """Compare errors of baseline methods with values measured without this library."""
     task = compare.sunspots()
     persistence, regression = (reference.scores for reference in task.references)
     want = {"1700–1920": 0.132, "1921–55": 0.130, "1956–79": 0.368}
@@ -172,7 +172,7 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
     assert all("test accuracy" in row.note for row in rows)
 
 
-# If braintrace is installed, it warns about its primitive.
+# If braintrace is installed, importing it warns about its JAX primitive.
 @pytest.mark.filterwarnings("ignore:ETP primitive")
 def test_benchmark_of_online_rules_runs(monkeypatch):
     monkeypatch.setattr(benchmarks._online, "SHAPES", [(3, 2)])

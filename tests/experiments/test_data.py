@@ -1,4 +1,4 @@
-"""Data sets: documented sizes and splits; no example is in two parts."""
+"""Data sets: sizes and splits as documented; no test example is trained on."""
 
 import os
 import shutil

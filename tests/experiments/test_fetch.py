@@ -1,4 +1,4 @@
-"""Downloads: complete files or none; valid recordings are read, others raise errors."""
+"""Downloads: complete files or none; valid recordings are read, invalid refused."""
 
 import doctest
 import hashlib

@@ -1,4 +1,4 @@
-"""Contract of all gradient rules: equal to reference gradients; promises to users."""
+"""Contract of all gradient rules: gradients equal references; promises are kept."""
 
 from functools import cache
 

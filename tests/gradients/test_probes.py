@@ -94,7 +94,8 @@ def test_probe_f_neumann(terms):
     want = jnp.array(F["dV"])
     error = jnp.linalg.norm(grad - want) / jnp.linalg.norm(want)
     np.testing.assert_allclose(error, F["neumann"][terms], rtol=2e-4)
-    # The residual of the Neumann series with K terms is (Jᵀ)^{K+1} b.
+    # The residual of the adjoint equation after K terms of the Neumann series is
+    # (Jᵀ)^{K+1} b.
     h = equilibrium.h
     jacobian = (1 - h[:, None] ** 2) * V
     b = h - t
@@ -111,5 +112,6 @@ def test_probe_f_relaxation(damping):
     _, info = gradients.fixed_point(
         settle, V, jnp.zeros(3), x, damping=float(damping), tol=tol
     )
-    # The reference does not count the last step, which only confirms convergence.
+    # The reference number of iterations does not include the last one, which only
+    # confirms convergence.
     assert info.steps == F["forward"][damping] + 1

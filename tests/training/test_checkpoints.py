@@ -92,7 +92,7 @@ def copy(saved, tmp_path):
 
 @pytest.fixture
 def unfinished_reads():
-    """Run the garbage collector now: unfinished orbax reads warn when collected."""
+    """Run the garbage collector now, because it warns of unfinished reads by orbax."""
     yield
     gc.collect()
 
@@ -184,7 +184,7 @@ def test_sigterm_writes_a_checkpoint_and_then_comes_again(
     assert (seen, sigterm) == ([[]], [signal.SIGTERM])
     assert signal.getsignal(signal.SIGTERM) is handler
     written = lambda number: seen.append([p.name for p in tmp_path.glob("9*")])
-    # Without this patch, raise_signal would end the process.
+    # Without this patch, raise_signal would end the test's process.
     monkeypatch.setattr(signal, "raise_signal", written)
     log = lambda step, metrics: os.kill(os.getpid(), signal.SIGTERM)
     assert fit(checkpoint=rare, log=log).steps == 9
@@ -390,7 +390,7 @@ def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypa
     assert (row["arrays_equal"], row["log_equal"]) == (row["arrays"], True)
     assert not row["finished"]
     assert "equal" in capsys.readouterr().out
-    # All runs have finished, so resuming must not start any run.
+    # All runs of the study have finished, so resuming must not start any run.
     monkeypatch.setattr(kill_resume, "_start", None)
     again = kill_resume.Config(out=tmp_path / "out", resume=True)
     assert kill_resume.main(again).rows == [row]

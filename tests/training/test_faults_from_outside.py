@@ -117,7 +117,7 @@ def test_a_training_killed_at_any_time_resumes(tmp_path, whole):
 
 @pytest.fixture
 def unfinished_reads():
-    """Run the garbage collector now: unfinished orbax reads warn when collected."""
+    """Run the garbage collector now, because it warns of unfinished reads by orbax."""
     yield
     gc.collect()
 
@@ -131,9 +131,10 @@ def unfinished_reads():
 def test_a_damaged_file_costs_a_checkpoint_and_gives_no_wrong_number(
     tmp_path, whole, damage
 ):
-    """Damage one file of the last checkpoint at a time; resume from the rest.
+    """Damage each file of the last checkpoint in turn; resume from what is left.
 
-    Some files are never read, so the damaged checkpoint may still be used.
+    Some files are never read, so a checkpoint with such a damaged file may still be
+    used.
     """
     folder, like = whole / "checkpoints", np.zeros(5000, np.float32)
     before = shutil.copytree(folder, tmp_path / "before")

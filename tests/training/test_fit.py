@@ -1,4 +1,4 @@
-"""Training loop: results do not depend on the chunk size."""
+"""Training loop: results do not depend on the number of steps in a chunk."""
 
 import chex
 import jax

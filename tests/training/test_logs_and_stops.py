@@ -273,9 +273,9 @@ def test_ctrl_c_waits_for_the_chunk_and_its_log():
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
-    """Catch and ignore Ctrl-C, as can happen in JAX's garbage-collector callbacks.
+    """Ignore the KeyboardInterrupt of Ctrl-C, as JAX's garbage-collector callback may.
 
-    The training must still end.
+    The training must still end after Ctrl-C.
     """
 
     def batches():
@@ -457,7 +457,7 @@ def test_a_log_of_a_training_killed_before_its_first_checkpoint_begins_anew(tmp_
     path, folder = tmp_path / "log.jsonl", tmp_path / "checkpoints"
     path.write_bytes(b'{"step": 1}\n{"step": 2, \xff}\n')
     folder.mkdir()
-    # A process killed by kill -9 leaves such a lock file.
+    # A process that was killed by kill -9 leaves a lock file of this form.
     (folder / ".lock").write_text("")
     training.fit(
         rule, SGD, START, (DATA[1],), steps=1, log=training.JsonLog(path),

@@ -119,7 +119,8 @@ def test_composes_with_optax(make_update, params):
     chex.assert_trees_all_close(descend(chained, params)[0], want)
     labels = {"w": "a", "b": "b", "empty": "a"}
     parts = {"a": make_update(0.1), "b": make_update(0.1)}
-    # GRprop computes one limit from all params together, so labels change its result.
+    # GRprop computes one step size from all params together, so a split of params by
+    # labels changes its result.
     if make_update is not updates.grprop:
         by_label = optax.multi_transform(parts, labels)
         chex.assert_trees_all_close(descend(by_label, params)[0], want)
@@ -135,7 +136,8 @@ def test_leaves_alone_what_is_masked(make_update, params):
     masks = {"w": True, "b": [False, False], "empty": False}
     for mask in (masks, jax.tree.map(lambda _: False, masks)):
         end, _ = descend(optax.masked(make_update(0.1), mask), params, steps=1)
-        # GRprop uses all params together, so the reference has only the unmasked ones.
+        # GRprop uses all params together, so the reference has only the unmasked
+        # params.
         alone = {"w": params["w"]}
         want, _ = descend(make_update(0.1), alone, steps=1)
         raw = jax.tree.map(jnp.add, params, jax.grad(distance)(params))
@@ -179,8 +181,8 @@ def test_compiles_once(make_update, params):
 
 @pytest.mark.fast_rows(2)
 def test_state_may_be_donated(make_update, params):
-    """Donate the state to `update`, which overwrites it; its arrays share no memory."""
-    # The returned update has this size, so it may reuse memory of the donated state.
+    """Donate the state to `update`, which may overwrite it; no arrays share memory."""
+    # The returned update has this size, so it may use memory of the donated state.
     params = {"w": jnp.ones(5, jnp.float32)}
     optimizer = optax.with_extra_args_support(make_update(0.1))
     update = lambda state, params: optimizer.update(params, state, params, value=1.0)
@@ -311,8 +313,8 @@ def test_states_of_other_optimizers_are_named(make_update):
     for other in (*others, updates.rprop(0.1)):
         state = other.init(params)
         if jax.tree.structure(state) != own:
-            # Optax raises the second message, if the table's update is a chain of
-            # optax.
+            # If the update in the table is a chain of optax, optax raises an error with
+            # the second message.
             message = r"^state must be|^The number of updates and states"
             with pytest.raises(ValueError, match=message):
                 optimizer.update(params, state, params, value=1.0)
@@ -338,7 +340,8 @@ def test_complex_params_have_no_sign(name):
         UPDATES[name](0.05).init(z)
     split = optax.contrib.split_real_and_imaginary(UPDATES[name](0.05))
     split = optax.with_extra_args_support(split)
-    # The wrapper split_real_and_imaginary drops the value, which irprop_plus needs.
+    # The wrapper split_real_and_imaginary drops the argument `value`, which irprop_plus
+    # needs.
     if "irprop_plus" not in name:
         # The wrapper split_real_and_imaginary promotes dtypes.
         with jax.numpy_dtype_promotion("standard"):

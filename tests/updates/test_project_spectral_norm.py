@@ -27,7 +27,7 @@ def test_the_new_matrix_is_shrunk_to_the_limit(shape):
 
 
 def test_power_iteration_approaches_from_below_and_goes_on():
-    """Check that the norm exceeds the limit slightly at first, then less and less."""
+    """Check that the spectral norm exceeds the limit slightly, then less and less."""
     w = jnp.array(NUMBERS.normal(size=(40, 40)))
     rule = updates.project_spectral_norm(0.95, steps=5)
 
@@ -103,7 +103,7 @@ def test_complex_matrices_are_shrunk():
 
 
 def test_a_network_under_it_stays_contractive():
-    """Train with the projection; without it, the norm would exceed 1."""
+    """Train with the projection; else, the spectral norm would exceed 1."""
     x = jnp.array(NUMBERS.normal(size=(8, 6)))
     loss = lambda w: jnp.mean((jnp.tanh(x @ w) - 2.0) ** 2)
 

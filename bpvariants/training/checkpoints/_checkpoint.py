@@ -1,4 +1,4 @@
-"""Settings of checkpoints: where and how often `fit` writes them."""
+"""Settings of checkpoints: the folder, and how often `fit` writes a checkpoint."""
 
 import dataclasses
 import json
@@ -15,14 +15,14 @@ Best = str | Callable[[dict[str, Any]], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Settings of the checkpoints that :func:`fit` writes, and of resuming from them.
+    """Settings with which :func:`fit` writes checkpoints, and resumes from them.
 
     A checkpoint contains the whole state of a training: params, the states of the
     update and of the rule, the number of steps taken, and all losses so far. Even if
-    the process is killed, a checkpoint is either complete or absent. A checkpoint that
-    was damaged later is renamed to `<step>.torn`, with a warning, and the previous
-    checkpoint is used. `orbax-checkpoint` writes checkpoints in the background, with a
-    few arrays per file.
+    the process is killed, a checkpoint is either complete or absent. If a checkpoint
+    was damaged later, a training that resumes renames it to `<step>.torn`, with a
+    warning, and uses the previous checkpoint. The package `orbax-checkpoint` writes
+    checkpoints in the background, while the training continues.
 
     A resumed training is bit-identical to an uninterrupted one, on the same machine and
     with the same `chunk`. An error is raised if the checkpoint has a different key or
@@ -30,24 +30,26 @@ class Checkpoint:
     between a checkpoint and the resumed training are not detected: different functions,
     different data of equal shapes, and changed hyper-parameters that are not in the
     state of the update. Hyper-parameters that `optax.inject_hyperparams` puts into the
-    state are taken from the checkpoint.
+    state of the update are taken from the checkpoint.
 
     Attributes:
       directory: folder that only this training uses; it is locked against other
         processes during the training.
       every: number of training steps between two checkpoints. Checkpoints are written
-        only at the end of a chunk. Default: after each chunk. A last checkpoint is
-        written at the end of the training. Besides the writing itself, a checkpoint
-        takes about 50 ms of CPU time, so `every` steps should take at least some
-        seconds.
+        only at the end of a chunk (the training steps of one jitted call). Default:
+        after each chunk. A last checkpoint is written at the end of the training.
+        Besides the writing itself, a checkpoint takes about 50 ms of CPU time, so
+        `every` steps should take at least some seconds.
       keep: number of the latest checkpoints to keep on disk.
-      best: score of a checkpoint; lower is better, and the checkpoint with the best
-        score is kept too. Give the name of a metric, such as "value" (its mean over all
-        runs), or a function metrics -> number, such as a validation loss computed from
-        `metrics["params"]`. With None, only the latest checkpoints are kept.
+      best: score of a checkpoint, where lower is better. Besides the latest
+        checkpoints, the one with the best score is kept. Give the name of a metric,
+        such as "value" (the training loss; with several runs, its mean), or a function
+        metrics -> number, such as a validation loss computed from `metrics["params"]`.
+        With None, only the latest checkpoints are kept.
       resume: whether to continue from the latest checkpoint, if there is one. If False,
         the folder must not contain checkpoints.
-      config: further settings that identify this training: a dict of JSON values.
+      config: a dict of JSON values with further settings of this training, which a
+        resumed training must repeat.
     """
 
     directory: str | os.PathLike

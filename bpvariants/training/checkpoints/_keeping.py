@@ -15,9 +15,9 @@ from bpvariants.training.checkpoints._checkpoint import Best
 class BestKept:
     """Preservation policy for orbax: keep the checkpoint with the lowest score.
 
-    This replaces `orbax.checkpoint.checkpoint_managers.BestN`, which reads the scores
-    of all checkpoints when a checkpoint manager opens. With `BestN`, one damaged file
-    of scores would make opening fail, and the training could not resume.
+    This class replaces `orbax.checkpoint.checkpoint_managers.BestN`, which reads the
+    scores of all checkpoints when a checkpoint manager opens. With `BestN`, a single
+    damaged score file would make the manager fail, and the training could not resume.
     """
 
     def __init__(self):
@@ -32,12 +32,12 @@ class BestKept:
 
 
 def open_writer(folder: Path, keep: int, best: BestKept) -> Any:
-    """Return an orbax manager that writes; it keeps the latest and the best."""
+    """Return an orbax manager that writes and keeps the latest and best checkpoints."""
     ocp = _orbax()
     policies = [ocp.checkpoint_managers.LatestN(keep), best]
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
-        cleanup_tmp_directories=True,  # left by killed processes
+        cleanup_tmp_directories=True,  # files left by killed processes
     )
     return ocp.CheckpointManager(folder, options=options)
 
@@ -45,11 +45,11 @@ def open_writer(folder: Path, keep: int, best: BestKept) -> Any:
 def open_reader(folder: Path) -> Any:
     """Return an orbax manager that only reads checkpoints.
 
-    A reader must not delete anything, because another process may be writing to the
-    folder.
+    A manager that reads must not delete files, because another process may be writing
+    checkpoints to the folder.
     """
     ocp = _orbax()
-    with _no_warnings():  # orbax warns of reading only
+    with _no_warnings():  # orbax warns that the manager only reads
         options = ocp.CheckpointManagerOptions(read_only=True)
         return ocp.CheckpointManager(folder, options=options)
 

@@ -1,8 +1,8 @@
-"""Conversion between a pytree and the arrays by index that a checkpoint stores.
+"""Conversion between a pytree and the numbered arrays that a checkpoint stores.
 
-A checkpoint contains only the leaves. The structure of the tree comes from a freshly
-initialised tree, whose leaves are replaced by the stored leaves. Random keys are
-written as their raw key data.
+A checkpoint contains only the leaves of the training state, numbered in order. To read
+it, a new state is initialised, and its leaves are replaced by the stored leaves. Random
+keys are written as their raw key data.
 """
 
 import json
@@ -29,7 +29,7 @@ def describe(tree: PyTree) -> Described:
 
 
 def writable(tree: PyTree) -> dict[str, Any]:
-    """Return a dict from index to leaf, without empty leaves: orbax stores none."""
+    """Return a dict from index to leaf, without empty arrays: orbax stores none."""
     return {
         str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
         for i, leaf in enumerate(jax.tree.leaves(tree))
@@ -38,7 +38,7 @@ def writable(tree: PyTree) -> dict[str, Any]:
 
 
 def abstract(tree: PyTree) -> dict[str, Any]:
-    """Return shapes, dtypes and shardings of the leaves that `writable` returns."""
+    """Return the shapes, dtypes and shardings of the leaves that `writable` returns."""
     return {
         name: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
@@ -60,14 +60,14 @@ def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
 
 
 def checksum(leaf: Any) -> int | None:
-    """Return an array's CRC checksum; None if a part is in another process."""
+    """Return an array's CRC checksum, or None if another process has a part of it."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """Return a phrase for each setting that differs between two trainings."""
+    """Return a phrase for each setting that differs from the saved settings."""
     found = []
     for name, now in given.items():
         then = saved.get(name)
@@ -87,7 +87,7 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 def _as_json(value: Any) -> str:
-    """Return JSON text; it is equal for equal values, and for two NaNs."""
+    """Return JSON text, to compare values: unlike two NaNs, their texts are equal."""
     return json.dumps(value, sort_keys=True)
 
 

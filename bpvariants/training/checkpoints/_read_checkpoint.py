@@ -20,24 +20,24 @@ def read_checkpoint(
 ) -> tuple[int, PyTree]:
     """Return the number of steps and the params of a checkpoint of :func:`fit`.
 
-    Nothing in the folder is changed, so the training that writes it may still be
-    running. A damaged checkpoint is skipped with a warning; the previous (or next best)
-    checkpoint is read instead.
+    No file of the folder is changed, so the training that writes the checkpoints may
+    still be running. A damaged checkpoint is skipped with a warning; the previous
+    checkpoint (with `best`, the next best) is read instead.
 
     Args:
       directory: the folder given to :class:`Checkpoint`.
       params: pytree with the names, shapes, dtypes and shardings of the saved params,
-        such as the initial params. If `fit` was given `runs`, each leaf has a first
-        axis of runs.
+        such as the initial params. If the training has several `runs`, each leaf has a
+        first axis of runs.
       best: whether to read the checkpoint with the best score, see
         `Checkpoint(best=…)`, instead of the latest checkpoint.
 
     Returns:
-      (step, params).
+      (number of training steps before the checkpoint, params).
 
     Raises:
-      ValueError: if there is no such checkpoint, or if its params differ from `params`
-        in names, shapes or dtypes.
+      ValueError: if the folder has no readable checkpoint, or if the saved params
+        differ from `params` in names, shapes or dtypes.
 
     Example:
       >>> import tempfile, jax, optax

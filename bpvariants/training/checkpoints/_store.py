@@ -40,15 +40,15 @@ class Store:
     """Folder with the checkpoints of one training."""
 
     def __init__(self, settings: Checkpoint, **identity: Any):
-        """Open the folder; a resumed training must have equal `identity` settings."""
+        """Open the folder; a resumed training must repeat the settings `identity`."""
         self.settings = settings
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
         self._best = BestKept()
         self.last = 0  # step of the checkpoint that was written or restored last
-        # A training killed before its first checkpoint leaves other files in the
-        # folder.
+        # A training that was killed before its first checkpoint also counts as begun,
+        # because it leaves other files in the folder.
         self.begun = self._folder.is_dir() and any(self._folder.iterdir())
         self._closing = contextlib.ExitStack()
         if jax.process_index() == 0:
@@ -81,7 +81,7 @@ class Store:
             raise ValueError(f"best must be one of {sorted(names)}, got {best!r}.")
 
     def is_due(self, steps: int) -> bool:
-        """Return whether to write a checkpoint after this many training steps."""
+        """Return whether to write a checkpoint after training step number `steps`."""
         every = self.settings.every or 1
         return steps // every > self.last // every
 
@@ -92,7 +92,7 @@ class Store:
         stopped: str | None,
         metrics: Callable[[], dict[str, Any]],
     ) -> None:
-        """Start to write a checkpoint; callers may then overwrite its arrays."""
+        """Start to write a checkpoint; on return, its arrays may be overwritten."""
         import orbax.checkpoint as ocp
 
         meta = self._identity | {
@@ -128,7 +128,7 @@ class Store:
         self.last = reached.steps
 
     def restore(self, fresh: Reached) -> Restored | None:
-        """Return the latest undamaged checkpoint, with arrays like `fresh`, or None.
+        """Return the latest undamaged checkpoint, or None; `fresh` is a new state.
 
         Raises:
           ValueError: if the checkpoint is from a different training.
@@ -193,7 +193,7 @@ class Store:
 
 
 def read_meta(manager: Any, step: int) -> dict[str, Any]:
-    """Return the metadata of a checkpoint; raise an error if they are damaged."""
+    """Return the metadata of a checkpoint; raise an error if the file is damaged."""
     import orbax.checkpoint as ocp
 
     args = ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -204,7 +204,7 @@ def read_meta(manager: Any, step: int) -> dict[str, Any]:
 
 
 def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> dict:
-    """Return a checkpoint's arrays; those of the state are on the devices of `like`."""
+    """Return a checkpoint's arrays; the state's arrays are on the devices of `like`."""
     import orbax.checkpoint as ocp
 
     wanted: dict[str, Any] = {
@@ -220,13 +220,13 @@ def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> 
 
 
 def _free(path: Path) -> Path:
-    """Return the path; if it already exists, append a number."""
+    """Return `path`; if a file of this name exists, append a number to the path."""
     numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
     return next(each for each in itertools.chain([path], numbered) if not each.exists())
 
 
 def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return a dict, by leaf index, of a checkpoint's arrays that are state leaves."""
+    """Return the arrays of a checkpoint that are leaves of the state, by leaf index."""
     return {
         name.removeprefix("state"): leaf
         for name, leaf in arrays.items()

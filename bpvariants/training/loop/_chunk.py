@@ -3,10 +3,11 @@
     (ℓ_t, aux), g_t = rule(θ_t, *batch_t)      Δ_t, s_{t+1} = update(g_t, s_t, θ_t, ℓ_t)
     θ_{t+1} = θ_t + Δ_t    if ℓ_t and θ_t + Δ_t are finite
 
-Here ℓ_t is the loss at training step t, θ_t are the params, and s_t is the state of the
-update. At step t, the batch is drawn with the key fold_in(key, t), and the gradient
-rule gets the key fold_in(fold_in(key, 2³² − 1), t). The keys do not depend on the chunk
-size.
+Here ℓ_t is the loss at training step t, g_t is its gradient, θ_t are the params, s_t is
+the state of the update, and Δ_t is the change of the params. At step t, the batch is
+drawn with the key fold_in(key, t), where `key` is the key of the training. The gradient
+rule gets another key, fold_in(fold_in(key, 2³² − 1), t), because 2³² − 1 is the index
+of no step. The keys do not depend on the number of steps in a chunk.
 """
 
 import time
@@ -26,8 +27,8 @@ from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
-OF_RULES = 0xFFFFFFFF  # folded into the key of the rule; no step has this index
-SMALL = 64 * 2**20  # bytes; chunks keep their first state if it is no larger
+OF_RULES = 0xFFFFFFFF  # folded into the rule's key; not a step's index
+SMALL = 64 * 2**20  # bytes of a state of which a chunk keeps a copy
 
 
 class Recipe(NamedTuple):
@@ -62,7 +63,7 @@ def take_step(
 def step_keys(
     recipe: Recipe, key: jax.Array | None, steps: jax.Array
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """Return the keys [steps] of `sample` and of the rule; None if one needs no key."""
+    """Return the keys [steps] of `sample` and of the rule, or None where not needed."""
     if key is None:
         return None, None
     of = lambda key: jax.vmap(partial(jax.random.fold_in, key))(steps)
@@ -73,22 +74,24 @@ def step_keys(
 
 
 def run_keys(key: jax.Array | None, runs: int | None) -> jax.Array | None:
-    """Return the keys [runs] of all runs; if `runs` is None, return the key itself."""
+    """Return a key for each run; if there is only one run, return the key itself."""
     return key if key is None or runs is None else jax.random.split(key, runs)
 
 
 def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
     """Take `size` steps; return ((state, alive), (losses [size], verdict)).
 
-    `looks` is when losses and params are checked for NaN and infinity:
+    The boolean array `verdict` is the result of a check of losses and params for NaN
+    and infinity. `looks` says when they are checked:
 
     - "each": after each step. The verdict [size] is True for steps whose loss and new
-      params were finite; only these steps were applied.
+      params were finite; only steps with the verdict True were applied.
     - "after": once, after the last step, which is enough because NaN persists in
       params. The verdict [] is True if all losses and the last params are finite.
     - "never": the verdict is None.
 
-    If a run ended before this chunk, its state does not change, and its losses are NaN.
+    If a run has ended at NaN before this chunk, its state does not change, and its
+    losses in this chunk are NaN.
     """
     whole, stacked = inputs
     keys = step_keys(recipe, key, first + jnp.arange(size, dtype=jnp.uint32))
@@ -119,7 +122,7 @@ def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
 
 
 def choose(new_one: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-    """Return the new tree if `new_one` is true, else the old one."""
+    """Return the tree `new` if `new_one` is true, else the tree `old`."""
     return jax.tree.map(lambda new, old: jnp.where(new_one, new, old), new, old)
 
 
@@ -130,13 +133,14 @@ def all_finite(tree: PyTree) -> jax.Array:
 
 
 class Chunks:
-    """Compiled functions for chunks, one for each chunk size, and their running times.
+    """Compiled functions for chunks of training steps, one for each number of steps.
 
-    A check for NaN takes a tenth of the time of a small step. If the state is small, a
-    chunk is therefore checked only at its end, and its first state is kept. If the
-    check finds NaN, the chunk is repeated from its first state, with a check after each
-    step. A large state is overwritten to save memory, and checked after each step,
-    because a step on a large state takes much longer than a check.
+    A check for NaN takes a tenth of the time of a training step of a small network. If
+    the training state is small, a chunk is therefore checked only after its last step,
+    and the state before its first step is kept. If the check finds NaN, the chunk is
+    repeated from the kept state, with a check after each step. A large state is
+    overwritten to save memory, and checked after each step, because a step on a large
+    state takes much longer than a check.
     """
 
     def __init__(self, recipe: Recipe, runs: int | None, key: jax.Array | None, state):
@@ -150,8 +154,9 @@ class Chunks:
     def prepare(self, reached, first: int, inputs, size: int) -> Callable[[], Any]:
         """Compile the function of a chunk; return a callable that runs the chunk.
 
-        The callable returns (state, alive), the losses [size], and a boolean array that
-        marks the applied steps, or None if all steps were applied.
+        The callable returns three values: the pair of the new state and of a flag that
+        is False if the run has ended at NaN; the losses [size] of the steps; and a
+        boolean array that marks the applied steps, or None if all steps were applied.
         """
         arguments = reached, self._key, np.uint32(first), inputs
         program = self._program(self._looks, size, arguments)
@@ -198,7 +203,7 @@ class Chunks:
 
     @property
     def temp_bytes(self) -> int | None:
-        """Temporary bytes of the largest compiled chunk; None if unknown to XLA."""
+        """Temporary bytes of the largest compiled chunk; None if XLA reports none."""
         analyses = [each.memory_analysis() for each in self._compiled.values()]
         sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
         return max(sizes, default=None)

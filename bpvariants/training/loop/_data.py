@@ -1,4 +1,4 @@
-"""Source of the batches of a training, for each kind of `data` that `fit` takes."""
+"""Source of the batches of a training, for each kind of argument `data` of `fit`."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -17,11 +17,12 @@ from bpvariants.types import PyTree
 
 
 class Source:
-    """Data of a training: one batch for all steps, data to sample, or an iterable.
+    """Data of a training: one batch for all steps, data to sample, or many batches.
 
-    `take(size)` returns `inputs`, a pair (whole, stacked). `whole` is data that all
-    steps use; `stacked` is batches stacked along a first axis of steps. One of the two
-    is None. At the end of the data, `take` returns None instead of a pair.
+    `take(size)` returns the inputs of the next `size` training steps, as a pair (whole,
+    stacked). `whole` is data that all steps use; `stacked` contains the batch of each
+    step, stacked along a first axis. One of the two is None. After the last batch,
+    `take` returns None instead of a pair.
     """
 
     def __init__(self, data: Any, sampled: bool, first: int):
@@ -31,7 +32,7 @@ class Source:
             self._batches = _from(data, first)
 
     def take(self, size: int) -> tuple[PyTree, PyTree] | None:
-        """Return the inputs of `size` steps, or of fewer if the data end."""
+        """Return the inputs of `size` steps, or of fewer if the data end first."""
         if self._batches is None:
             return self.whole, None
         stacked = _stack(islice(self._batches, size))
@@ -39,7 +40,7 @@ class Source:
 
 
 def _from(data, first: int) -> Iterator[tuple]:
-    """Return an iterator over the batches from step `first` on."""
+    """Return an iterator over the batches, beginning with that of step `first`."""
     if _begins_anywhere(data):
         batches = called("data(step)", data, first)
         if not hasattr(batches, "__iter__"):
@@ -61,13 +62,13 @@ def _begins_anywhere(data) -> bool:
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:
-    """Return the number of steps in a chunk's inputs, which is `size` or less."""
+    """Return for how many steps, at most `size`, the inputs of a chunk suffice."""
     stacked = jax.tree.leaves(inputs[1])
     return stacked[0].shape[0] if stacked else size
 
 
 def batch_of(inputs: tuple[PyTree, PyTree], i: int) -> PyTree:
-    """Return the batch of a chunk's step i, or the data to draw the batch from."""
+    """Return the batch of step i of a chunk, or the data from which to draw it."""
     whole, stacked = inputs
     return whole if stacked is None else jax.tree.map(lambda leaf: leaf[i], stacked)
 
@@ -101,7 +102,7 @@ def _stacked(leaves: tuple) -> Any:
     if not is_spread(leaves[0]):
         return np.stack(leaves)
     sharding = leaves[0].sharding
-    if isinstance(sharding, NamedSharding):  # shard each step like its batch
+    if isinstance(sharding, NamedSharding):  # shard each step's batch alike
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
     else:
         sharding = None

@@ -1,7 +1,7 @@
 """Training in chunks: a Python loop over jitted scans, each of many training steps.
 
-Between chunks, the Python loop calls logs, writes checkpoints and can be interrupted.
-Within a chunk, no Python code runs.
+A chunk is the training steps of one jitted scan. Between chunks, the Python loop calls
+logs, writes checkpoints and can be interrupted. Within a chunk, no Python code runs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -59,24 +59,27 @@ def fit(
         (value, carry), grads = rule(params, [carry,] *batch)
         updates, state = update.update(grads, state, params, value=value)
 
-    The loss is passed to the update as `value`. Some updates need it (iRprop⁺,
-    `optax.polyak_sgd`); other updates ignore it.
+    The loss is passed to the update as `value`. Some updates need the loss, such as
+    iRprop⁺ and `optax.polyak_sgd`; all other updates ignore it.
 
-    After Ctrl-C, or at the end of the data, `fit` finishes the running chunk, writes a
-    checkpoint if `checkpoint` is given, and returns the result so far. Schedulers send
-    SIGTERM before they kill a process. With `checkpoint`, SIGTERM also makes `fit`
-    write a checkpoint; then the process ends. If several processes train together, all
-    of them stop after the same chunk, whichever process received the signal.
+    After Ctrl-C, or at the end of the data, `fit` finishes the running chunk of
+    training steps, writes a checkpoint if `checkpoint` is given, and returns the result
+    so far. With `checkpoint`, SIGTERM, which schedulers send before they kill a
+    process, also makes `fit` write a checkpoint; then the process ends. If several
+    processes train together, all of them stop after the same chunk, even if only one
+    process received a signal.
 
-    If the state takes at most 64 MiB, a chunk keeps its first state and is checked for
-    NaN at its end. If NaN is found, the chunk is repeated from its first state to find
-    the step. A larger state is overwritten (donated), and checked after each step. With
-    `nonfinite="ignore"`, every state is overwritten and nothing is checked. Each call
-    of `fit` compiles anew; for many short trainings, use `runs` or :func:`sweep`.
+    If the training state takes at most 64 MiB, it is kept before each chunk of steps,
+    and checked for NaN after the chunk. If NaN is found, the chunk is repeated from the
+    kept state, to find the first step with NaN. A larger state is overwritten
+    (donated), and checked after each step. With `nonfinite="ignore"`, every training
+    state is overwritten, and losses and params are not checked for NaN. Each call of
+    `fit` compiles its functions again; for many short trainings, use the argument
+    `runs` or :func:`sweep`.
 
     To recompute activations in the backward pass, give a setting to the rule, as in
     `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`; `fit` has no such
-    setting. To train on several devices, give sharded arrays. They keep their
+    setting. To train on several devices, give sharded arrays. These arrays keep their
     shardings, and arrays made from params, such as the update's state, get the
     shardings of params.
 
@@ -88,26 +91,30 @@ def fit(
       data: one of
 
         - a tuple: the batch of every step (full batch);
-        - any pytree, with `sample`: the data to draw mini-batches from;
-        - an iterable of batches, which are tuples of equal shapes; the first batch is
-          for the first step. A resumed training skips the batches that it has used;
-        - a function (step) -> iterable of the batches from that step on. A resumed
-          training then does not read earlier batches.
+        - any pytree, if `sample` is given: the data from which `sample` draws
+          mini-batches;
+        - an iterable of batches, one for each step. Each batch is a tuple, and all
+          batches have the same shapes. A resumed training reads and skips the batches
+          that it has used;
+        - a function from a step's index to an iterable of the batches of that step and
+          all later steps. With a function, a resumed training does not read earlier
+          batches.
       steps: number of training steps, each with one update of the params.
       chunk: number of training steps in one jitted scan; logs are called after each
-        chunk.
+        scan.
       sample: function (key, data) -> batch that draws a mini-batch; it runs on the
         device.
       draws: whether the rule draws random numbers. If True, the rule is called with
-        `key=`, a different key at each step; `sample` gets other keys.
-      key: a `jax.random.key`, from which the keys of `sample` and of the rule are made.
-        The keys of step t do not depend on `chunk`.
+        `key=`, a different key at each step, which is independent of the key of
+        `sample`.
+      key: a `jax.random.key`, from which the keys of `sample` and of the rule are made
+        for each step. The keys of a step do not depend on `chunk`.
       carry: first carry of the rule, for successive windows of a sequence, or for
-        online rules. If given, the rule gets the carry as its second argument, and the
-        aux that it returns is the carry of the next step.
-      runs: number of independent trainings that run together under `vmap`. If given,
-        leaves of params and carry must have a first axis of this size. Each run has its
-        own key.
+        online rules. If `carry` is given, the rule gets a carry as its second argument,
+        and the aux that it returns is the carry for the next training step.
+      runs: number of independent trainings that run together under `vmap`. If `runs` is
+        given, the leaves of params and carry must have a first axis of this size. Each
+        run has its own key.
       log: a function (step, metrics) -> None, or a sequence of such functions, called
         after each chunk. The metrics are a dict: the loss `value` of the chunk's last
         step, the losses `values` of all steps so far, the `params`, and the number of
@@ -117,17 +124,17 @@ def fit(
         the log returns, because the next chunk overwrites them. :class:`JsonLog` writes
         metrics to a file.
       stop: function (step, metrics) -> bool, called after each chunk; True ends the
-        training. `stop` should depend only on its arguments, or a resumed training may
-        end at a different step.
-      nonfinite: what to do if the loss of a step, or the params after it, contain NaN
-        or infinity. "raise" (default) raises an error. "stop" (default with `runs`)
-        undoes the step and ends the training; with `runs`, only the affected run ends.
-        "skip" undoes the step and continues with the next batch. "ignore" checks
-        nothing and continues with NaN.
-      diagnose: function that is called before `nonfinite="raise"` raises an error, with
-        the arguments of the rule except its key. Its result is an attribute of the
-        error, and the error's message includes the result's `table()` if there is one.
-        See :func:`diagnosis`.
+        training. The result of `stop` should depend only on the arguments of `stop`.
+        Otherwise, a resumed training may end at a different step.
+      nonfinite: what to do if the loss of a training step, or the params after the
+        step, contain NaN or infinity. "raise" (default) raises an error. "stop"
+        (default with `runs`) undoes the step and ends the training; with `runs`, only
+        the affected run ends. "skip" undoes the step and continues with the next batch.
+        "ignore" checks nothing and continues with NaN.
+      diagnose: function that is called before `nonfinite="raise"` raises an error. Its
+        arguments are those of the rule, except the key. Its result is an attribute of
+        the error; if the result has a method `table`, the error's message includes the
+        table. See :func:`diagnosis`.
       checkpoint: a :class:`Checkpoint`: the folder of checkpoints, how often to write
         them, and whether to resume.
 
@@ -135,9 +142,9 @@ def fit(
       A :class:`FitResult`.
 
     Raises:
-      NonFiniteError: a FloatingPointError, if `nonfinite="raise"` and a step is not
-        finite. It names the step and the affected arrays, and contains the batch and
-        the params before the step.
+      NonFiniteError: a FloatingPointError, if `nonfinite="raise"` and a step gives NaN
+        or infinity. The error names the step and the affected arrays, and contains the
+        batch and the params before the step.
       ValueError: if an argument is out of its range; if a key is given but not needed,
         or needed but not given; if params or carry do not have the axis of runs; or if
         a checkpoint is from a different training.
@@ -182,7 +189,7 @@ def fit(
 
 
 def _start(update, params, carry, data, runs) -> Reached:
-    """Return the state before the first step, in new arrays, which may be donated."""
+    """Return the state before the first step, in new arrays that may be donated."""
     check_not_traced((params, carry, data))
     mesh = mesh_of(params, carry, data)
     params = placed(own(params), params, mesh)

@@ -18,8 +18,8 @@ from bpvariants.types import OnlineRule, PyTree
 
 
 def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
-    """Check that `update` is an optax update; make it accept extra arguments."""
-    if isinstance(update, optax.MultiSteps):  # optax's conversion would drop `value`
+    """Check that `update` is an optax update, and make it accept extra arguments."""
+    if isinstance(update, optax.MultiSteps):  # else, optax drops `value`
         steps_of: Any = update
         update = optax.GradientTransformationExtraArgs(steps_of.init, steps_of.update)
     if not isinstance(update, optax.GradientTransformation):
@@ -31,7 +31,7 @@ def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def check_counts(steps: Any, chunk: Any, runs: Any) -> None:
-    """Check that `steps`, `chunk` and `runs` are positive integers, or `runs` None."""
+    """Check that `steps`, `chunk` and, if given, `runs` are positive integers."""
     check_count("steps", steps)
     check_count("chunk", chunk)
     if runs is not None:

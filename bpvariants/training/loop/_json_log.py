@@ -1,4 +1,4 @@
-"""Log file of JSON lines, without duplicate or missing lines after a resumption."""
+"""Log file of JSON lines that a resumed training continues without gap or duplicate."""
 
 import json
 import os
@@ -20,16 +20,16 @@ class JsonLog:
 
     A line contains the `step` and all metrics except `params` and `values`. NaN and
     infinity are written as null. When a training resumes from a checkpoint, lines of
-    later steps are removed, and so is an incomplete last line. A resumed training
-    therefore writes the same file as an uninterrupted training. If the file has lines
-    when a new training starts, an error is raised. If several processes train together,
-    only the first process writes the file.
+    steps after the checkpoint are removed, and so is an incomplete last line.
+    Therefore, the file of a resumed training equals that of an uninterrupted training.
+    If a new training starts and the file already has lines, an error is raised. If
+    several processes train together, only the first process writes the file.
 
     Args:
       path: the log file; the file and its folder are created if they do not exist.
       more: function (step, metrics) -> dict of further entries of the line, such as a
-        validation loss. Values that are neither numbers nor arrays of numbers are
-        written as text.
+        validation loss. Values in this dict that are neither numbers nor arrays of
+        numbers are written as text.
 
     Example:
       >>> import tempfile, pathlib, jax, optax
@@ -65,7 +65,7 @@ class JsonLog:
                 file.write(line + "\n")
 
     def begin(self) -> None:
-        """Raise an error if the file has lines; `fit` calls this before a new training.
+        """Raise an error if the file has lines; called by `fit` before a new training.
 
         Raises:
           ValueError: if the file is not empty, or cannot be written to.
@@ -78,7 +78,7 @@ class JsonLog:
             )
 
     def resume(self, step: int) -> None:
-        """Remove lines of steps after `step`; `fit` calls this before it resumes."""
+        """Remove lines of steps after `step`; called by `fit` before it resumes."""
         self._make()
         if not self._writes:
             return
@@ -89,7 +89,7 @@ class JsonLog:
             kept.append(line)
         beside = self._path.with_name(self._path.name + ".tmp")
         beside.write_bytes(b"".join(kept))
-        os.replace(beside, self._path)  # atomic, even if the process is killed
+        os.replace(beside, self._path)  # atomic: no partial file remains
 
     def _make(self) -> None:
         """Create the file if it does not exist; check that it can be written to."""
@@ -136,7 +136,7 @@ def _plain(leaf: Any) -> Any:
     array = np.asarray(None) if is_key(leaf) else np.asarray(leaf)
     if array.dtype.kind in "OSUMmc":
         return str(leaf)
-    if array.dtype.kind not in "fiub":  # bfloat16 and similar
+    if array.dtype.kind not in "fiub":  # for example bfloat16
         array = array.astype(np.float32)
     finite = lambda number: number if np.isfinite(number) else None
     if array.ndim == 0:

@@ -1,4 +1,4 @@
-"""Python loop over chunks, with logs, checkpoints and checks for Ctrl-C in between."""
+"""Python loop over jitted chunks of training steps, with logs and checkpoints."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -65,7 +65,7 @@ class Training:
             raise
 
     def run(self, data: Any) -> FitResult:
-        """Train to the last step, or until something ends the training earlier."""
+        """Train to the last step, unless `stop`, NaN or a signal ends the training."""
         with self._handlers:
             self._told.append(self._handlers.enter_context(remembered()))
             if self._store is not None and jax.process_count() == 1:
@@ -85,7 +85,7 @@ class Training:
             self._close(write=False)
             raise
         # After a chunk with NaN, runs under `vmap` are at different steps. A training
-        # cannot resume from such a state, so do not write it to a checkpoint.
+        # cannot resume from runs at different steps, so do not write a checkpoint.
         self._close(write=self._failed is None or self._plan.runs is None)
         if self._failed is not None:
             raise self._explained(*self._failed)
@@ -107,7 +107,8 @@ class Training:
             if stopped == "stop" and plan.stop is not None:
                 self._stopped = stopped
             skips = self._recipe.nonfinite == "skip"
-            # A single run that ended at NaN may continue; a run under `vmap` may not.
+            # A resumed training continues a single run that ended at NaN, but not a run
+            # under `vmap`, because the other runs may be at later steps.
             if skips or plan.runs is None:
                 bad = self._reached.bad if skips else reached.bad
                 self._reached = self._reached._replace(alive=reached.alive, bad=bad)
@@ -116,7 +117,7 @@ class Training:
             self._resumed_from = self._reached.steps
 
     def _open_logs(self) -> None:
-        """Call `begin`, or `resume` if the training resumes, of logs that have them."""
+        """Call the method `begin` or, if the training resumes, `resume` of each log."""
         for log in self._plan.logs:
             if self._store is not None and self._store.begun:
                 resume = getattr(log, "resume", lambda step: None)
@@ -126,8 +127,8 @@ class Training:
 
     def _take_chunk(self, source: Source) -> None:
         plan, first = self._plan, self._reached.steps
-        # Split steps into the same chunks as an uninterrupted training does. The same
-        # compiled functions then run, so the results are bit-identical.
+        # Split the steps into the same chunks as an uninterrupted training does,
+        # because the same compiled functions give bit-identical results.
         size = min(plan.chunk - first % plan.chunk, plan.steps - first)
         inputs = source.take(size)
         if inputs is None and first == 0:
@@ -156,7 +157,7 @@ class Training:
                 self._stopped = self._stopped or "interrupt"
 
     def _on_devices_of(self, inputs):
-        """Return (state, alive), placed on the devices of the inputs."""
+        """Return the state and the flags `alive`, on the devices of the inputs."""
         state, alive = self._reached.state, self._reached.alive
         if not self._placed and mesh_of(state) is None:
             mesh = mesh_of(inputs)
@@ -168,7 +169,7 @@ class Training:
         return state, alive
 
     def _go_on(self, inputs, first, newly) -> bool:
-        """Record which runs ended at NaN; return False if `fit` must raise an error."""
+        """Record runs that ended at NaN; return False if `fit` must raise an error."""
         if self._recipe.nonfinite == "raise":
             self._failed, self._stopped = (inputs, first, newly), "nonfinite"
             return False
@@ -243,11 +244,11 @@ def _stops(stop: Stop, steps: int, metrics: dict) -> bool:
 
 
 def _counted(before: Reached, now: tuple, size: int, kept, ends: bool) -> Reached:
-    """Return the progress after a chunk, with the counts of skipped steps.
+    """Return the progress after a chunk of steps, with the numbers of skipped steps.
 
-    `kept` [..., size] is True for applied steps; None means that all steps were
-    applied. If `ends` is True, a run ends at its first step that was not applied.
-    Otherwise, all steps that were not applied count as skipped.
+    `kept` [..., size] is True for steps whose update was applied; None means that all
+    updates were applied. If `ends` is True, a run ends at the first step whose update
+    was not applied. Otherwise, all steps without an applied update count as skipped.
     """
     steps, skipped, bad = before.steps + size, before.skipped, before.bad
     if kept is not None and not kept.all():

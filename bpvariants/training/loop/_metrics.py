@@ -1,4 +1,4 @@
-"""Metrics for logs: the loss, and values from the state of the update."""
+"""Metrics for logs: losses, params, and values from the state of the update."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from bpvariants._dtypes import is_floating
 from bpvariants.training.loop._state import Reached, Values
 from bpvariants.types import PyTree
 
-MOST = 65_536  # maximum number of step sizes in a median, about
+MOST = 65_536  # with twice as many step sizes or more, the median is of a subset
 
 
 def state_readings(opt_state: PyTree) -> dict[str, Any]:
     """Return the learning rate and the step sizes in an optimizer's state, if any.
 
-    `learning_rate` has shape [], or [k] if the state contains k learning rates.
-    `step_sizes` contains "min", "median" and "max" over all parameters, each of shape
-    []. If there are very many step sizes, the median is taken over an evenly spaced
-    subset.
+    The entry `learning_rate` has shape [], or [k] if the state contains k learning
+    rates. The entry `step_sizes` is a dict of the "min", "median" and "max" over all
+    parameters, each of shape []. If there are at least 131,072 step sizes, the median
+    is taken over an evenly spaced subset.
     """
     rates = [leaf for leaf in _found(opt_state, "learning_rate") if leaf.ndim == 0]
     sizes = [jnp.abs(leaf.ravel()) for leaf in _found(opt_state, "step_sizes")]
@@ -53,7 +53,7 @@ class Metrics:
         self.names = [name for name in self.names if name != "step_sizes"]
 
     def __call__(self, reached: Reached, values: Values) -> dict[str, Any]:
-        """Return the metrics at the end of a chunk."""
+        """Return the metrics at the end of a chunk of training steps."""
         seen = values.until(reached.steps)
         return {
             "value": seen[..., -1] if reached.steps else np.nan,
@@ -65,7 +65,7 @@ class Metrics:
 
 
 def _found(tree: PyTree, name: str) -> list[jax.Array]:
-    """Return the floating leaves of all fields of a state with this name."""
+    """Return the floating leaves of all fields with this name in a state."""
     parts = optax.tree.get_all_with_path(tree, name)
     return [
         jnp.asarray(leaf)

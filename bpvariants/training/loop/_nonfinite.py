@@ -1,4 +1,4 @@
-"""Error for a training step with NaN or infinity, and search for the first NaN."""
+"""Error of a training step with NaN or infinity, and a function to locate the NaN."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,17 +20,17 @@ Diagnose = Callable[..., Any]
 
 
 class NonFiniteError(FloatingPointError):
-    """Error of :func:`fit` for a training step with NaN or infinity.
+    """Error that :func:`fit` raises if a training step gives NaN or infinity.
 
     Attributes:
       step: index of the training step, counted from 0.
       run: index of the run, or None if `fit` was not given `runs`.
       places: dict from an array's name to its number of NaN and infinite elements, for
-        arrays that have any. Names are such as "value", "grads['w']" and, for params
-        after the step, "params['w']".
+        the arrays that have such elements. Examples of names are "value" for the loss,
+        "grads['w']" and, for params after the step, "params['w']".
       params: params before the step; all of them are finite.
       opt_state: state of the update before the step.
-      carry: carry of a stateful rule before the step, else None.
+      carry: carry of the rule before the step; None if the rule takes no carry.
       batch: batch of the step.
       diagnosis: result of `diagnose`, or None.
       result: the :class:`FitResult` up to the step.
@@ -50,9 +50,9 @@ class NonFiniteError(FloatingPointError):
 def diagnosis(step: Step, loss: Loss) -> Diagnose:
     """Return a function for `fit(diagnose=…)` that finds the first NaN in a sequence.
 
-    The returned function calls `diagnostics.first_nonfinite` with `step`, `loss` and
-    the arguments of a gradient rule: (params, carry, xs, targets, weights, mask, reset,
-    initial).
+    The returned function takes the arguments of a gradient rule: (params, carry, xs,
+    targets, weights, mask, reset, initial). It calls `diagnostics.first_nonfinite` with
+    `step`, `loss` and these arguments.
 
     Args:
       step: one time step of the network, as given to the rule.
@@ -98,7 +98,7 @@ def explain(
     diagnose: Diagnose | None,
     result: FitResult,
 ) -> NonFiniteError:
-    """Repeat the training step that was not finite; return an error that describes it.
+    """Repeat the training step that gave NaN; return an error that describes the step.
 
     `state` and `key` are those of the run with NaN. `batch` is the batch of the step,
     or the data from which `recipe.sample` draws the batch.

@@ -1,4 +1,4 @@
-"""Calls of the user's rule and `sample`; errors say with which arguments."""
+"""Calls of the user's rule and `sample`, with checks of their results."""
 
 import re
 from typing import Any
@@ -29,7 +29,7 @@ def draw_batch(sample: Any, key: jax.Array | None, data: PyTree) -> tuple:
 def call_rule(
     rule: Any, params: PyTree, carries: tuple, batch: tuple, options: dict[str, Any]
 ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
-    """Call a rule; check that grads are like params, and that aux is like the carry."""
+    """Call a rule; check the shapes of the gradients and of the new carry, if any."""
     try:
         result = rule(params, *carries, *batch, **options)
     except Exception as error:

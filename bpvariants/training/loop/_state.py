@@ -11,21 +11,21 @@ from bpvariants.types import PyTree
 
 
 class TrainState(NamedTuple):
-    """State that each training step replaces; with `runs`, leaves are [runs, ...]."""
+    """State of a training between two steps; with `runs`, leaves are [runs, ...]."""
 
     params: PyTree
     opt_state: PyTree
-    carry: PyTree  # carry of a stateful rule, else None
+    carry: PyTree  # None if the rule takes no carry
 
 
 class Reached(NamedTuple):
-    """Progress of a training; replaced as a whole, so that Ctrl-C cannot split it."""
+    """State and counts of a training; replaced together, because of Ctrl-C."""
 
     state: TrainState
     alive: jax.Array  # [] or [runs]: False after NaN has ended the run
     steps: int
     skipped: np.ndarray  # [] or [runs]: number of skipped steps
-    bad: np.ndarray  # [] or [runs]: first step with NaN or infinity, else −1
+    bad: np.ndarray  # [] or [runs]: index of the first step with NaN, or −1
 
 
 class FitResult(NamedTuple):
@@ -34,15 +34,17 @@ class FitResult(NamedTuple):
     Attributes:
       params: final params.
       opt_state: final state of the update.
-      carry: final carry of a stateful rule, else None.
+      carry: final carry of the rule; None if the rule takes no carry.
       values: [steps], or [runs, steps]: the loss of each training step, before the
         step's update. If NaN ended a run, the values of later steps are NaN.
       steps: number of training steps taken, including those before a resumption.
-      interrupted: whether a signal, or the end of the data, ended the training early.
+      interrupted: whether Ctrl-C, SIGTERM or the end of the data ended the training
+        before the last step.
       seconds: time that this call of `fit` spent in training steps, without compilation
         and logging.
       compile_seconds: time that this call of `fit` spent in compilation.
-      temp_bytes: temporary memory of a chunk in bytes; None if XLA does not report it.
+      temp_bytes: temporary memory in bytes that a chunk of steps needs; None if XLA
+        does not report it.
       stopped: why the training ended before the last step: "interrupt", "data", "stop"
         or "nonfinite"; None if the last step was taken.
       skipped: [], or [runs]: number of steps that were skipped because of NaN or
@@ -75,20 +77,20 @@ class Values:
         self._all = None
 
     def put(self, first: int, values: np.ndarray) -> None:
-        """Store the values [..., k] of k steps, the first of which is step `first`."""
+        """Store the losses [..., k] of k steps, the first of which is step `first`."""
         if self._all is None:
             self._all = np.empty(self._shape, values.dtype)
         self._all[..., first : first + values.shape[-1]] = values
 
     def until(self, steps: int) -> np.ndarray:
-        """Return the values of the first `steps` steps, as a view."""
+        """Return the losses of the first `steps` steps, as a view of the array."""
         if self._all is None:
             return np.zeros((*self._shape[:-1], 0))
         return self._all[..., :steps]
 
 
 def own(tree: PyTree) -> PyTree:
-    """Copy each array of a tree, so that the copies may be donated."""
+    """Return a tree with a copy of each array, so that the copies may be donated."""
 
     def copy(leaf):
         leaf = jnp.array(leaf)

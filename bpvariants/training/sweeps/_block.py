@@ -1,4 +1,4 @@
-"""Run a block of a sweep: its runs under `vmap`, their table rows and their time."""
+"""Run a block of a sweep, the runs that train together under `vmap`, and time it."""
 
 import math
 import time
@@ -16,15 +16,15 @@ from bpvariants.types import PyTree
 
 
 class Clock:
-    """Clock; it calls `progress` with the number of ended runs and the time left."""
+    """Clock that calls `progress` with the number of ended runs and the time left."""
 
     def __init__(self, progress: Callable | None, steps: int, runs: int, ended: int):
-        self.seconds, self._taken = 0.0, 0  # time spent; steps, summed over runs
+        self.seconds, self._taken = 0.0, 0  # seconds and steps of all runs so far
         self._progress, self._steps = progress, steps
         self._runs, self._ended = runs, ended
 
     def tell(self, taken: int, lanes: int, steps_left: int, ended: int) -> None:
-        """Count `taken` more steps of each lane, and call `progress`."""
+        """Count `taken` more steps of each run of the block, and call `progress`."""
         self._taken += taken * lanes
         if self._progress is not None:
             others = (self._runs - self._ended - lanes) * self._steps
@@ -38,9 +38,9 @@ class Clock:
 
 
 def stacked(group: Group, runs: Sequence[Run], size: int) -> tuple[PyTree, jax.Array]:
-    """Return floats and keys for `size` lanes; fill up with copies of the last run.
+    """Return float fields and keys of `size` runs, repeating the last run if needed.
 
-    Floats are weakly typed, so that they behave like Python floats in make_run.
+    The floats are weakly typed, so that they behave like Python floats in make_run.
     """
     runs = [runs[min(i, len(runs) - 1)] for i in range(size)]
     stack = lambda values: jnp.stack([jnp.asarray(value) for value in values])
@@ -58,7 +58,7 @@ def run_block(
     curves: bool,
     clock: Clock,
 ) -> list[dict[str, Any]]:
-    """Run at most `block.size` runs; return a row of the sweep's table for each."""
+    """Train at most `block.size` runs; return the row of each in the sweep's table."""
     floats, keys = block.put(stacked(group, runs, block.size))
     begin = time.perf_counter()
     lanes, before = block.start(floats, keys), clock.seconds
@@ -101,7 +101,7 @@ def run_block(
 
 
 def _curve(points: list[tuple], lane: int) -> dict[str, list]:
-    """Return the metrics of one run after each chunk, until the run has ended."""
+    """Return a run's metrics after each chunk of steps, until the run has ended."""
     curve: dict[str, list] = {"step": []}
     for taken, metrics in points:
         if curve["step"][-1:] == [int(taken[lane])]:
@@ -113,7 +113,7 @@ def _curve(points: list[tuple], lane: int) -> dict[str, list]:
 
 
 def _number(value: Any) -> Any:
-    """Return a Python number, with NaN instead of infinity; JSON stores it as null."""
+    """Return a Python number, or NaN for infinity, which JSON cannot store."""
     number = value.item() if hasattr(value, "item") else value
     is_bad = isinstance(number, float) and not math.isfinite(number)
     return math.nan if is_bad else number

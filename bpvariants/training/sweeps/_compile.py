@@ -1,7 +1,7 @@
 """Compilation of a sweep's functions, for as many runs at a time as fit in memory.
 
-A block is a compiled function that advances several lanes; each lane is one run. The
-lanes are divided over the devices.
+The functions are compiled with `vmap` over several runs, called lanes. The lanes are
+divided over the devices.
 """
 
 import time
@@ -27,11 +27,12 @@ CPU_OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
 class Block(NamedTuple):
-    """The compiled functions of a group of runs, for `size` runs at a time.
+    """The compiled functions that train `size` runs of a group at a time (lanes).
 
     Attributes:
-      start: (floats, keys) -> lanes.
-      advance: (floats, keys, lanes, first, last) -> lanes after step last − 1.
+      start: (floats, keys) -> lanes before the first step.
+      advance: (floats, keys, lanes, first, last) -> lanes, after the training steps
+        from `first` to `last` − 1.
       evaluate: (floats, keys, state) -> metrics, or None.
       put: function that places arrays [size] of floats and keys on the devices.
       size: number of lanes, on all devices together.
@@ -58,7 +59,7 @@ def compile_block(
     size: int,
     max_bytes: int | None,
 ) -> Block:
-    """Compile a group's functions for `size` lanes, or for as many as fit in memory."""
+    """Compile functions for `size` runs at a time, or fewer if memory is too small."""
     begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
     mesh = Mesh(np.array(devices), ("devices",))
     lane, same = PartitionSpec("devices"), PartitionSpec()
@@ -93,8 +94,8 @@ def compile_block(
             break
         tried.append((size, num_bytes))
         size = _smaller(tried, max_bytes, len(devices))
-    # On CPU, compile `start` without optimisation: it runs only once per block, and
-    # optimising its random number generation would take long.
+    # On CPU, compile `start` without optimisation, because it runs only once for each
+    # block of runs, and optimising its random number generation would take long.
     options = CPU_OPTIONS if on_cpu else None
     start = start.lower(*arguments).compile(compiler_options=options)
     evaluate = None
@@ -116,14 +117,14 @@ def _free_bytes(devices: Sequence[Any]) -> int | None:
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
-    """Return a number of lanes that should fit in memory, from sizes that did not."""
+    """Return a number of runs that should fit in memory; `tried` ones did not fit."""
     (size, num_bytes), fixed = tried[-1], 0.0
     if size == step:
         raise ValueError(
             f"max_bytes={max_bytes} is less than the {num_bytes} bytes that one run on "
             "each device needs; allow more, or make the runs smaller."
         )
-    if len(tried) > 1:  # fit bytes = fixed + each * size
+    if len(tried) > 1:  # fit num_bytes = fixed + constant · size
         (size_before, bytes_before), *_ = tried[-2:]
         fixed = num_bytes - size * (bytes_before - num_bytes) / (size_before - size)
         fixed = min(max(fixed, 0.0), max_bytes)

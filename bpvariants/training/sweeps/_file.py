@@ -1,4 +1,4 @@
-"""File with the table of a sweep: one JSON object per run; each block appends lines."""
+"""File with the table of a sweep: one line per run, which contains a JSON object."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from bpvariants.training.sweeps._runs import COLUMNS, name_of, Run
 def read_rows(
     path: Path, runs: list[Run], limit: int, curves: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return a file's rows of `runs`, by name; create the file if it does not exist.
+    """Return the rows of `runs` in a file, by run name; if there is no file, create it.
 
     An incomplete last line, which a killed process may leave, is removed.
     """
@@ -39,7 +39,7 @@ def read_rows(
                 f"path {path} has runs without a curve (line {number}); give another "
                 "path, or curves=False."
             )
-        if name_of(fields) in names:  # ignore rows of other configs
+        if name_of(fields) in names:  # ignore rows of other runs
             rows.setdefault(name_of(fields), _with_nan(row, fields))
     if last:
         _check_torn(path, len(lines) + 1, last)
@@ -48,7 +48,7 @@ def read_rows(
 
 
 def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows in a single write, and flush them to disk."""
+    """Append rows to the file in a single write, and flush them to disk."""
     lines = "".join(
         json.dumps(_without_nan(row), allow_nan=False) + "\n" for row in rows
     )
@@ -59,7 +59,7 @@ def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _check_torn(path: Path, number: int, line: bytes) -> None:
-    """Check that an incomplete last line can be the beginning of a row."""
+    """Check that the file's last line, if incomplete, can be the beginning of a row."""
     try:
         json.loads(line)
     except ValueError:
@@ -85,7 +85,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
-    """Return a row's columns that identify its run: `seed` and all columns before."""
+    """Return the columns that identify a row's run: `seed` and those before it."""
     names = list(row)[: list(row).index("seed")]
     if set(names) != set(run.fields):
         raise ValueError(

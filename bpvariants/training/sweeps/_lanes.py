@@ -1,8 +1,8 @@
-"""Lanes of a sweep: each lane is one run under `vmap`, frozen when the run ends.
+"""Runs of a sweep side by side under `vmap` (lanes), each frozen when it ends.
 
-The loop over steps is inside `vmap`, whose axis has a name. With this name, each lane
-can find out whether any lane is still running. All lanes therefore have the same step
-number, which is not batched.
+The loop over training steps is inside `vmap`, whose axis has a name. By this name, the
+loop of each run finds out whether any run is still going, so all loops end together.
+All runs therefore have the same step number, which is not batched.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from bpvariants._dtypes import is_floating
 from bpvariants._settings import called, described
 from bpvariants.types import PyTree
 
-STATUS = ("finished", "stopped", "diverged")  # while a run is going, its status is 0
+STATUS = ("finished", "stopped", "diverged")  # the status of a running run is 0
 RUNNING, STOPPED, DIVERGED = range(3)
 AXIS = "runs of a sweep"
 
 
 class Lanes(NamedTuple):
-    """Progress of the runs of a block; leaves have shape [lanes, ...].
+    """State and metrics of all runs of a block; leaves have a first axis of runs.
 
     Attributes:
       state: state after the last training step that did not diverge.
@@ -40,7 +40,7 @@ class Lanes(NamedTuple):
 
 
 def look_at(make: Callable, floats: PyTree, keys: jax.Array) -> bool:
-    """Trace make_run to find mistakes in it; return whether it returns `evaluate`."""
+    """Trace make_run to check its result; return whether this includes `evaluate`."""
     seen = []
 
     def look(floats, key):
@@ -81,7 +81,8 @@ def _made(make: Callable, floats: PyTree, key: jax.Array) -> tuple:
                 f"state{jax.tree_util.keystr(path)} is {leaf!r}; let advance close over"
                 " anything that is not an array."
             )
-    # Drop weak types, because a loop's carry must keep its type.
+    # Drop weak types, because the carry of a loop must have the same type after each
+    # step.
     strong = lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf))
     return jax.tree.map(strong, state), advance, evaluate
 
@@ -95,7 +96,7 @@ def start_lane(make: Callable, floats: PyTree, key: jax.Array) -> Lanes:
 
 
 def advance_lane(make, stop, diverged, floats, key, lane, first, last) -> Lanes:
-    """Take steps first … last − 1 of one lane; end early if all lanes have ended."""
+    """Take steps `first` to `last` − 1 of a run; stop early if all runs have ended."""
     _, advance, _ = _made(make, floats, key)
 
     def body(carry):
@@ -111,7 +112,7 @@ def advance_lane(make, stop, diverged, floats, key, lane, first, last) -> Lanes:
 
 
 def _step(advance, stop, diverged, lane: Lanes, t: jax.Array) -> Lanes:
-    """Take one step of a lane, or none if its run has ended."""
+    """Take one training step of a run; if the run has ended, leave it as it is."""
     state, metrics = _stepped(advance, lane.state, t)
     bad = _any(jnp.isnan, state) | _any(lambda leaf: ~jnp.isfinite(leaf), metrics)
     if diverged is not None:

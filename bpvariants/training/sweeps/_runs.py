@@ -1,4 +1,4 @@
-"""Runs of a sweep, in groups that share one compiled function; fields to trace.
+"""Runs of a sweep, in groups of runs that share one compiled function.
 
 Float fields of a config are traced. Runs that differ only in floats and seeds therefore
 share one compiled function and run under `vmap`. All other fields of a config are
@@ -49,7 +49,7 @@ class Group(NamedTuple):
 
 
 def name_of(fields: dict[str, Any]) -> str:
-    """Return a text that identifies a run's fields; it differs for 1 and 1.0."""
+    """Return a text that identifies a run's fields, and differs for 1 and 1.0."""
     return json.dumps(fields, sort_keys=True)
 
 
@@ -97,7 +97,7 @@ def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
                 f"{type(configs[0]).__name__} and configs[{i}] is a "
                 f"{type(configs[i]).__name__}."
             )
-    for name in records[0]:  # if one config has a float, ints are floats
+    for name in records[0]:  # if one config has a float, convert ints
         if any(_is_float(record[name]) for record in records):
             for record in records:
                 if type(record[name]) is int:
@@ -175,12 +175,12 @@ def _checked_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def _with_floats(config: Any, floats: dict[str, Any]) -> Any:
-    """Put traced floats into a config, without a call of its constructor."""
+    """Put traced floats into a copy of a config, without calling the constructor."""
     if isinstance(config, dict):
         return config | floats
     if hasattr(config, "_replace"):
         return config._replace(**floats)
     config = copy.copy(config)
     for name, value in floats.items():
-        object.__setattr__(config, name, value)  # works for a frozen dataclass
+        object.__setattr__(config, name, value)  # works for frozen dataclasses
     return config

@@ -1,9 +1,9 @@
 """Sweeps: train each config with each seed, several runs at a time under `vmap`.
 
-Runs that differ only in floats and seeds share a compiled program; runs that differ in
-other fields, such as layer sizes, have separate programs. A program runs one block of
-runs at a time. A block fits in memory, and its runs are divided over the devices. A run
-that stops or diverges is frozen and does not affect other runs.
+Runs whose configs differ only in floats share a compiled program; runs that differ in
+other fields, such as layer sizes, have separate programs. A program trains one block of
+runs at a time: as many runs as fit in memory, divided over the devices. A run that
+stops or diverges is frozen and does not affect other runs.
 """
 
 import os
@@ -36,11 +36,11 @@ class SweepGroup(NamedTuple):
       static: the static fields of the config, which are equal in all runs of the
         program.
       runs: number of runs of the program in this call.
-      block: number of runs that run at a time, on all devices together.
-      num_bytes: memory in bytes that a block needs on each device; None if XLA does not
-        report it.
+      block: number of runs that train at the same time, on all devices together.
+      num_bytes: memory in bytes that these runs need on each device; None if XLA does
+        not report it.
       compile_seconds: time spent in compiling the program.
-      seconds: time spent in running the program's blocks.
+      seconds: time spent in running the program.
     """
 
     static: dict[str, Any]
@@ -91,69 +91,75 @@ def sweep(
     curves: bool = False,
     progress: Progress | None = None,
 ) -> SweepResult:
-    """Train each config with each seed; as many runs at a time as fit in memory.
+    """Train each config with each seed, with as many runs at a time as fit in memory.
 
         state, advance = make_run(config, jax.random.key(seed))
         for t in range(steps): state, metrics = advance(state, t)
 
     Each run ends with a status. `finished`: all steps were taken. `stopped`: `stop`
     returned True. `diverged`: `diverged` returned True, a metric was not finite, or the
-    state contained NaN. A run that has ended is frozen. A block ends when all its runs
-    have ended. No run affects another run, and devices exchange no data.
+    state contained NaN. The state of a run that has ended stays frozen. A block of
+    runs, which train at the same time under `vmap`, ends when all its runs have ended.
+    No run affects another run, and devices exchange no data.
 
-    The result of a run does not depend on its position in a block: results are
-    bit-identical for equal block sizes on equal devices. With another block size or
-    another number of devices, XLA may order sums differently. On CPU, in float32,
-    losses of a small network then differed by 2e-7 after 10 steps of Adam, and by 1e-6
-    after 200 steps.
+    The result of a run does not depend on its position in a block of runs: results are
+    bit-identical for equal block sizes on equal devices. If the number of runs in a
+    block or the number of devices changes, XLA may order sums differently. On CPU, in
+    float32, losses of a small network then differed by 2e-7 after 10 steps of Adam, and
+    by 1e-6 after 200 steps.
 
     Args:
       make_run: a pure function (config, key) -> (state, advance), or (state, advance,
         evaluate), which is traced under `vmap`. `state` is a pytree of arrays.
-        `advance(state, t) -> (state, metrics)` is a step; metrics are a dict of
-        scalars. `evaluate(state) -> metrics` is called once, after the last step. The
-        step number `t` counts from 0 and is equal in all runs of a block, so `lax.cond`
-        on `t` runs only one branch. If make_run draws random values but does not put
-        them into the state, each chunk computes them again from the same key.
+        `advance(state, t) -> (state, metrics)` takes training step t; metrics are a
+        dict of scalars. `evaluate(state) -> metrics` is called once, after the last
+        step. The step number `t` counts from 0 and is equal in all runs of a block, so
+        `lax.cond` on `t` runs only one branch. Random values that make_run draws, but
+        does not put into the state, are computed again in each chunk of steps, from the
+        same key.
       configs: sequence of dicts, dataclasses or NamedTuples, all with the same fields.
         Floats are traced. Ints, bools, strings, None and tuples are static; runs that
-        differ in them have separate programs. If a field is a float in one config, ints
-        in that field of other configs count as floats.
+        differ in a static field have separate compiled programs. If a field is a float
+        in one config, ints in that field of other configs count as floats.
       seeds: sequence of integers; each config is run with each seed.
       steps: number of training steps of a run, unless the run ends earlier.
-      chunk: number of training steps between checks whether all runs of a block have
-        ended.
+      chunk: number of training steps in one jitted call. After each call, the sweep
+        checks whether all runs of the block have ended, and calls `progress`.
       stop: function metrics -> bool, which is traced; True ends the run. A criterion
-        with a memory, such as patience, must store its memory in the state and return
-        it in the metrics.
-      diverged: function metrics -> bool, which is traced; True ends the run as
-        diverged, as NaN does.
-      block: largest number of runs at a time. Default: as many as fit in memory.
-      max_bytes: memory in bytes that a block may use on each device. Default: the free
-        memory, if the device reports it (GPU, TPU); otherwise, no limit.
-      devices: the devices over which every block is divided. Default: all devices of
-        this process. (If you use several processes, give each process some of the
-        configs and its own path.)
-      path: file of JSON lines; when a block has ended, its rows are appended. Runs that
-        are already in the file are not run again. The file is locked against other
-        processes. If `block` is given, a resumed sweep is bit-identical to an
-        uninterrupted one.
+        that depends on earlier steps, such as patience, must store its memory in the
+        state, and return the memory in the metrics.
+      diverged: function metrics -> bool, which is traced. True ends the run with the
+        status `diverged`, as NaN does.
+      block: largest number of runs that train at the same time. Default: as many as fit
+        in memory.
+      max_bytes: memory in bytes that the runs that train at the same time may use on
+        each device. Default: the free memory, if the device reports it (GPU, TPU);
+        otherwise, no limit.
+      devices: the devices over which the runs are divided. Default: all devices of this
+        process. (If you use several processes, give each process some of the configs
+        and its own path.)
+      path: file of JSON lines. When a block of runs has ended, the rows of its runs are
+        appended. Runs that are already in the file are not run again. The file is
+        locked against other processes. If `block` is given, a resumed sweep is
+        bit-identical to an uninterrupted one.
       curves: whether each row has an entry `curve`, the metrics at the end of each
-        chunk.
+        chunk of steps.
       progress: function (number of ended runs, number of runs, seconds left) -> None,
-        called after each chunk. The seconds are NaN until some steps have been timed.
+        called after each chunk. The number of seconds is NaN until some steps have been
+        timed.
 
     Returns:
       A :class:`SweepResult`. A row has the fields of the config, `seed`, `status`,
-      `steps` (number taken, including one that diverged), `limit` (the given steps),
-      `seconds` (the run's share of its block's time), the metrics of the last step, and
-      the metrics of evaluate. Infinite metrics appear as NaN. The metrics of evaluate
-      are NaN if the run diverged.
+      `steps` (the number of steps taken, including a last one that diverged), `limit`
+      (the argument `steps`), `seconds` (the run's share of the time of the runs that
+      trained together), the metrics of the last step, and the metrics of evaluate.
+      Infinite metrics appear as NaN. The metrics of evaluate are NaN if the run
+      diverged.
 
     Raises:
-      ValueError: if there is nothing to run, a run is given twice, an argument or the
-        result of make_run is not as described, one run needs more than max_bytes, or
-        path is the file of another sweep.
+      ValueError: if there are no configs or no seeds, a run is given twice, an argument
+        or the result of make_run is not as described, one run needs more than
+        max_bytes, or path is the file of another sweep.
 
     Example:
       >>> import jax, optax
@@ -224,7 +230,7 @@ def _keep(
     new: list[dict[str, Any]],
     path: Path | None,
 ) -> None:
-    """Store the new rows in the file and in `rows`, without interruption by Ctrl-C."""
+    """Store new rows in the file and in `rows`, without interruption by Ctrl-C."""
     with held():
         if path is not None:
             append_rows(path, new)
@@ -233,7 +239,7 @@ def _keep(
 
 
 def _summary(group: Group, runs: int, compiled: Block, seconds: float) -> SweepGroup:
-    """Return a :class:`SweepGroup`: memory and time of a group's program."""
+    """Return a :class:`SweepGroup`: memory and time of a group's compiled code."""
     return SweepGroup(
         group.static,
         runs,

@@ -1,9 +1,10 @@
 """Discounted least squares: the gradient of all past errors, from two running sums.
 
-Let E_k(w) = ½ (y_k − x_kᵀ w)² be the squared error of a linear model on example k. The
-sum of past errors discounted by a forgetting factor λ (see
-:func:`~bpvariants.updates.replay`) can then be differentiated without storing past
-batches:
+Let E_k(w) = ½ (y_k − x_kᵀ w)² be the squared error of a linear model with weights w on
+example k, which has inputs x_k and target y_k. Let Φ_n(w) = Σ_k λ^k E_{n−k}(w) be the
+sum of past errors, discounted by a forgetting factor λ. The gradient of Φ_n follows
+from two running sums R_n and p_n, so past examples need not be stored, as they are by
+:func:`~bpvariants.updates.replay`:
 
     R_n = λ R_{n−1} + x_n x_nᵀ,  p_n = λ p_{n−1} + x_n y_n,  R_0 = 0, p_0 = 0,
     ∇Φ_n(w) = Σ_k λ^k ∇E_{n−k}(w) = R_n w − p_n.
@@ -30,7 +31,7 @@ class LeastSquaresState(NamedTuple):
 
 
 class DiscountedLeastSquares(NamedTuple):
-    """Result of :func:`discounted_least_squares`: three pure functions."""
+    """Result of :func:`discounted_least_squares`: init, push and gradient."""
 
     init: Callable[[jax.Array], LeastSquaresState]
     push: Callable[[LeastSquaresState, jax.Array, jax.Array], LeastSquaresState]
@@ -44,12 +45,13 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
         state = rule.push(state, x, y)
         gradient = rule.gradient(w, state)  # R w − p
 
-    The gradient is taken at the current weights w. It equals the gradient of
-    :func:`replay` with the loss ½ (y − xᵀ w)² and an infinite horizon. The state stores
-    the sums R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k x_{n−k} y_{n−k}. Gradient
-    descent with steps −η (R w − p) is stable if η < 2 / ρ, where ρ is the largest
-    eigenvalue of R. This eigenvalue ρ is about 1/(1−λ) times the largest eigenvalue of
-    the mean of x xᵀ.
+    The gradient is taken at the current weights w. It equals the gradient of the
+    discounted loss of :func:`replay` with the loss ½ (y − xᵀ w)² and an infinite
+    horizon. The state stores the sums R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k
+    x_{n−k} y_{n−k} over all examples so far, where λ is the forgetting factor. Gradient
+    descent with learning rate η, whose steps are −η (R w − p), is stable if η < 2 / ρ,
+    where ρ is the largest eigenvalue of R. This eigenvalue ρ is about 1/(1−λ) times the
+    largest eigenvalue of the mean of x xᵀ.
 
     After an example with NaN or infinity, the sums R and p remain non-finite for ever.
     For d inputs and k outputs, the state has d² + d·k elements, and `push` and
@@ -64,7 +66,8 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
 
     Raises:
       ValueError: if decay is out of its range; in `init`, if w is not a real floating
-        array with an axis of inputs; in `push`, if shapes disagree.
+        array with an axis of inputs; in `push`, if the shapes of x, y and the state
+        disagree.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Forgetting factor: steps along present and past gradients, discounted by age.
+"""Steps along the sum of the present and past gradients, which are discounted by age.
 
 Notation: g_n is the gradient at step n ≥ 1, η is the learning rate, and λ is the
 forgetting factor, 0 ≤ λ < 1. The tutorial "4 Types of Backpropagation" (OpenGenus)
@@ -6,19 +6,22 @@ prints this equation for what it calls recurrent backpropagation:
 
     Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − … − λ^{n−1} g_1,
 
-where η multiplies only the first term. The tutorial does not say at which weights the
-old gradients are taken. There are three readings: old gradients are stored as computed;
-or they are recomputed at the current weights w_n; or they are the gradients of the
-losses of one sequence. This file implements the first reading:
+where the learning rate η multiplies only the first term. The tutorial does not say at
+which weights the old gradients are taken, so the equation can be read in three ways.
+First, the old gradients are stored when they are computed. Second, they are recomputed
+at the current weights w_n. Third, they are the gradients of the losses of one
+sequence's steps. This file implements the first way, by a running sum m_n, in three
+forms of the step:
 
     m_n = g_n + λ m_{n−1},  m_0 = 0,
     printed     Δw_n = −(η g_n + λ m_{n−1}),
     scaled      Δw_n = −η m_n,
     normalised  Δw_n = −η (1−λ) m_n.
 
-The scaled form, in which η multiplies every term, is Polyak's heavy-ball method. In the
-normalised form, a step is −η times the exponential moving average of the gradients. On
-a loss ½ h (w − w*)² with curvature h, each form converges for 0 < h < h_max, where
+The scaled form, in which the learning rate η multiplies every term, is Polyak's
+heavy-ball method. In the normalised form, a step is −η times the exponential moving
+average of the gradients. On a loss ½ h (w − w*)² with curvature h and minimum w*, each
+form converges for 0 < h < h_max, where λ is the forgetting factor and
 
     scaled      h_max = 2(1+λ) / η,
     normalised  h_max = 2(1+λ) / (η(1−λ)),
@@ -26,8 +29,8 @@ a loss ½ h (w − w*)² with curvature h, each form converges for 0 < h < h_max
 
 The second bound of the printed form applies only if η(1+λ) > λ. For η = 0.01 and
 λ = 0.9, h_max is 380 (scaled), 3800 (normalised) and 0.11 (printed).
-The second reading is :func:`~bpvariants.updates.replay`. The third reading is
-:func:`~bpvariants.gradients.discounted_weights`.
+:func:`~bpvariants.updates.replay` recomputes old gradients at the current weights.
+:func:`~bpvariants.gradients.discounted_weights` discounts the losses of one sequence.
 """
 
 import warnings
@@ -57,8 +60,8 @@ class ScaleByForgettingState(NamedTuple):
     """State of :func:`scale_by_forgetting`."""
 
     trace: optax.Updates  # the trace m_n, like params, in float32 or wider
-    # []: number of steps n, for schedules. It hides `tuple.count`, as in optax's
-    # states.
+    # []: number of steps so far, for schedules. The name hides the method
+    # `tuple.count`, as in the states of optax.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -76,24 +79,26 @@ def forgetting(
         Δw_n = −η a_n,  a_n = (1−λ) g_n + λ a_{n−1}  (normalise=True)
         Δw_n = −(η g_n + λ m_{n−1})                  (scale_past=False)
 
-    Here g_n is the gradient at step n. The default equals `optax.sgd(η, momentum=λ)`.
-    With `normalise=True`, a step is −η times the moving average a_n = (1−λ) m_n, which
-    `optax.ema` computes with debias=False. With `scale_past=False`, the steps are those
-    printed in the tutorial. If the gradient is constant, the printed steps approach
-    η + λ/(1−λ) times the gradient, and the default steps approach η/(1−λ) times the
-    gradient (see :func:`effective_step`). However small η is, the printed form is
+    Here g_n is the gradient at step n, η is the learning rate, and m_n is the
+    discounted sum of the gradients. The default equals `optax.sgd(η, momentum=λ)`. With
+    `normalise=True`, a step is −η times the moving average a_n = (1−λ) m_n of the
+    gradients, which `optax.ema` computes with debias=False. With `scale_past=False`,
+    the steps are those that the tutorial "4 Types of Backpropagation" prints. If the
+    gradient is constant, the lengths of the printed steps approach η + λ/(1−λ) times
+    the gradient, and those of the default steps η/(1−λ) times the gradient (see
+    :func:`effective_step`). However small the learning rate η is, the printed steps are
     stable only if the curvature of the loss is below about (1−λ)/λ.
 
     Where an element of the gradient is not finite, the update is not finite either, but
-    the element is not added to m_n. The state has p + 1 elements for p parameters; an
-    update takes time O(p).
+    the stored sum m keeps its last value there. The state has p + 1 elements for p
+    parameters; an update takes time O(p).
 
     Args:
       learning_rate: η ≥ 0, or a schedule of η.
-      decay: forgetting factor 0 ≤ λ < 1; m_n depends mainly on the last 1/(1−λ)
-        gradients. Or a schedule of λ; the schedule's value at step n multiplies
-        m_{n−1}.
-      scale_past: whether η multiplies past gradients too.
+      decay: forgetting factor 0 ≤ λ < 1, or a schedule of λ, whose value at step n
+        multiplies the previous sum m_{n−1}. A step depends mainly on the last 1/(1−λ)
+        gradients.
+      scale_past: whether the learning rate η multiplies past gradients too.
       normalise: whether to multiply gradients by 1−λ, so that the factors of all
         gradients in a step sum to η for every λ. (In the first steps the sum is
         smaller.)
@@ -103,12 +108,13 @@ def forgetting(
 
     Raises:
       ValueError: if learning_rate or decay is out of its range, or if normalise=True
-        and scale_past=False; in `init`, if params are not floating arrays; in
-        `update`, if gradients are not like params, or if the state belongs to another
+        and scale_past=False; in `init`, if params are not floating arrays; in `update`,
+        if the shapes of gradients and params differ, or if the state belongs to another
         optimizer.
 
     Warns:
-      UserWarning: if scale_past=False and :func:`effective_step` is more than 10 η.
+      UserWarning: if scale_past=False and :func:`effective_step` is more than 10 times
+        the learning rate η.
 
     Example:
       >>> import jax.numpy as jnp
@@ -197,9 +203,10 @@ def effective_step(
         η              (normalise=True)
         η + λ / (1−λ)  (scale_past=False)
 
-    If the gradient is constant, the steps of `forgetting` approach this sum times the
-    gradient. To compare `forgetting` with plain gradient descent, therefore, give
-    gradient descent this sum as its learning rate.
+    Here η is the learning rate and λ is the forgetting factor. If the gradient is
+    constant, the length of the steps of `forgetting` approaches the returned value
+    times the gradient. To compare `forgetting` with plain gradient descent, give
+    gradient descent the returned value as its learning rate.
 
     Args:
       learning_rate: η ≥ 0, a number or an array.
@@ -234,12 +241,13 @@ def effective_step(
 def scale_by_forgetting(
     decay: Rate, current: Rate = 1.0, *, normalise: bool = False
 ) -> optax.GradientTransformation:
-    """Replace the gradient g_n by current·g_n + λ m_{n−1}; bare rule of `forgetting`.
+    """Replace the gradient g_n by current·g_n + λ m_{n−1}, where m is a running sum.
 
-    The trace is m_n = g_n + λ m_{n−1}. With current = 1, the result is m_n. With
-    current = η, the result is the negated step of the printed form (scale_past=False).
-    With `normalise=True`, g_n is multiplied by 1−λ in both equations. The argument
-    `decay` (λ), the exceptions and the cost are those of :func:`forgetting`.
+    The running sum, called the trace, is m_n = g_n + λ m_{n−1}. With current = 1, the
+    result is m_n. If `current` is the learning rate, the result is the negated step of
+    `forgetting` with scale_past=False. With `normalise=True`, g_n is multiplied by 1−λ
+    in the equations of the result and of the trace. The argument `decay` (λ), the
+    exceptions, the memory and the time are those of :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -269,11 +277,11 @@ def scale_by_forgetting(
 
         fade = lambda m: jnp.asarray(past, m.dtype) * m
 
-        def remember(g, m):  # omit NaN and ∞, which would stay in the trace m for ever
+        def remember(g, m):  # NaN and ∞ would stay in the trace m for ever
             return jnp.where(jnp.isfinite(g), g + fade(m), m)
 
         def combine(g, m, new):
-            if are_numbers(now) and now == 1:  # so XLA need not copy m_{n−1}
+            if are_numbers(now) and now == 1:  # XLA need not copy the old trace m
                 return jnp.where(jnp.isfinite(g), new, g)
             return jnp.asarray(now, g.dtype) * g + fade(m)
 

@@ -1,13 +1,14 @@
-"""Recursive least squares: the minimum of the discounted errors after each example.
+"""Recursive least squares: weights that minimise the sum of discounted past errors.
 
-The squared errors ½ (y_k − x_kᵀ w)² of a linear model are discounted by a forgetting
-factor λ per example. Each step moves the weights w to the minimum of the discounted sum
-of errors, instead of a step along its gradient:
+A linear model with weights w has the squared error ½ (y_k − x_kᵀ w)² on example k, with
+inputs x_k and target y_k. In the sum of past errors, an error is multiplied by a
+forgetting factor λ for each later example. After each example, w is moved to the
+minimum of this sum, by a gain K and a covariance matrix P:
 
     K = P x / (λ + xᵀ P x),   w ← w + K (y − xᵀ w),   P ← (P − K xᵀ P) / λ.
 
 With the sums R_n and p_n of :func:`~bpvariants.updates.discounted_least_squares`, the
-weights w_n and the covariance P_n after n steps are
+weights w_n and the covariance P_n after n examples are
 
     w_n = (R_n + λⁿ P_0⁻¹)⁻¹ (p_n + λⁿ P_0⁻¹ w_0),   P_n = (R_n + λⁿ P_0⁻¹)⁻¹,
 
@@ -37,7 +38,7 @@ class RecursiveLeastSquaresState(NamedTuple):
 
 
 class RecursiveLeastSquares(NamedTuple):
-    """Result of :func:`recursive_least_squares`: two pure functions."""
+    """Result of :func:`recursive_least_squares`: the functions init and update."""
 
     init: Callable[[jax.Array], RecursiveLeastSquaresState]
     update: Callable[..., tuple[jax.Array, RecursiveLeastSquaresState]]
@@ -51,21 +52,22 @@ def recursive_least_squares(
         state = rule.init(w)
         w, state = rule.update(w, state, x, y)
 
-    The solution is exact and needs no learning rate. It depends mainly on the last
+    The weights w are the exact minimum of the sum of discounted squared errors, so no
+    learning rate is needed. With forgetting factor λ, w depends mainly on the last
     1/(1−λ) examples, whose inputs should vary in all directions. In a direction in
-    which no input varies, the covariance P grows as λ⁻ⁿ over n examples, and the next
-    examples are overfitted (windup). After many such examples, P overflows to NaN and
-    stays NaN. An example that is not finite also makes P NaN for ever. Values of λ from
-    0.97 to 0.995 are common.
+    which no input varies for n examples, the covariance P of the weights grows as λ⁻ⁿ,
+    and the next examples are overfitted (windup). After many examples without variation
+    in some direction, P overflows to NaN and stays NaN. An example that is not finite
+    also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
 
-    For d inputs and k outputs, the state has d² elements, and an update takes time
-    O(d² + d·k).
+    If the model has d inputs and k outputs, the state has d² elements, and an update
+    takes time O(d² + d·k).
 
     Args:
       decay: forgetting factor 0 < λ ≤ 1; with λ = 1, all examples count equally.
       prior: prior variance of each weight, divided by the variance of the noise in y:
         P_0 = prior·I. The prior mean is the weights given to `init`. The larger `prior`
-        is, the less the prior mean counts against the data.
+        is, the sooner the data outweigh the prior mean.
 
     Returns:
       A :class:`RecursiveLeastSquares`. In its functions, `w` has shape [d] or
@@ -73,7 +75,8 @@ def recursive_least_squares(
 
     Raises:
       ValueError: if decay or prior is out of its range; in `init`, if w is not a real
-        floating array with an axis of inputs; in `update`, if shapes disagree.
+        floating array with an axis of inputs; in `update`, if the shapes of w, x, y and
+        the state disagree.
 
     Example:
       >>> import jax.numpy as jnp

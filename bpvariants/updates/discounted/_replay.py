@@ -1,22 +1,25 @@
-"""Replay: discounted errors on past batches, recomputed at the current weights.
+"""Replay: the discounted sum of the errors on past batches at the current weights.
 
 Let E_k(w) be the error on batch k at weights w, η the learning rate and 0 ≤ λ < 1 the
-forgetting factor. Step n goes downhill on one of two sums,
+forgetting factor. A step of gradient descent at step n reduces one of two sums of
+errors,
 
     scaled   Φ_n(w) = Σ_{k≥0} λ^k E_{n−k}(w),
     printed  Φ_n(w) = η E_n(w) + Σ_{k≥1} λ^k E_{n−k}(w),
 
-starting at w = w_n. In the printed form, −∇Φ_n is the equation of the tutorial "4 Types
-of Backpropagation" (see :func:`~bpvariants.updates.forgetting`) taken literally: every
-gradient is taken at w(n). Only the last W batches are stored; W is the horizon. If the
-gradient g_k of every batch k has a norm of at most G, the terms older than W batches
-have a sum of at most
+starting at w = w_n. In the printed form, the step −∇Φ_n is the equation that the
+tutorial "4 Types of Backpropagation" prints (see
+:func:`~bpvariants.updates.forgetting`), if every gradient in it is taken at the current
+weights w_n. Only the last W batches are stored; W is the horizon. Let g_k be the
+gradient of the error on batch k, with a norm of at most G. Then the sum of the terms
+that are left out, because they are older than W batches, is at most
 
     ‖Σ_{k≥W} λ^k g_{n−k}‖ ≤ G λ^W / (1−λ).
 
-This bound is at most tol·G for W = ⌈log(tol (1−λ)) / log λ⌉. Let the error be ½ h
-(w − w*)², with curvature h. Then steps −η ∇Φ in the scaled form are stable for
-h < 2(1−λ)/η, and steps −∇Φ in the printed form are stable for h < 2 / (η + λ/(1−λ)).
+For W = ⌈log(tol (1−λ)) / log λ⌉, this bound is at most tol·G, where `tol` is the
+tolerance. Let the error be ½ h (w − w*)², with curvature h and minimum w*. With
+learning rate η, steps −η ∇Φ in the scaled form are stable for h < 2(1−λ)/η, and steps
+−∇Φ in the printed form are stable for h < 2 / (η + λ/(1−λ)).
 """
 
 import math
@@ -41,13 +44,13 @@ from bpvariants.updates._params import check_number
 class ReplayState(NamedTuple):
     """State of :func:`replay`: the last W batches."""
 
-    slots: PyTree  # stored batches, leaves [W, ...]; the oldest is overwritten next
+    slots: PyTree  # last W batches, leaves [W, ...]
     newest: jax.Array  # []: index of the slot that was written last
     filled: jax.Array  # []: number of slots that have been written, at most W
 
 
 class Replay(NamedTuple):
-    """Result of :func:`replay`: three pure functions, and the horizon W in batches."""
+    """Result of :func:`replay`: three functions, and the number W of stored batches."""
 
     init: Callable[[PyTree], ReplayState]
     push: Callable[[ReplayState, PyTree], ReplayState]
@@ -68,32 +71,32 @@ def replay(
         state = rule.push(state, batch)
         value = rule.discounted_loss(params, state, learning_rate=None)
 
-    `value` [] is Φ_n = Σ_k λ^k E_{n−k}, the discounted sum of the losses E on the
-    stored batches, at `params`. Differentiate `value` in params, and give the gradient
-    to any optimizer, such as `optax.sgd(η)`. With `learning_rate` η, the loss on the
-    newest batch has the weight η instead of 1 (the printed form); then use
-    `optax.sgd(1.0)`.
+    `value` [] is Φ_n = Σ_k λ^k E_{n−k}, where E_{n−k} is the loss at `params` on the
+    batch that was pushed k batches before the newest, and λ is the forgetting factor.
+    Differentiate `value` in params, and give the gradient to any optimizer, such as
+    `optax.sgd`. If `learning_rate` is given, it replaces the factor 1 of the loss on
+    the newest batch; then use `optax.sgd(1.0)`.
 
-    Empty slots have weight 0; instead of an empty slot, the loss is computed on the
-    newest batch. Before the first `push`, the newest batch is the batch given to
-    `init`, so the loss must have a finite gradient on that batch. While a batch with
-    NaN or infinity is stored, `value` is not finite; the batch is dropped after W more
-    pushes.
+    In `value`, the losses of empty slots have weight 0, and are computed on the newest
+    batch. Before the first `push`, the newest batch is the batch given to `init`, so
+    the loss must have a finite gradient on that batch. While a batch with NaN or
+    infinity is stored, `value` is not finite; the batch is dropped after W more pushes,
+    where W is the number of slots.
 
-    `value` is exact except for batches older than the horizon W, which are left out.
-    For λ = 0, W is 1, no batch is left out, and a step is plain gradient descent. The
-    state stores W batches. The losses on all batches are computed together, so the
-    gradient of `value` takes W times the memory of the gradient on one batch, and W
-    forward and backward passes. For linear least squares,
+    `value` leaves out the losses on batches older than the horizon W, the number of
+    stored batches, and is otherwise exact. For decay = 0, W is 1, and a step is plain
+    gradient descent on the newest batch. The losses on all batches are computed
+    together, so the gradient of `value` takes W times the memory of the gradient on one
+    batch, and W forward and backward passes. For linear least squares,
     :func:`discounted_least_squares` takes less memory and time, and stores no batches.
 
     Args:
       loss: (params, *batch) -> [], the error E on a batch; a batch is a tuple.
       decay: forgetting factor 0 ≤ λ < 1.
-      tol: bound on the norm of the sum of the gradients left out, divided by the
-        largest norm of a batch's gradient. tol=1e-3 gives W = 11, 88, 1146 for λ = 0.5,
-        0.9, 0.99.
-      horizon: number W of batches to store. Default: the smallest W that satisfies
+      tol: bound on the norm of the sum of the gradients of the batches left out,
+        divided by the largest norm of a batch's gradient. tol=1e-3 gives the horizons
+        11, 88, 1146 for the forgetting factors 0.5, 0.9, 0.99.
+      horizon: number of batches to store. Default: the smallest number that satisfies
         `tol`. If `decay` is an array, `horizon` must be given.
 
     Returns:

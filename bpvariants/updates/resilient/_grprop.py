@@ -3,13 +3,15 @@
 Parameter i has the gradient g_i and the step size Δ_i. First, each Δ_i adapts as in
 Rprop⁻. Then one parameter q with g_q ≠ 0 is chosen: the parameter with the smallest
 |g_q| ("sag") or with the smallest Δ_q ("slr"). The step size of q is replaced so that
-the step of all parameters together goes in a descent direction:
+the joint step of all parameters goes in a descent direction of the loss. With bounds
+Δ_min and Δ_max and a small δ > 0,
 
     Δ_q ← clip(−(Σ_{i≠q} Δ_i g_i + δ) / g_q, Δ_min, Δ_max),    θ ← θ − Δ sign(g).
 
 As in neuralnet, the sum Σ Δ_i g_i uses the signed g_i, and a negative quotient is
 clipped to Δ_min. The paper on GRprop was not available to the authors of this file.
-Another public implementation of GRprop has the opposite sign in the equation of Δ_q.
+Another public implementation of GRprop has the opposite sign in the equation of Δ_q,
+the replaced step size.
 """
 
 from functools import partial
@@ -56,12 +58,12 @@ def grprop(
     """GRprop as in R's neuralnet, EXPERIMENTAL: for FULL-BATCH gradients only.
 
     At each step, the step size of one chosen parameter is computed from the gradients
-    and step sizes of the other parameters, by a reduction over all arrays of params.
-    The defaults are those of the R package; with these defaults, no step size grows
-    beyond its first value. The state takes 5 bytes per parameter in float32; an update
-    of p parameters takes time O(p). A single NaN in the gradients makes the whole
-    update NaN, and the state does not change. Infinite gradients are treated as equally
-    large gradients, in the limit in which their common size goes to infinity.
+    and step sizes of all other parameters. The defaults are those of the R package;
+    with these defaults, no step size grows beyond its first value. The state takes 5
+    bytes per parameter in float32; an update of p parameters takes time O(p). A single
+    NaN in the gradients makes the whole update NaN, and the state does not change.
+    Infinite gradients are treated as equally large gradients, in the limit in which
+    their common size goes to infinity.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only.
@@ -71,7 +73,8 @@ def grprop(
       max_step_size: greatest step size Δ_max.
       choose: the parameter that is chosen: the one with the smallest absolute gradient
         ("sag"), or with the smallest step size ("slr").
-      delta: number δ > 0 that is added to the sum Σ Δ_i g_i of the other parameters.
+      delta: number δ > 0 that is added to the sum Σ Δ_i g_i over the other parameters
+          i, where Δ_i is a step size and g_i a gradient.
 
     Returns:
       An optax.GradientTransformation.
@@ -79,7 +82,8 @@ def grprop(
     Raises:
       ValueError: if choose is unknown, or a setting other than delta is out of its
         range; in `init`, if params are not real floating arrays; in `update`, if
-        gradients are not like params, or if the state belongs to another optimizer.
+        gradients and params have different shapes, or if the state belongs to another
+        optimizer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -160,10 +164,10 @@ def _replace_one(steps, grads, least, greatest, delta, rank):
 
 
 def _first(pairs, rank):
-    """Return a boolean mask for each array; only the chosen parameter q is True.
+    """Return boolean masks like params, which are True only at the chosen parameter.
 
-    The arrays are not concatenated. If concatenated arrays are sharded over several
-    devices, XLA gives wrong results when a single element is written.
+    The arrays of params are not concatenated, because XLA gives wrong results if a
+    single element of a concatenated array is written that is sharded over devices.
     """
     ranks, largest = [], jnp.finfo(pairs[0][1].dtype).max
     for step, g in pairs:  # an infinite gradient ranks before a gradient of 0
@@ -177,12 +181,13 @@ def _first(pairs, rank):
 
 
 def _descending(pairs, chosen, delta):
-    """Return −(Σ_{i≠q} Δ_i g_i + δ) / g_q for the chosen q, and whether g_q ≠ 0.
+    """Return the chosen parameter's step size, not yet clipped, and whether g_q ≠ 0.
 
-    Infinite gradients are treated as equally large gradients, in the limit in which
-    their common size goes to infinity. Finite gradients then have no effect, unless the
-    infinite terms of the sum cancel. All gradients are scaled so that the sum does not
-    overflow.
+    The step size is −(Σ_{i≠q} Δ_i g_i + δ) / g_q, where q is the chosen parameter, Δ_i
+    are step sizes and g_i are gradients. Infinite gradients are treated as equally
+    large gradients, in the limit in which their common size goes to infinity. In this
+    limit, finite gradients have no effect, unless the infinite terms of the sum cancel.
+    All gradients are scaled so that the sum does not overflow.
     """
     sum_of = lambda terms: sum(jnp.sum(term) for term in terms)
     at_q = [jnp.where(here, g, 0) for here, (_, g) in zip(chosen, pairs, strict=True)]

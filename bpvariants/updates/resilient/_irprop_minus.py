@@ -1,4 +1,4 @@
-"""The optimiser iRprop⁻, under two names; its equations are in `_rprop.py`."""
+"""The optimiser iRprop⁻, also named rprop; its equations are in `_rprop.py`."""
 
 import jax
 import optax
@@ -23,13 +23,15 @@ def irprop_minus(
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), but θ_t where the gradient g changed its sign.
 
-    Consecutive gradients must be gradients of the same loss function. From one
-    mini-batch to the next, signs of gradients change by chance, so step sizes Δ shrink
-    towards Δ_min. For mini-batches, accumulate the gradients of an epoch
+    Here g_t is the gradient and Δ_t is the step size, one per parameter. Consecutive
+    gradients must be gradients of the same loss function. From one mini-batch to the
+    next, signs of gradients change by chance, so the step sizes shrink towards their
+    lower bound Δ_min. For mini-batches, accumulate the gradients of an epoch
     (`optax.MultiSteps`), or use :func:`probabilistic_rprop` with move="expected";
     `python -m experiments rprop_minibatch` compares the two. Where the gradient is NaN,
     the update is NaN and the state does not change. An update of p parameters takes
-    time O(p). The state takes the following memory, in bytes per float32 parameter:
+    time O(p). For each value of the argument `state`, the optimizer's state takes the
+    following memory, in bytes per float32 parameter:
 
         state        bytes             step sizes
         float32      8                 float32 (float64 if params are)
@@ -37,21 +39,22 @@ def irprop_minus(
         packed       4                 float32 without the last bit of the mantissa
         bfloat16     2                 with 6 bits of mantissa, in bfloat16
 
-    A test takes 1,000 steps on random gradients, some of them 0, and compares them with
-    the steps of state="float32". The relative difference of each step is 0 with
-    "int8_sign", at most 1e-5 with "packed", and at most 0.1 with "bfloat16".
+    A test takes 1,000 steps on random gradients, some of which are 0, with each value
+    of `state`. Relative to the steps with "float32", each step differs by 0 with
+    "int8_sign", by at most 1e-5 with "packed", and by at most 0.1 with "bfloat16".
 
     Args:
       learning_rate: first step size Δ_0 of each parameter, in the parameter's units,
-        clipped to the bounds. Only `init` reads the learning rate; later, the step
-        sizes adapt. Give a number, or a pytree like params whose leaves are numbers or
-        arrays; with arrays, each weight has its own first step size.
+        clipped to the bounds Δ_min and Δ_max. Only `init` reads the learning rate;
+        later, the step sizes adapt. Give a number, or a pytree like params whose leaves
+        are numbers or arrays; with arrays, each weight has its own first step size.
       eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
       eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-        Weight decay that must not affect the sign belongs later in the chain.
+        For weight decay that does not affect the sign, add −λ θ to the update by a
+        later transformation in the optax chain.
       state: name of the format in which step sizes and signs are stored, from the table
         above.
 
@@ -62,8 +65,8 @@ def irprop_minus(
       ValueError: if a factor or bound is out of its range, if learning_rate is not
         positive or is a schedule, or if state is unknown; in `init`, if params are not
         real floating arrays, or a pytree of settings does not fit them; in `update`, if
-        gradients are not like the params given to `init`, or if the state belongs to
-        another optimizer.
+        the gradients' shapes are not those of the params given to `init`, or if the
+        state belongs to another optimizer.
       TypeError: for PyTorch's argument names lr, etas and step_sizes.
 
     Example:
@@ -96,7 +99,8 @@ def rprop(
 ) -> optax.GradientTransformationExtraArgs:
     """The usual name of :func:`irprop_minus`, iRprop⁻: for FULL-BATCH gradients only.
 
-    `rprop` and `irprop_minus` are the same update, with the same exceptions and cost.
+    `rprop` and `irprop_minus` are the same update, with the same exceptions, memory and
+    time.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.

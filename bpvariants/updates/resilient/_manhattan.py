@@ -7,10 +7,11 @@ calls resilient backpropagation:
 
     Δw(t) = −sign(g(t)) · Δw(t−1),
 
-This file reads Δw(t−1) as the length of the last step, so the length is always η. Taken
-literally, the equation does not minimise a loss: if the gradient g is always positive,
-the steps are −d, +d, −d, … If Δw(t−1) were read as |Δw(t−1)|, a weight whose gradient
-is once 0 would never move again.
+where Δw(t−1) is the last step of a weight w. This file takes Δw(t−1) for a constant
+length η. Taken literally, the equation does not minimise a loss: if the gradient g is
+always positive and the first step has length d, the steps are −d, +d, −d, … If
+|Δw(t−1)| took the place of Δw(t−1), a weight whose gradient is once 0 would never move
+again.
 """
 
 import jax
@@ -36,10 +37,11 @@ def manhattan(
 
         θ_{t+1} = θ_t − η sign(g_t).
 
-    The Manhattan rule is Rprop⁻ with η⁻ = η⁺ = 1, and is also known as signSGD. With a
-    constant η, parameters approach a minimum only up to a distance of about η. Where
-    the gradient is NaN, the update is NaN, but the state is not affected. The state is
-    the number of steps taken; an update of p parameters takes time O(p).
+    Here g_t is the gradient. The Manhattan rule is also known as signSGD. It equals
+    Rprop⁻ whose step sizes never change. With a constant length η, parameters approach
+    a minimum only up to a distance of about η. Where the gradient is NaN, the update is
+    NaN, but later updates are not affected, because the state is only the number of
+    steps taken. An update of p parameters takes time O(p).
 
     Args:
       learning_rate: length η of the steps, in the units of the params, or a schedule of
@@ -50,7 +52,8 @@ def manhattan(
 
     Raises:
       ValueError: if learning_rate is negative; in `init`, if params are not real
-        floating arrays; in `update`, if gradients are not real, or not like params.
+        floating arrays; in `update`, if gradients are not real, or have other shapes
+        than params.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,14 +75,15 @@ def manhattan(
                 f"manhattan needs learning_rate >= 0, got {learning_rate}; pass the "
                 "length of the steps, which are taken against the gradient."
             )
-        # optax casts a schedule's value to the leaf's dtype, but not a traced number.
+        # As a schedule, because optax casts a schedule's value to the dtype of each
+        # array of updates, but does not cast a traced number.
         learning_rate = optax.constant_schedule(learning_rate)
     rate = optax.scale_by_learning_rate(learning_rate)
     return chain("manhattan", scale_by_sign(), rate)
 
 
 def scale_by_sign() -> optax.GradientTransformation:
-    """Replace each gradient by its sign; bare rule of :func:`manhattan`.
+    """Replace each gradient by its sign; :func:`manhattan` multiplies the sign by −η.
 
     Example:
       >>> import jax.numpy as jnp

@@ -2,7 +2,8 @@
 
 Notation, for each parameter θ with gradient g and step size Δ: m_t and v_t are moving
 averages of g and g², with bias correction as in Adam. Φ is the cumulative distribution
-function of the standard normal distribution. The state stores √v, because g² may
+function of the standard normal distribution; p_t is the probability that g is positive;
+and ρ_t is the probability that g changes its sign. The state stores √v, because g² may
 overflow or underflow. At step t,
 
     s_t² = v_t − m_t²,   p_t = Φ(m_t / s_t)                            P(g > 0)
@@ -48,9 +49,9 @@ class ProbabilisticRpropState(NamedTuple):
 
     step_sizes: optax.Updates  # step size Δ_t of each parameter
     mean: optax.Updates  # moving average of g, before bias correction
-    # root of the moving average of g², before bias correction
-    root_square: optax.Updates
-    # []: number of steps t. It hides `tuple.count`, as in the states of optax.
+    root_square: optax.Updates  # root of the moving average of g², not bias-corrected
+    # []: number of steps so far. The name hides the method `tuple.count`, as in the
+    # states of optax.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -71,22 +72,25 @@ def probabilistic_rprop(
         ρ = p (1 − p′) + p′ (1 − p),    p = Φ(m / s) = P(g > 0),  p′ the previous p
         Δ ← clip(Δ exp(−2 ln(η⁺) (ρ − ½)), Δ_min, Δ_max),    θ ← θ − sign(m) Δ.
 
-    Here m and s are the moving mean and standard deviation of the gradient g, and Δ is
-    the step size. The defaults are those of the report cited below. With these
-    defaults, a step size hardly ever shrinks, because ρ > ½ only if one of p and p′ is
-    above ½ and the other is below ½. With move="expected", a parameter moves less if
-    the sign of g is uncertain. Among the methods for mini-batches that `python -m
-    experiments rprop_minibatch` compares, move="expected" reached the lowest loss.
+    Here g is the gradient, m and s are its moving mean and standard deviation, p is the
+    probability that g is positive, ρ is the probability that g changes its sign, Φ is
+    the standard normal distribution function, and Δ is the step size. The defaults are
+    those of the report cited below. With these defaults, a step size hardly ever
+    shrinks: it shrinks only if ρ > ½, that is, if p is above ½ and the previous
+    probability p′ is below ½, or the reverse. With move="expected", a parameter moves
+    less if the sign of g is uncertain. Among the methods for mini-batches that `python
+    -m experiments rprop_minibatch` compares, move="expected" reached the lowest loss.
 
     If any gradient element is not finite, the whole update is NaN and the state does
-    not change. The state of p parameters has 3·p elements, or 12 bytes per
-    parameter in float32; an update takes time O(p).
+    not change. The state has 3 elements per parameter, 12 bytes in float32; an update
+    takes time proportional to the number of parameters.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
         like params of numbers and arrays.
-      eta_minus: factor 0 < η⁻ < 1 of step sizes; adapt="exponential" does not use η⁻.
-      eta_plus: factor η⁺ > 1 of step sizes.
+      eta_minus: smallest factor 0 < η⁻ < 1 of step sizes; adapt="exponential" does not
+        use η⁻.
+      eta_plus: largest factor η⁺ > 1 of step sizes.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       ema_decay: decay 0 ≤ μ < 1 of the moving averages, which average over about
@@ -94,7 +98,9 @@ def probabilistic_rprop(
       adapt: how the factor of the step size depends on the probability ρ of a sign
         change: "exponential" is exp(−2 ln(η⁺) (ρ − ½)), "linear" is ρ η⁻ + (1 − ρ) η⁺,
         and "step" is η⁻ if ρ > ½ and η⁺ if ρ < ½.
-      move: "sign" moves a parameter by −sign(m) Δ, "expected" by −(2 p − 1) Δ.
+      move: how far a parameter moves, for a step size Δ: "sign" moves it by −sign(m) Δ,
+        where m is the moving mean of its gradient; "expected" moves it by −(2 p − 1) Δ,
+        where p is the probability that its gradient is positive.
 
     Returns:
       An optax.GradientTransformation.
@@ -102,7 +108,8 @@ def probabilistic_rprop(
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params are not real
         floating arrays, or a pytree of settings does not fit them; in `update`, if
-        gradients are not like params, or if the state belongs to another optimizer.
+        gradients and params have different shapes, or if the state belongs to another
+        optimizer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -160,7 +167,8 @@ def probabilistic_rprop(
         moves, *trees = map(
             structure.unflatten, zip(*results, strict=True) if results else [()] * 4
         )
-        # Update all arrays or none, because one step count corrects all averages.
+        # Update all arrays or none, because the number of steps, which corrects the
+        # bias of the moving averages, is the same for all arrays.
         good = all_of(jax.tree.map(lambda v: jnp.all(jnp.isfinite(v)), trees[2]))
         moves = jax.tree.map(lambda move: jnp.where(good, move, jnp.nan), moves)
         new = ProbabilisticRpropState(trees[0], trees[1], trees[2], count)
@@ -170,7 +178,7 @@ def probabilistic_rprop(
 
 
 class _How(NamedTuple):
-    """Settings of a step, the same for all arrays."""
+    """Settings of one update, which are the same for all arrays of params."""
 
     eta_minus: float | jax.Array
     eta_plus: float | jax.Array
@@ -180,7 +188,7 @@ class _How(NamedTuple):
 
 
 def _advance(how, count, g, step, mean, root, least, greatest):
-    """Return an array's move, its step sizes, and its moving averages m and √v."""
+    """Return one array's moves, step sizes, and moving averages m and √v."""
     dtype, wide_g = step.dtype, g.astype(step.dtype)
     decay = jnp.asarray(how.ema_decay, dtype)
     last = jnp.where(count == 0, 0.5, _probability(mean, root, decay, count))
@@ -206,9 +214,10 @@ _FACTORS = {
 
 
 def _probability(mean, root, decay, count):
-    """Return P(g > 0) = Φ(mean / deviation of g); if the deviation is 0, 0, ½ or 1.
+    """Return P(g > 0) of a gradient g, which is taken to be normally distributed.
 
-    With r = m / √v, the ratio m / s is r / √(1 − r²), which has no unit.
+    With r = m / √v, the ratio m / s of mean and deviation is r / √(1 − r²), which does
+    not depend on the unit of gradients.
     """
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)

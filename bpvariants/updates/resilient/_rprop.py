@@ -9,10 +9,11 @@ s_0 = 0,
           Δ_{t−1} if a_t = 0,
     θ_{t+1} = θ_t − D_t sign(g_t),
 
-where D_t is the length of the step, and Δ_0 is clipped to [Δ_min, Δ_max]. If a_t < 0,
-the gradient has changed its sign, because the last step went past a minimum. If
-a_t ≥ 0, then D_t = Δ_t and s_t = sign(g_t). For a_t < 0, the variants of Rprop choose
-different D_t and s_t:
+where η⁺ and η⁻ are factors of the step size, D_t is the length of the step, and Δ_0 is
+clipped to [Δ_min, Δ_max]. If a_t < 0, the gradient has changed its sign, because the
+last step went past a minimum. If a_t ≥ 0, all variants of Rprop use the length
+D_t = Δ_t and store the sign s_t = sign(g_t). If a_t < 0, the variants choose different
+lengths D_t and signs s_t:
 
     variant     D_t                                s_t
     Rprop⁺      Δ_{t−1}                            0          takes the last step back
@@ -22,16 +23,17 @@ different D_t and s_t:
     half_back   Δ_t                                0          turns back, then keeps Δ
     Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
 
-No variant needs to store the last step of θ. If the gradient changes its sign, the last
-step was −Δ_{t−1} s_{t−1}: after a skipped or reverted step, s is 0, so the next a is 0
-and does not count as a sign change.
+No variant needs to store the last step of θ to revert it. A step is reverted only if
+the gradient changes its sign, and then the last step was −Δ_{t−1} s_{t−1}: the old step
+size times the stored sign. After a skipped or reverted step, the stored sign is 0, so
+the next gradient cannot count as a sign change.
 
 Several libraries contain half_back under the name iRprop⁻. Some relatives of Rprop are
 not implemented, because their papers were not available:
 
-- JRprop and GJRprop: their two public implementations disagree.
-- SARPROP: a comment in its only public implementation doubts a sign of its equations,
-  and weights grow in a term that it calls weight decay.
+- JRprop and GJRprop: the only two public implementations disagree with each other.
+- SARPROP: a comment in the only public implementation doubts a sign in the equations,
+  and a term that the implementation calls weight decay makes weights grow.
 - ARCprop: no public implementation was found.
 """
 
@@ -76,12 +78,14 @@ _NAMES = {"irprop_minus": "rprop (irprop_minus)"}  # names in error messages
 class ScaleByRpropState(NamedTuple):
     """State of :func:`scale_by_rprop`; `step_sizes` and `signs` are like params.
 
-    In the packed layouts, each element of `step_sizes` also stores s_t, in its sign bit
-    and in the last bit of its mantissa. The other bits are the step size Δ_t.
+    In the layouts "packed" and "bfloat16", each element of `step_sizes` stores both the
+    step size Δ_t and the sign s_t with which the next gradient is compared. The sign
+    takes the sign bit and the last bit of the mantissa; all other bits are the step
+    size.
     """
 
-    step_sizes: optax.Updates  # Δ_t; bfloat16 in the layout "bfloat16"
-    signs: Any  # s_t, or ±2 if g changed its sign; None in packed layouts
+    step_sizes: optax.Updates  # step sizes Δ_t; bfloat16 in the layout "bfloat16"
+    signs: Any  # signs s_t, or ±2 after a sign change; None if packed
     last_value: Any  # []: the loss E_t, for iRprop⁺; else None
     tells_flips: jax.Array  # []: whether the state records sign changes
 
@@ -98,9 +102,9 @@ def scale_by_rprop(
     variant: str = "irprop_minus",
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Replace each gradient by D sign(g), a signed step; bare rule of the Rprop family.
+    """Replace each gradient by a step of a variant of Rprop, not yet negated.
 
-    Exceptions and cost are those of :func:`irprop_minus`.
+    Exceptions, memory and time are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
@@ -172,7 +176,7 @@ def scale_by_rprop(
 
 
 def _numbers(settings, layout, dtypes, params):
-    """Yield the settings of each array of params, with bounds rounded as step sizes."""
+    """Yield each array's settings, with bounds rounded just as step sizes are."""
     least = per_leaf("min_step_size", settings.min_step_size, params)
     greatest = per_leaf("max_step_size", settings.max_step_size, params)
     for dtype, *ends in zip(dtypes, least, greatest, strict=True):
@@ -204,7 +208,7 @@ def array_rule_of(layout: RpropLayout) -> Any:
 
 
 def _cast(number, dtype):
-    """Cast a setting; a traced float32 setting would promote bfloat16 step sizes."""
+    """Cast a setting, or a traced float32 setting would make bfloat16 steps float32."""
     return jnp.asarray(number, dtype)
 
 
@@ -241,7 +245,7 @@ def layout_of(state: ScaleByRpropState) -> str | None:
 
 
 def _decayed(leaves, params, weight_decay, dtypes, state):
-    """Return gradients, plus λ θ if λ is given, cast to `dtypes` of the step sizes."""
+    """Return gradients, plus weight decay λ θ if given, in the step sizes' dtypes."""
     if weight_decay is None:
         return list(map(_narrowed, leaves, dtypes))
     if params is None:
@@ -253,7 +257,7 @@ def _decayed(leaves, params, weight_decay, dtypes, state):
 
     def decayed(g, p, dtype):
         narrow = jnp.finfo(g.dtype).bits < jnp.finfo(dtype).bits
-        wider = dtype if narrow else g.dtype  # λ θ may underflow in float16
+        wider = dtype if narrow else g.dtype  # weight decay may underflow in float16
         g, p, factor = (jnp.asarray(x, wider) for x in (g, p, weight_decay))
         return _narrowed(g + factor * p, dtype)
 
@@ -267,7 +271,7 @@ def _narrowed(g, dtype):
 
 
 def compare(value, last):
-    """Return whether the loss grew, and the loss to compare the next loss with."""
+    """Return whether the loss grew, and the loss to which the next is compared."""
     if value is None:
         raise ValueError(
             "irprop_plus needs value, the loss at params where the gradient was taken: "

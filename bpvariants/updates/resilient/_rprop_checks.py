@@ -16,7 +16,7 @@ def check_choice(name, value, known):
 
 
 def check_weight_decay(weight_decay: Any) -> None:
-    """Check the factor λ of weight decay, unless it is an array."""
+    """Check that the factor of weight decay is at least 0, unless it is an array."""
     if callable(weight_decay) or isinstance(weight_decay, dict | list | tuple):
         raise ValueError(
             f"weight_decay must be a number for all params, got {weight_decay!r}; for "
@@ -30,10 +30,7 @@ def check_weight_decay(weight_decay: Any) -> None:
 
 
 def _value_of(number):
-    """Return the value of a number or array, or None if it is a tracer.
-
-    Python numbers, NumPy arrays and concrete JAX arrays have a value.
-    """
+    """Return the value of a number or array as NumPy, or None if it is a tracer."""
     try:
         return np.asarray(number)
     except jax.errors.TracerArrayConversionError:
@@ -63,7 +60,7 @@ def check_settings(
             )
     is_array = lambda eta: isinstance(
         eta, jax.Array
-    )  # an array may be 1: the Manhattan rule
+    )  # arrays may be 1, as in the Manhattan rule
     shrinks = is_array(eta_minus) or np.all((eta_minus > 0) & (eta_minus < 1))
     grows = is_array(eta_plus) or np.all(eta_plus > 1)
     if not (shrinks and grows):
@@ -83,7 +80,7 @@ def check_settings(
 
 
 def _check_bounds(name, low, high, usual):
-    """Check the bounds of step sizes, 0 ≤ Δ_min ≤ Δ_max, if their values are known."""
+    """Check 0 ≤ Δ_min ≤ Δ_max for the bounds of step sizes, unless they are tracers."""
     least, greatest = _value_of(low), _value_of(high)
     right = least is None or np.all(least >= 0)
     if right and least is not None and greatest is not None:

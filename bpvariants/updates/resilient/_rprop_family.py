@@ -1,4 +1,4 @@
-"""Optimisers of the Rprop family except iRprop⁻; equations are in `_rprop.py`."""
+"""Optimisers of the Rprop family except iRprop⁻, whose file is `_irprop_minus.py`."""
 
 import jax
 import optax
@@ -25,14 +25,15 @@ def irprop_plus(
         θ_{t+1} = θ_t − Δ_t sign(g_t), but where the gradient g changed its sign
                   θ_{t−1} if E_t > E_{t−1}, else θ_t.
 
-    The optimizer's `update` needs the argument `value`, the loss E_t at the params at
-    which the gradient was taken. A NaN loss counts as larger than any other loss. With
-    `weight_decay` λ, `value` must include ½ λ ‖θ‖², because the gradient then includes
-    λ θ. `optax.MultiSteps` accumulates gradients, but passes on only the `value` of the
-    last batch. Therefore, give the mean loss of the epoch as the `value` of its last
-    batch. To transform the steps further, pass a transformation as `after`, instead of
-    chaining it; :func:`rprop_plus` explains why. The cost is that of
-    :func:`irprop_minus`.
+    Here g is the gradient, Δ_t is the step size of a parameter, and E_t is the loss.
+    The optimizer's `update` needs the argument `value`, the loss at the params at which
+    the gradient was taken. A NaN loss counts as larger than any other loss. With
+    `weight_decay` λ, `value` must include ½ λ ‖θ‖², because the optimizer adds λ θ to
+    the gradient. `optax.MultiSteps` accumulates gradients over an epoch, but passes on
+    only the `value` of the last batch. Therefore, give the mean loss of the epoch as
+    the `value` of the last batch. To transform the steps further, pass a transformation
+    as `after`, instead of chaining it, because a reverted step must not be transformed.
+    Memory and time are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -82,9 +83,9 @@ def rprop_minus(
 ) -> optax.GradientTransformationExtraArgs:
     """Rprop⁻, which never reverts a step: for FULL-BATCH gradients only.
 
-        θ_{t+1} = θ_t − Δ_t sign(g_t),    with gradient g_t and step size Δ_t.
+        θ_{t+1} = θ_t − Δ_t sign(g_t), with gradient g_t and step size Δ_t.
 
-    Exceptions and cost are those of :func:`irprop_minus`.
+    Exceptions, memory and time are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -131,14 +132,14 @@ def rprop_plus(
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), but θ_{t−1} where gradient g changed its sign.
 
-    To revert a step, Rprop⁺ takes a step of the stored length in the opposite
-    direction. Therefore, later transformations in a chain must not change the steps;
-    pass a transformation that changes steps as `after`. With `after`, the state also
-    stores θ_{t−1}, which takes as much memory as params, and a reverted step returns to
-    θ_{t−1}. The result is bit-identical to θ_{t−1} if θ_{t−1} and θ_t have the same
-    sign and differ by less than a factor of two. Otherwise, the rounding error is at
-    most half of the last bit of θ_{t−1} − θ_t. Exceptions and other costs are those of
-    :func:`irprop_minus`.
+    To revert a step, Rprop⁺ takes a step in the opposite direction, whose length is the
+    step size Δ of the last step. Therefore, later transformations in an optax chain
+    must not change the steps; pass a transformation that changes steps as `after`. With
+    `after`, the state also stores the previous params θ_{t−1}, and a reverted step
+    returns to θ_{t−1}. The result is bit-identical to θ_{t−1} if θ_{t−1} and θ_t have
+    the same sign and differ by less than a factor of two. Otherwise, the rounding error
+    is at most half of the last bit of θ_{t−1} − θ_t. Exceptions, time and all other
+    memory are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -183,13 +184,14 @@ def half_back(
     weight_decay: float | jax.Array | None = None,
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Rprop that turns back, then keeps Δ for one step: for FULL-BATCH gradients only.
+    """Rprop that turns back, then keeps the step size: for FULL-BATCH gradients only.
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), and Δ_{t+1} = Δ_t where g_t changed its sign.
 
-    With η⁻ = ½, half_back goes back by half of the last step where g changes its sign.
-    Several libraries call this update iRprop⁻, wrongly. Exceptions and cost are those
-    of :func:`irprop_minus`.
+    Where the gradient g_t of a parameter changes its sign, the step size Δ_t shrinks by
+    the factor η⁻, and then stays constant for one step. With η⁻ = ½, the parameter goes
+    back by half of its last step there. Several libraries call this update iRprop⁻,
+    wrongly. Exceptions, memory and time are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.

@@ -1,9 +1,10 @@
-"""Layouts of Rprop's state: step size and sign in 8, 5, 4 or 2 bytes per parameter.
+"""Formats in which Rprop's state stores step sizes and signs: 8, 5, 4 or 2 bytes each.
 
-Two files implement one step of Rprop for one array of parameters. `_rprop_plain.py`
-stores the step sizes Δ and the signs s in separate arrays, and computes the equations
-of `_rprop.py` directly. `_rprop_packed.py` stores Δ and s in one array, and computes
-the same update by operating on the bit patterns of the floats.
+The number of bytes is for the step size and the sign of one parameter. Two files
+implement one step of Rprop for one array of parameters. `_rprop_plain.py` stores the
+step sizes and the signs in separate arrays, and computes the equations of `_rprop.py`
+directly. `_rprop_packed.py` stores both in one array, and computes the same update by
+operations on the bit patterns of the floats.
 """
 
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ import jax.numpy as jnp
 
 from bpvariants._dtypes import NARROW
 
-Kept: TypeAlias = tuple[jax.Array, Any]  # (Δ, s), or (packed Δ and s, None)
+Kept: TypeAlias = tuple[jax.Array, Any]  # (step sizes, signs), or (both packed, None)
 
 LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
 PACKED = ("packed", "bfloat16")
-KEEPS_SIGN = ("rprop_minus", "manhattan")  # other variants set s = 0 at a sign change
+KEEPS_SIGN = ("rprop_minus", "manhattan")  # others set the stored sign to 0
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class RpropLayout:
 
     Attributes:
       state: name of the layout, "float32", "int8_sign", "packed" or "bfloat16".
-      variant: name of the member of the Rprop family, such as "irprop_minus".
+      variant: name of the variant of Rprop, such as "irprop_minus".
     """
 
     state: str
@@ -40,10 +41,10 @@ class RpropLayout:
 
 
 class Numbers(NamedTuple):
-    """Settings of Rprop: for one array of params, or as given by the user for all.
+    """Settings of Rprop, for one array of params or for all params.
 
-    For one array, settings are cast to the dtype of its step sizes, and bounds are
-    rounded like its step sizes.
+    Settings for all params are stored as the user gave them. Settings for one array are
+    cast to the dtype of its step sizes; its bounds are rounded like its step sizes.
     """
 
     eta_minus: Any
@@ -55,8 +56,8 @@ class Numbers(NamedTuple):
 class Seen(NamedTuple):
     """Step sizes and sign changes of the last step, as read from a state."""
 
-    step_sizes: jax.Array  # step sizes Δ_t
-    flipped: jax.Array | None  # whether g_t changed its sign; None if not recorded
+    step_sizes: jax.Array  # step sizes of the last step
+    flipped: jax.Array | None  # whether each gradient changed its sign, if recorded
 
 
 def computing(dtype: Any, layout: RpropLayout) -> Any:
@@ -66,9 +67,10 @@ def computing(dtype: Any, layout: RpropLayout) -> Any:
 
 
 def at_flip(variant: str, old: Any, new: Any, worse: Any) -> Any:
-    """Return the length D_t of the step at a sign change.
+    """Return the length of a step at which the gradient changes its sign.
 
-    `old` is Δ_{t−1}, `new` is Δ_t, and `worse` is whether the loss has grown.
+    `old` and `new` are the step sizes before and after the gradient's change of sign,
+    and `worse` is whether the loss has grown since the last step.
     """
     match variant:
         case "rprop_plus":

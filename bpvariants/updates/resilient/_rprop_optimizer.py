@@ -1,4 +1,4 @@
-"""Function that builds an optimiser from a bare rule of the Rprop family."""
+"""Function that builds an optimiser from `scale_by_rprop`, by negating its steps."""
 
 import optax
 
@@ -10,7 +10,7 @@ from bpvariants.updates.resilient._rprop_restore import restoring
 
 
 def descend(name, variant, numbers, weight_decay, state, after=None):
-    """Return the optimiser of a variant of Rprop; errors call the optimiser `name`."""
+    """Return the optimiser of a variant of Rprop; error messages call it `name`."""
     check_settings(name, *numbers)
     rule = scale_by_rprop(
         *numbers, weight_decay=weight_decay, variant=variant, state=state

@@ -1,14 +1,15 @@
-"""Rprop on one array; the bits of each step size Δ include the sign s (4 or 2 bytes).
+"""Rprop on one array, with the step size and sign of each element in one float.
 
     sign bit | exponent | mantissa … flag        flag 0: s is 1, or −1 if the sign bit
                                                  is set; flag 1: s is 0, and g changed
                                                  its sign there if the sign bit is set
 
-Here g is the gradient. In Rprop⁻, s is never set to 0 at a sign change of g, so the
-state of Rprop⁻ does not record sign changes. The flag replaces the last bit of the
-mantissa of Δ. Moves use the step sizes as stored, because a step is reverted by its
-stored size. All bits are processed as integers, which takes half as many operations as
-arithmetic on floats.
+Here g is the gradient, s is the sign with which the next gradient is compared, and the
+exponent and the mantissa are those of the step size. The flag replaces the last bit of
+the mantissa. In Rprop⁻, the sign s does not become 0 when g changes its sign, so the
+state of Rprop⁻ does not record sign changes. Params move by the rounded step sizes that
+the state stores, because a reverted step must have the same length. All bits are
+processed as integers, which takes half as many operations as arithmetic on floats.
 """
 
 from typing import Any
@@ -26,14 +27,14 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 
 def start(step_size: jax.Array, layout: RpropLayout) -> Kept:
-    """Return the state before the first gradient: all signs 0, and the step sizes."""
+    """Return the state before the first gradient: first step sizes, and signs of 0."""
     bits = _bits(step_size)
     return _floats(bits | _flag(layout, bits), layout), None
 
 
 def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
     """Round a step size to the nearest value that can be stored, with ties to even."""
-    lost = 17 if layout.state == "bfloat16" else 1  # number of mantissa bits to drop
+    lost = 17 if layout.state == "bfloat16" else 1  # mantissa bits that are not stored
     bits = _bits(step_size)
     number = bits.dtype.type
     odd = (bits >> number(lost)) & number(1)
@@ -44,7 +45,7 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return moves and the new state; where g is NaN, return NaN and the old state."""
+    """Return moves and the new state; where gradient g is NaN, NaN and old state."""
     packed, _ = kept
     bits, g_bits = _bits(packed), _bits(g)
     top, flag = _top(bits), _flag(layout, bits)
@@ -101,7 +102,7 @@ def _as_float(bits: jax.Array) -> jax.Array:
 
 
 def _floats(bits: jax.Array, layout: RpropLayout) -> jax.Array:
-    """Return the floats with these bit patterns, in the dtype of the layout."""
+    """Return the floats with the given bit patterns, in the dtype of the state."""
     if layout.state != "bfloat16":
         return _as_float(bits)
     upper = (bits >> jnp.int32(16)).astype(jnp.int16)
@@ -113,5 +114,5 @@ def _top(bits: jax.Array) -> jax.Array:
 
 
 def _flag(layout: RpropLayout, bits: jax.Array) -> jax.Array:
-    """Return a bit mask of the flag, which is the last bit of the stored mantissa."""
+    """Return a bit mask that selects the flag, the last stored bit of the mantissa."""
     return jnp.asarray(1 << 16 if layout.state == "bfloat16" else 1, bits.dtype)

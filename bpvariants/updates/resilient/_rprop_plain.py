@@ -1,8 +1,8 @@
-"""Rprop on one array of params, with step sizes Δ and signs s in separate arrays.
+"""Rprop on one array of params, with step sizes and signs in separate arrays.
 
-The signs s have the dtype of Δ, or int8. Where the gradient changed its sign at the
-last step, the array stores +2 instead of s = 0, or ±2 instead of s = ±1, so that
-`rprop_report` can count sign changes.
+The signs, with which the next gradient is compared, have the dtype of the step sizes,
+or int8. Where the gradient changed its sign at the last step, the array of signs stores
+2 in place of 0, and ±2 in place of ±1, so that `rprop_report` can count sign changes.
 """
 
 import jax
@@ -18,7 +18,7 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 
 def start(step_size: jax.Array, layout: RpropLayout) -> Kept:
-    """Return the state before the first gradient: step sizes Δ_0, and signs 0."""
+    """Return the state before the first gradient: first step sizes, and signs of 0."""
     dtype = jnp.int8 if layout.state == "int8_sign" else step_size.dtype
     return step_size, jnp.zeros_like(step_size, dtype=dtype)
 
@@ -32,7 +32,7 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return moves and the new state; where g is NaN, return NaN and the old state."""
+    """Return moves and the new state; where gradient g is NaN, NaN and old state."""
     old, marks = kept
     # Multiply signs; the product of two small gradients may underflow to 0.
     sign = jnp.sign(g)
@@ -46,7 +46,7 @@ def advance(
 
 
 def adapted(old: jax.Array, agreement: jax.Array, numbers: Numbers) -> jax.Array:
-    """Return new step sizes; where `agreement` is 0 or NaN, the old step sizes."""
+    """Return new step sizes; where the product of signs is 0 or NaN, the old ones."""
     down, up, least, greatest = numbers
     longer = jnp.minimum(old * up, greatest)
     shorter = jnp.maximum(old * down, least)

@@ -22,7 +22,7 @@ class RpropReport(NamedTuple):
     """Result of :func:`rprop_report`: dictionaries with one entry per leaf of params.
 
     Attributes:
-      step_sizes: [5]: minimum, quartiles and maximum of the step sizes Δ_t.
+      step_sizes: [5]: minimum, three quartiles and maximum of the leaf's step sizes.
       at_min: []: fraction of step sizes that equal the lower bound Δ_min.
       at_max: []: fraction of step sizes that equal the upper bound Δ_max.
       flips: []: fraction of gradient elements that changed sign at the last step; NaN
@@ -58,20 +58,23 @@ def rprop_report(
 ) -> RpropReport:
     """Summarise the step sizes and sign changes of each leaf of params.
 
-    Many step sizes at Δ_min, together with many sign changes, mean that the gradients
-    are mostly noise, because they come from mini-batches or because training has
-    converged. If signs are random, the fraction of sign changes is ½ with Rprop⁻, and ⅓
-    with variants that set s = 0 after a sign change. The report works within `jit`, and
-    takes about as long as sorting the step sizes.
+    Many step sizes at the lower bound Δ_min, together with many sign changes, mean that
+    the gradients are mostly noise, because they come from mini-batches or because
+    training has converged. If the signs of gradients are random, the fraction of sign
+    changes is ½ with Rprop⁻. It is ⅓ with variants that set the stored sign to 0 after
+    a sign change, because the next gradient then cannot count as a sign change. The
+    report works within `jit`, and takes about as long as sorting the step sizes.
 
     Args:
       state: state of an optimizer of the Rprop family, or of a chain, mask or other
         wrapper around one or more such optimizers.
-      min_step_size: Δ_min as given to the optimizer, used for `at_min`.
-      max_step_size: Δ_max as given to the optimizer, used for `at_max`.
+      min_step_size: lower bound Δ_min of step sizes, as given to the optimizer; needed
+        for `at_min`.
+      max_step_size: upper bound Δ_max of step sizes, as given to the optimizer; needed
+        for `at_max`.
 
     Returns:
-      A :class:`RpropReport`, whose `table()` is text to print.
+      A :class:`RpropReport`, whose method `table()` returns text to print.
 
     Raises:
       ValueError: if `state` contains no state of the Rprop family.
@@ -114,8 +117,9 @@ def rprop_report(
 
 
 def _add(report, name, kept, least, greatest, state):
-    # Any variant may be given here, because `see` treats all variants alike except for
-    # packed states that do not record sign changes; `tells_flips` marks those.
+    # The name of the variant matters only in packed states that do not record sign
+    # changes, which `tells_flips` marks. For all other states, `see` gives the same
+    # result for every variant, so "irprop_minus" may be used.
     layout = RpropLayout(layout_of(state) or "float32", "irprop_minus")
     rule = array_rule_of(layout)
     steps, flipped = rule.see(kept, layout)

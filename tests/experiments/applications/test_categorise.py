@@ -1,4 +1,4 @@
-"""Study categorise: training, resuming, and no effect of padding."""
+"""Study categorise: classification of texts, resuming, no effect of padding."""
 
 import dataclasses
 import json
@@ -102,7 +102,7 @@ SMALL: Any = {
 
 
 def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
-    # Skip the plots, which the test of the quick run checks.
+    # Skip the plots, which another test checks.
     monkeypatch.setattr(report, "save_picture", lambda *_: None)
     config = categorise.Config(out=tmp_path / "whole", **SMALL)
     whole = categorise.main(config).rows
@@ -183,7 +183,8 @@ def test_what_is_new_is_unknown_but_like_others(texts):
     new, old = text_units.encode(units, ["calls call"], 9).symbols
     assert new[0] == text_units.UNKNOWN
     assert old[0] > text_units.UNKNOWN
-    # The known and the unknown word share the parts "<ca", "cal" and "all".
+    # The known word and the unknown word share the character n-grams "<ca", "cal" and
+    # "all".
     assert set(new[1:4]) & set(old[1:4])
     units, _ = read(texts, "characters")
     table = text_units.encode(units, ["é"], 9)

@@ -1,4 +1,4 @@
-"""Study control: energy of the simulated systems, LQR and iLQR, learned policies."""
+"""Study control: energy of simulated systems, LQR and iLQR, learned policies."""
 
 import json
 from functools import cache
@@ -64,7 +64,7 @@ def test_energy_stays_without_action_and_friction(name):
 
 
 def test_power_is_what_energy_gains(name):
-    """Check the rate of change of energy: dE/dt = (u − friction · speed) · speed."""
+    """Check the change of the energy E by the action u and by friction."""
     system = SYSTEMS[name]
     state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
     dt = 1e-3
@@ -187,8 +187,9 @@ def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
     goals = jnp.zeros((steps, 4, 1))
     idle = policy.play(system, nothing, start, goals)
     states, raw, costs = ilqr.ilqr(system, idle.states, idle.actions, goals)
-    # The costs of iLQR and LQR differ slightly: iLQR optimises only 1 s, but LQR has an
-    # infinite horizon; LQR assumes sin(angle) = angle, but iLQR does not.
+    # The costs of iLQR and LQR differ slightly. The cost of iLQR is over only 1 s, but
+    # that of LQR is over infinite time. LQR assumes sin(angle) = angle, but iLQR does
+    # not.
     np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
     actions = system.limit[0] * np.tanh(raw)
     again = system.cost(states[1:], actions, goals).mean(axis=0)

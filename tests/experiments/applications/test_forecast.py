@@ -1,4 +1,4 @@
-"""Study forecast: no use of future values, intervals, significance, user files."""
+"""Study forecast: future values unused; intervals; significance tests; user files."""
 
 import json
 import tracemalloc
@@ -149,7 +149,8 @@ def test_seasonal_and_linear_baselines_know_what_they_are_for():
 def test_what_a_network_is_given():
     series = make_series()
     prepared = series_of.prepare(series)
-    # Inputs are 3 series values, a flag for missing values, and 2 values of the phase.
+    # The inputs of a time step are the values of 3 series, a flag for missing values,
+    # and 2 values for the phase of the season.
     assert prepared.xs.shape == (90, 3 + 3)
     assert prepared.xs[20, 3] == 1
     assert prepared.xs[20, 0] == prepared.xs[19, 0]
@@ -169,8 +170,8 @@ def test_what_a_network_is_given():
 def test_losses_by_hand():
     said = jnp.array([[1.0, 0.0, 2.0]])
     value = forecast_network.losses(said, jnp.array([3.0]))
-    # Losses by hand: ½ · 2² for the mean, .05 · 3 for the 5 % quantile, and .95 · 1 for
-    # the 95 % quantile.
+    # Losses by hand: ½ · 2² for the forecast of the mean, .05 · 3 for that of the 5 %
+    # quantile, and .95 · 1 for that of the 95 % quantile.
     np.testing.assert_allclose(value, [2 + 0.15 + 0.95], rtol=1e-6)
     target = jnp.array([3.0]), jnp.array([1.0])
     assert forecast_network.loss(said.reshape(3), target) == value[0]
@@ -222,14 +223,14 @@ def test_diebold_mariano_by_hand():
     # For forecasts one step ahead, the Diebold–Mariano test equals the t test.
     want = stats.ttest_1samp(d, 0)
     np.testing.assert_allclose(test(d, 1), (want.statistic, want.pvalue), rtol=1e-12)
-    # By hand: γ_0 = 10/6, γ_1 = 1/6, V = 2/6; c² = (6 + 1 − 4 + 2/6)/6 = 5/9; S = 2
-    # √(5/3).
+    # By hand: autocovariances γ_0 = 10/6 and γ_1 = 1/6, variance V = 2/6, correction
+    # c² = (6 + 1 − 4 + 2/6)/6 = 5/9, statistic S = 2 √(5/3).
     found = test(np.array([2.0, 0, 1, 3, 2, 4]), 2)
     np.testing.assert_allclose(found.statistic, 2 * np.sqrt(5 / 3), rtol=1e-12)
     # The reference is a table of Student's t with 5 degrees of freedom.
     np.testing.assert_allclose(found.p, 0.0493, atol=5e-5)
-    # The variance estimate γ_0 + 2 γ_1 = 1 − 2 · 5/6 is negative, so Bartlett's weights
-    # are used instead; they give 1 − 5/6.
+    # The variance estimate γ_0 + 2 γ_1 = 1 − 2 · 5/6, from autocovariances γ, is
+    # negative. Bartlett's weights are used instead, and give the estimate 1 − 5/6.
     found = test(np.array([1.0, -1, 1, -1, 1, -1]) + 1, 2)
     np.testing.assert_allclose(found.statistic, np.sqrt(5 / 9 * 6 * 6), rtol=1e-12)
     assert test(np.zeros(9), 1) == (0, 1)
@@ -245,7 +246,7 @@ def test_no_skill_is_said_plainly():
         "method": method, "skill": {"1": {"p": p, "gain": gain, "statistic": 1.0}}
     }  # fmt: skip
     rows = [row("reference", 1, 0), row("ar", 0.04, 2.0), row("ridge", 0.9, 0.1)]
-    # With two comparisons, the corrected p-value of 0.04 is 0.08.
+    # The p-value 0.04 is multiplied by 2, because two comparisons are made.
     said = report.conclusion(series, rows)
     assert said.startswith("made up: no skill shown. Of 2 comparisons none is better")
     rows[1] = row("ar", 0.01, 2.0)
@@ -384,8 +385,9 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
     tracemalloc.stop()
     assert len(series.values) == 200_000
     column = 200_000 * 8
-    assert peak < 8 * column  # reading needs memory for only a few columns
-    # The autoregression needs a table of 24 lags, and copies of some columns.
+    assert peak < 8 * column  # reading takes memory for only a few columns
+    # The autoregression takes memory for a table of 24 lags, and copies of some
+    # columns.
     assert peak_of_ar < 24 * column
     # A long file is split into training and test parts like a short file.
     assert (series.validation, series.test) == (190_000, 195_000)

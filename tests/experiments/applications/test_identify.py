@@ -1,4 +1,4 @@
-"""Study identify: the plant's equation, and learning, compared with a plain loop."""
+"""Study identify: equation of the simulated plant; learning compared with a loop."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ def _as_users_have_it(plain_jax):
 
 
 def test_tanks_obey_torricelli():
-    """Compare tanks simulated at small time steps with their differential equation."""
+    """Compare water tanks, simulated in small steps, with Torricelli's equation."""
     k, u, h = np.array(tanks.BEFORE), jnp.array(1.7), 1 / 200
 
     def slope(_, x):
@@ -54,7 +54,7 @@ def test_a_record_is_what_it_says():
 
 @pytest.mark.parametrize("kind", ["descend", "solve"])
 def test_learning_is_that_of_a_loop_by_hand(kind):
-    """Compare learning with a loop that calls `jax.grad` at each prediction.
+    """Compare online learning with a loop that calls `jax.grad` at each prediction.
 
     The loop differentiates each prediction through all earlier time steps.
     """

@@ -68,8 +68,8 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
 
     def interrupted(*args):
         count.append(1)
-        # Each network prints four evaluations and one result, so call 7 is during the
-        # training of the second network.
+        # Each network prints four evaluations and one result, so the seventh printed
+        # line comes during the training of the second network.
         if len(count) == 7:
             os.kill(os.getpid(), signal.SIGINT)
         return say(*args)
@@ -132,7 +132,8 @@ def test_images_by_feedback_alignment(noise, name, kind):
     want, right = jax.jit(jax.value_and_grad(exact))(params)
     np.testing.assert_allclose(value, want, rtol=1e-6)
     same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), grads, right)
-    # The gradient of the last layer is exact, because this layer needs no feedback.
+    # The gradient of the last layer is exact, because this layer needs no feedback
+    # weights.
     assert all(same[-1].values())
     assert not same[0]["weights"]
 

@@ -1,4 +1,4 @@
-"""Study language: a short run, consecutive windows, and n-gram probabilities."""
+"""Study language: a short run, consecutive parts of the text, n-gram probabilities."""
 
 import itertools
 

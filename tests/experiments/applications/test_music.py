@@ -1,4 +1,4 @@
-"""Study music: a short run, each piece once in the streams, and error measures."""
+"""Study music: a short run; each piece occurs once in the streams; error measures."""
 
 import itertools
 from typing import Any

@@ -50,7 +50,7 @@ def test_a_network_says_at_each_frame_what_it_has_seen_until_then():
     found = data.wall_following()
     assert len(frames.xs) == 4092
     front = found.readings[:, 10:15].min(axis=1)[:4092]
-    # The study computes mean and deviation in float32, hence the tolerance.
+    # The tolerance is needed because the study computes mean and deviation in float32.
     want = (front - front[:2728].mean(dtype=float)) / front[:2728].std(dtype=float)
     np.testing.assert_allclose(frames.xs[:, 0], want, rtol=1e-5, atol=5e-6)
     few = networks.Frames(frames.xs[:30], frames.actions[:30], 20)

@@ -39,7 +39,7 @@ def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
     check_run(result, out, ["speech", "confusion_known"])
     baseline, network = result.rows
-    # Accuracy of the baseline, measured without this library
+    # Test accuracy of the baseline method, measured without this library
     assert baseline["accuracy"][0] > 90
     assert network["accuracy"][0] > 93
     counts = np.array(network["confusion"])
@@ -154,7 +154,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     """Check that no network is tested on a speaker in its training data."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
-    # A run loads the data set before it loads the user's recordings.
+    # A run of the study loads the data set before it loads the user's recordings.
     monkeypatch.setattr(data, "fsdd", lambda: found)
     monkeypatch.setattr(speech_network, "load", lambda: (found, [], recordings))
     learned = {}

@@ -40,7 +40,7 @@ def precise():
 
 
 def make_batch(sources=SOURCES, targets=TARGETS, more=0, garbage=0):
-    """Return a batch of sentences, padded to the longest length plus `more`."""
+    """Return a batch of sentences, padded to the longest sentence plus `more` words."""
     arrays = []
     for side in (sources, targets):
         length = max(map(len, side)) + more
@@ -60,7 +60,7 @@ def make_params(attention="additive"):
 
 
 def by_hand(params, source, target, attention, own=False):
-    """Return the loss of each word of one sentence, by a loop without padding."""
+    """Return the loss of each word of one sentence, by a plain loop without padding."""
     encoder, decoder = params["encoder"], params["decoder"]
     zeros = np.zeros(SIZES.units)
     states = {"forward": [], "backward": []}
@@ -137,9 +137,10 @@ def test_losses_and_gradients_are_those_by_hand(precise, attention):
 def test_own_words_are_read_and_padding_is_not(precise):
     """Check that the decoder reads its own words, and that padding has no effect.
 
-    The decoder's most likely word is its next input, and the next word of the
-    translation. Losses, translation and attention of a sentence must be equal alone, in
-    a padded batch, and in a plain loop.
+    In a translation, the decoder's most likely word is both the next word of the
+    translation and the decoder's next input. Losses, translation and attention of a
+    sentence must be equal if the sentence is alone, in a padded batch, or processed by
+    a plain loop.
     """
     params = make_params()
 
@@ -182,8 +183,8 @@ def test_rules_of_translation(precise):
     for side, name in (("encoder", "forward"), ("decoder", "cell")):
         exact = grads[side][name]["recurrent"]
         assert np.abs(cut[side][name]["recurrent"] - exact).max() > 1e-3
-    # Truncation does not stop gradients between the first decoder state and the
-    # encoder.
+    # Truncated BPTT in the decoder does not stop the gradients that pass from the first
+    # decoder state to the encoder.
     cuts = network.cuts(jnp.zeros((5, 1)), How("dot", "truncated_bptt", 2))
     assert np.ravel(cuts).tolist() == [False, False, True, False, True]
 

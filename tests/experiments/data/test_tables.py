@@ -76,7 +76,8 @@ def test_numbers_are_read_as_they_are_meant(name, tmp_path):
         ("d,v\na,１２\nb,6\n", "line 2 .* has '１２'"),
         ('d,v\na,"' + 400 * (400 * "5" + "\n"), "no CSV file: .* quote"),
         ("v\n1,234\n", "not clear"),
-        # The point in a time of day says nothing about the decimal sign of numbers.
+        # A point in a time of day does not show whether numbers have decimal points or
+        # commas.
         ("t;v\n12.30;1.234\n13.30;999\n", "not clear"),
         (rows("1_5"), "line 2 .* has '1_5'"),
         (rows("1", "2020_01"), "line 3 .* has '2020_01'"),
@@ -330,7 +331,7 @@ def test_real_files_with_decimal_commas():
         text = path.read_text("ascii").replace(",", ".").splitlines()[1:]
         expected = np.array([line.split(";")[2:] for line in text], float)
         np.testing.assert_array_equal(np.stack([*table.columns.values()], 1), expected)
-        # The time stamp of a final row of zeros is 0, too.
+        # In the last row, all cells are zero, also the time stamp.
         ends_in_zeros = not expected[-1].any()
         assert any("goes back" in note for note in table.notes) or not ends_in_zeros
 

@@ -1,4 +1,4 @@
-"""Reading WAV files in many variants, also files that were written to a pipe."""
+"""Reading of WAV files in many formats, also of files that were written to a pipe."""
 
 import io
 import struct

@@ -62,8 +62,8 @@ def test_equilibrium_digits(tmp_path, monkeypatch, capsys):
     result = equilibrium_digits.main(config)
     check(result, tmp_path, 2, ["equilibrium_digits"])
     unrolled, exact = result.rows
-    # Both runs use the same batches, and the network settles within 50 steps. So
-    # training agrees.
+    # The two runs must agree, because both use the same batches, and the network
+    # settles within 50 steps in both.
     np.testing.assert_allclose(exact["values"], unrolled["values"], rtol=1e-3)
     assert max(exact["norm"]) < 0.96
     assert min(exact["converged"]) > 99.9
@@ -94,7 +94,8 @@ def test_equilibrium_mnist(small, tmp_path):
     check(result, tmp_path, 2, ["equilibrium_mnist"])
     assert all(row["settled"] == 100 for row in result.rows)
     exact, free = (np.array(row["values"]) for row in result.rows)
-    # Both networks start from the same parameters and differ after the first update.
+    # Both networks start from the same parameters; their parameters differ after the
+    # first update.
     assert exact[0] == pytest.approx(free[0])
     assert exact[-1] != free[-1]
     resume(equilibrium_mnist, config, result)

@@ -1,4 +1,4 @@
-"""Study drift: a short run, and each method compared with its equation."""
+"""Study drift (a changing linear relation): a short run, and methods' equations."""
 
 import json
 
@@ -114,9 +114,10 @@ def test_the_methods_are_their_equations():
 
 
 def test_the_measured_table_is_reproduced():
-    """Compare errors, and the cases that diverge, with a table measured elsewhere.
+    """Compare errors and diverging cases with a table measured without this library.
 
-    The tolerance is the difference of means between sets of five random walks.
+    The tolerance is as large as the differences between the means of several sets of
+    five random walks.
     """
     config, rates = drift.Config(), np.array([0.05, 0.2, 0.5, 1.0])
     xs, ys, _ = drift.walks(config)

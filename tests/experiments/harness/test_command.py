@@ -48,7 +48,7 @@ def test_ctrl_c_during_imports_exits_with_130(module, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_at_any_time_exits_with_130(tmp_path):
-    """Send Ctrl-C at several times, also while Python starts and imports modules."""
+    """Send Ctrl-C to a study at several times, also while Python imports modules."""
     for i, seconds in enumerate((0.3, 1.0, 2.0)):
         out = tmp_path / str(i)
         command = [sys.executable, "-m", "experiments", "flow", "--out", str(out)]

@@ -25,7 +25,7 @@ class Config(Study):
 
 
 def make_main(stop_at=None):
-    """Return the `main` of the minimal study; the job `stop_at` is ended by Ctrl-C."""
+    """Return the `main` of the minimal study; Ctrl-C interrupts the job `stop_at`."""
     trained, shown = [], []
 
     def train(number, way):
@@ -142,7 +142,7 @@ def test_one_process_at_a_time_runs_a_study_in_a_folder(tmp_path):
     result = run_study("outer", Config(out=tmp_path), jobs, lambda *_: None)
     assert len(inner) == 2
     stored = json.loads((tmp_path / "config.json").read_text())["config"]
-    # The runs that raised an error have not overwritten config.json.
+    # The runs with an error have not overwritten config.json.
     assert stored["resume"] is False
     assert len(result.rows) == 1
     assert not (tmp_path / ".lock").exists()

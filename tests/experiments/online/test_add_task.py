@@ -1,4 +1,4 @@
-"""Study add_task: published loss floors, its streams, and every online rule."""
+"""Study add_task: lowest possible losses, the generated data, all online rules."""
 
 import dataclasses
 import itertools
@@ -67,7 +67,7 @@ def test_add_task(tmp_path, capsys):
     assert curves["rtrl", 1, 2][0] != curves["rtrl", 1, 2][1]
     assert curves["rtrl", 1, 2] != curves["rtrl", 2, 3]
     # Both rules start from equal parameters, so their losses are close in the first
-    # chunk.
+    # chunk of training steps.
     begun = {name: np.array(curve)[:, 0] for name, curve in curves.items()}
     np.testing.assert_allclose(
         begun["truncated (5; 5)", 1, 2], begun["rtrl", 1, 2], rtol=0.02
@@ -115,8 +115,8 @@ def test_learning_online_is_rtrl_and_adam_step_by_step():
     pair = params, adam.init(params)
     learn = jax.jit(online.learn_online(rule, adam))
     (got, _), losses = learn(pair, state, xs, targets, jax.random.key(2))
-    # At the first step, the carry contains no past, so the gradient is that of one
-    # step.
+    # At the first time step, the carry contains no past inputs, so the gradient is that
+    # of a network with one time step.
     first = lambda params: add_task.loss(
         network.step(params, jnp.zeros(2), xs[0])[1], targets[0]
     )

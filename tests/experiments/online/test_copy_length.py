@@ -55,9 +55,9 @@ def test_strings_grow_when_they_are_known_and_until_the_steps_are_taken():
     body = partial(copy_length.follow, config, known, (), 3)
     keys = jax.random.split(jax.random.key(0), 20)
     course, (steps, lengths, _) = jax.lax.scan(body, start, keys)
-    # With a loss of 0, the moving average of the loss falls below half of its first
-    # value after seven sequences, because 0.9^7 < 1/2. All sequences together have
-    # 7·2 + 4·4 = 30 time steps.
+    # If every loss is 0, the moving average of the loss falls below half of its first
+    # value after seven sequences, because 0.9^7 < 1/2. The strings then become longer.
+    # All sequences together have 7·2 + 4·4 = 30 time steps.
     assert lengths.tolist() == [1] * 6 + [2] * 14
     assert steps.tolist() == [2, 4, 6, 8, 10, 12, 14, 18, 22, 26] + [30] * 10
     assert int(course.length) == 2

@@ -1,4 +1,4 @@
-"""Study online_learning: a short run; time series and cosines recomputed directly."""
+"""Study online_learning: a short run; time series and cosines computed separately."""
 
 import dataclasses
 import json
@@ -31,7 +31,8 @@ def run(name, steps, streams=2):
 def test_henon_is_its_recursion():
     u = run("henon", 50)
     np.testing.assert_allclose(u[2:], 1 - 1.4 * u[1:-1] ** 2 + 0.3 * u[:-2], rtol=1e-12)
-    # At these parameters the Hénon map has mean .257 and standard deviation .721.
+    # For these parameters, the series of the Hénon map has mean .257 and standard
+    # deviation .721.
     long = run("henon", 20_000)[1000:]
     assert long.mean() == pytest.approx(0.257, abs=0.01)
     assert long.std() == pytest.approx(0.721, abs=0.01)
@@ -43,7 +44,8 @@ def test_mackey_glass_is_its_equation():
     np.testing.assert_allclose(
         u[18:], now + 0.2 * ago / (1 + ago**10) - 0.1 * now, rtol=1e-12
     )
-    # At u = 1, production .2 / 2 equals decay, so the series stays constant.
+    # At the value u = 1 of the series, production .2 / 2 equals decay, so the series
+    # stays constant.
     still = SYSTEMS["mackey_glass"].run(_Ones(), 1)
     np.testing.assert_allclose([next(still) for _ in range(30)], 1.0)
 
@@ -100,7 +102,7 @@ def small(**options):
 
 
 def test_a_cosine_is_that_of_an_approximation_with_rtrl():
-    """Compare the cosine between gradients of SnAp-1 and RTRL with a plain loop's.
+    """Compare the cosine of SnAp-1's gradient with RTRL's, with that of a plain loop.
 
     The parameters stay fixed during the episode.
     """

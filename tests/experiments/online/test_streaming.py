@@ -1,4 +1,4 @@
-"""Study streaming: a short run; each prediction comes before its target is learned."""
+"""Study streaming: a short run; each target is predicted before it is learned."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Study encoders: a short run, and the number of epochs, compared with the paper."""
+"""Study encoders: a short run; the number of epochs compared with the paper's."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def test_encoders_study_runs(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_the_encoder_is_learned_as_fast_as_in_the_paper(tmp_path):
-    """Compare the 10-5-10 encoder's epochs with the paper's: 30; best settings: 19."""
+    """Compare the mean number of epochs with the paper's: 30; 19 at best settings."""
     config = encoders.Config(seeds=20, weights=(0.5,), clip=(0.001,))
     epochs = encoders._epochs(config, "10-5-10", 0.1, "rprop_plus", 0.5, 0.001)
     assert epochs.max() < config.max_epochs
@@ -56,5 +56,6 @@ def test_the_encoder_is_learned_as_fast_as_in_the_paper(tmp_path):
     epochs = encoders._epochs(config, "10-5-10", 2.0, "rprop_plus", 1.0, 0.001)
     assert abs(epochs.mean() - 19) < 4.3
     stuck = encoders._epochs(config, "12-2-12", 0.1, "rprop_plus", 0.5, 0.0)
-    # If errors are not clipped, more than half of the runs never reach the target.
+    # If output errors are not clipped, more than half of the runs never reach the
+    # target error.
     assert (stuck == config.max_epochs).mean() > 0.5

@@ -142,17 +142,17 @@ def test_runs_that_train_together_stop_each_by_itself():
 
 
 def test_lanes_that_have_stopped_are_left_out(monkeypatch):
-    """Check that results do not change if stopped runs are removed from the batch."""
+    """Check that results do not change if stopped runs are removed from `vmap`."""
     problem = data.parse_proben1("toy1", problem_text())
     arguments = problem, Network((3, 2), shortcuts=False), proben1.LINEAR
     keys = jax.random.split(jax.random.key(0), 8)
     want = stopping.train(*arguments, keys)
-    # With a huge value of FEWER, stopped runs are never removed from the batch.
+    # With a huge value of FEWER, runs that have stopped are never removed from `vmap`.
     monkeypatch.setattr(stopping, "FEWER", 10**9)
     got = stopping.train(*arguments, keys)
     for name in want._fields:
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
-    # Some runs continue after stopped runs have been removed from the batch.
+    # Some runs continue after others have stopped and been removed.
     assert want.total.max() > stopping.CHUNK * stopping.STRIP
 
 
@@ -198,7 +198,8 @@ def test_proben1_benchmark_runs(small, monkeypatch):
 
 
 # Test errors in table 3 of Prechelt's report. If ridge regression on the training part
-# has the same test errors, then files, split and error measure are as in the report.
+# has the same test errors, then our files, split of the data and error measure are
+# those of the report.
 RIDGE = {"cancer1": 3.52, "gene1": 9.92, "soybean1": 1.16, "thyroid1": 3.83}
 RIDGE |= {"heart1": 14.28, "diabetes1": 17.15}
 

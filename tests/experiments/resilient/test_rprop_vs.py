@@ -112,7 +112,7 @@ def value_of(contest, method):
 
 
 def test_rosenbrock_is_what_was_measured_elsewhere(contest):
-    """Compare Rosenbrock's E after 2000 float64 steps with outside measurements."""
+    """Compare Rosenbrock's function after 2000 float64 steps with known values."""
     measured = {"irprop_plus": 1.3e-4, "rprop": 1.6e-4}
     measured |= {"rprop_minus": 7.3e-3, "rprop_plus": 1.1e-2}
     if importlib.metadata.version("optax") == "0.2.8":
@@ -134,7 +134,7 @@ def test_torch_takes_the_same_steps(contest):
 
 def test_what_was_reached_when(contest):
     (row,) = rows_of(contest, problem="digits", method="rprop")
-    # The curve has 20 steps, and every step is recorded.
+    # The curve has 20 optimiser steps, and every step is recorded.
     for i, run in enumerate(row["curve"]):
         for target in (1.0, 0.3):
             first = row["reached"][f"{target:g}"][i]

@@ -1,4 +1,4 @@
-"""Studies on many devices: equal learning curves, bytes sent, and options."""
+"""Studies on many devices: learning curves, bytes sent between devices, options."""
 
 import dataclasses
 import importlib
@@ -96,7 +96,7 @@ def test_what_pod_says_is_sent_is_what_the_program_sends(on_four):
     sent = sum(pod.sent_bytes(one.num_bytes * one.times, 4) for one in found)
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     want = pod.sent_bytes(pod.SUM_BYTES * number, 4)
-    # The devices also send the losses and the weights.
+    # The devices also send the sums of the losses and of the loss weights.
     assert want <= sent <= want + pod.sent_bytes(2 * 4, 4)
 
 
@@ -131,8 +131,8 @@ def test_pod_calculates(tmp_path, capsys):
     assert pod.hops(16, 2) == 12
     by_chips = {row["chips"]: row for row in result.rows if row["row"] == "sweep"}
     assert by_chips[256]["lanes"] == 40
-    # At these numbers of streams, arithmetic takes as long as summing gradients, or as
-    # long as reading the weights.
+    # At the first of these numbers of streams per chip, arithmetic takes as long as
+    # summing gradients over chips; at the second, as long as reading the weights.
     config = pod.Config(latency=0.0, torus=1, chips=2**20)
     streams = int(2**20 * pod.least_streams(config))
     config = dataclasses.replace(config, streams=streams)

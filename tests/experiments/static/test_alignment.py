@@ -1,4 +1,4 @@
-"""Study alignment: a short run, its layers, and its feedback rules."""
+"""Study alignment: a short run, the network's layers, and the feedback rules."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Study chain_rule: factors by hand, `jax.grad` and finite differences agree."""
+"""Study chain_rule: chain rule, `jax.grad` and finite differences agree."""
 
 import dataclasses
 import json

@@ -123,7 +123,8 @@ def test_gradient_flow_is_the_derivative_in_each_state():
 
         parts = jax.grad(rest)(carry)
         want.append(np.linalg.norm(np.concatenate(parts, axis=1), axis=1).mean())
-    # Only the readout V depends on the carry h_T, so ∂ℓ/∂h_T = 2 (y − target) V.
+    # The last carry h_T affects the loss ℓ only through the readout y = V h_T, so
+    # ∂ℓ/∂h_T = 2 (y − target) V.
     size = np.linalg.norm(params["readout"])
     want.append(np.mean(2 * np.abs(y[:, 0] - targets[-1]) * size))
     np.testing.assert_allclose(got, want, rtol=1e-4)

@@ -17,8 +17,8 @@ def _as_users_have_it(plain_jax):
 def test_flow(check_run, check_resumed, tmp_path, monkeypatch, capsys):
     """Compare the measured gradient flow with known Jacobians J.
 
-    For tanh with small inputs, J is the recurrent matrix. For an LRU, J is the diagonal
-    matrix of the eigenvalues λ.
+    For a tanh network with small inputs, J is the recurrent matrix. For an LRU (linear
+    recurrent unit), J is the diagonal matrix of the eigenvalues.
     """
     monkeypatch.setattr(flow, "STARTS", ("orthogonal",))
     config = flow.Config(
@@ -29,8 +29,8 @@ def test_flow(check_run, check_resumed, tmp_path, monkeypatch, capsys):
     check_run(result, tmp_path, ["flow"])
     assert [row["trained"] for row in result.rows] == [0, 2, 0, 2]
     tanh, lru = (row for row in result.rows if not row["trained"])
-    # The exponent is −2e-5 or so instead of 0, because the slopes 1 − h² of tanh are
-    # below 1. The difference is quadratic in the scale of the inputs.
+    # The Lyapunov exponent is about −2e-5 instead of 0, because the slopes 1 − h² of
+    # tanh are below 1. The difference is quadratic in the scale of the inputs.
     np.testing.assert_allclose(tanh["exponent"], 0, atol=1e-4)
     assert tanh["verdict"] == ["steady"] * 2
     low, high = np.log(flow.RINGS["orthogonal"])

@@ -23,7 +23,7 @@ def _as_users_have_it(plain_jax):
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    """Run the study at the length of the reference values, with one κ and two seeds."""
+    """Run the study at the sequence length of the reference values, with two seeds."""
     out = tmp_path_factory.mktemp("influence") / "out"
     config = study.Config(truncations=(0.02,), seeds=2, out=out)
     before = jax.config.jax_enable_x64
@@ -60,7 +60,8 @@ def test_courses_end_where_those_of_others_did(result):
     assert theta == pytest.approx(-0.166666665, abs=5e-10)
     assert rows["snap_1"]["theta"] == pytest.approx([theta], abs=1e-12)
     assert rows["rflo"]["theta"][0] > 1  # RFLO moves θ in the wrong direction
-    # With one parameter, the random direction is ±1, so the estimate is exact.
+    # With one parameter, the random direction of a forward gradient is ±1, so the
+    # estimate is exact.
     assert rows["forward_gradient"]["theta"] == pytest.approx([theta] * 2, abs=1e-12)
     assert len(set(rows["uoro"]["theta"])) == 2
     assert np.abs(np.array(rows["uoro"]["theta"]) + 1 / 6).max() > 0.01

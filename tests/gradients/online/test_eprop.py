@@ -54,7 +54,7 @@ def _(primals, tangents):
 def adaptive(params, carry, x):
     """Step the ALIF neurons of Bellec et al. 2020.
 
-    V and a determine each unit's spikes.
+    The potential V and the threshold adaptation a of a unit determine its spikes.
     """
     v, a, z = carry
     a_new = RHO * a + spike(v - 0.5 - BETA * a)
@@ -133,7 +133,7 @@ def online(rule, args, **options):
 
 
 def mean_of_examples(by_hand, args):
-    """Average the gradients of `by_hand` over the examples, at each time step."""
+    """Average the gradients from `by_hand` over the examples, for each time step."""
     params, carry, xs, targets = jax.tree.map(np.asarray, args)
     examples = [
         list(by_hand(params, [leaf[b] for leaf in carry], xs[:, b], targets[:, b]))
@@ -197,7 +197,7 @@ def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
 
 
 def test_traces_of_an_lstm_are_those_of_its_cell():
-    """Compare the LSTM's trace for c with a recursion in which h is constant."""
+    """Compare the LSTM's trace for the cell state c with a recursion at constant h."""
     logistic = lambda a: 1 / (1 + np.exp(-a))
 
     def by_hand(params, carry, xs, targets):
@@ -250,8 +250,8 @@ def total_signals(step, args, shares):
 def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
     *rest, targets = args = problem(step)
     # A learning signal is the derivative of the loss of one example. With two examples,
-    # this loss has the weight 1/2 in the batch mean E, so the learning signal is 2
-    # dE/dz.
+    # the loss of one example has the weight 1/2 in the batch mean E, so the learning
+    # signal for the visible state z is 2 dE/dz.
     signals = 2 * total_signals(step, args, jnp.full((4, 2), 1 / 2))
     given = *rest, (targets, jnp.ones((4, 2)), signals)
     add = lambda *parts: sum(parts) / len(parts)
@@ -266,11 +266,11 @@ def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
 
 @pytest.mark.slow
 def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
-    """Give total derivatives as learning signals, also where losses have weight 0.
+    """Use total derivatives as learning signals, also where losses have weight 0.
 
     The targets contain the loss weights, because learning signals get the same weights
-    as losses. Each of the 8 losses has the weight 1/8 in E, so the learning signal is 8
-    dE/dz_t.
+    as losses. Each of the 8 losses has the weight 1/8 in the mean loss E, so the
+    learning signal for the visible state z_t is 8 dE/dz_t.
     """
     args = params, carry, xs, targets = problem(rate)
     weights = jnp.zeros((4, 2)).at[1, 0].set(3.0).at[3].set(jnp.array([1.0, 2.0]))
@@ -282,8 +282,8 @@ def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
     everywhere = 8 * total_signals(rate, args, jnp.full((4, 2), 1 / 8))
     given = targets, jnp.ones((4, 2)), everywhere
     assert_same(rule(params, carry, xs, given), bptt(rate)(*args))
-    # A window with nonzero learning signals makes an update, even if all its losses are
-    # 0.
+    # A group of time steps with nonzero learning signals makes an update, even if all
+    # losses in it are 0.
     sgd = optax.sgd(1.0)
     learn = jax.jit(gradients.over_sequence(with_signal(rate), every=1, update=sgd))
     pair = params, sgd.init(params)
@@ -344,7 +344,7 @@ def unread_problem(batch=(2,), T=4, dtype=float):
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
 @pytest.mark.fast_rows(1)
 def test_is_bptt_if_nothing_reads_the_visible_state(batch):
-    """Compare e-prop with BPTT; the output reads the old and the new carry."""
+    """Compare e-prop with BPTT; the output depends on the old and on the new carry."""
     args = unread_problem(batch)
     T = len(args[2])
     keys = jax.random.split(jax.random.key(4), 3)

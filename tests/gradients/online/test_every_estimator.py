@@ -1,4 +1,4 @@
-"""Contract of all random gradient estimators; other tests check their means."""
+"""Contract of all random gradient rules; other tests check their mean gradients."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -70,7 +70,7 @@ def test_value_and_carry_are_those_of_bptt(make_problem, estimator, cell, batch)
     got, grads = rule(*args, **options, key=KEY)
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, want_grads)
-    # The gradient of the readout is nonzero as well.
+    # The gradient in the readout is nonzero as well.
     assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(grads))
     _, others = rule(*args, **options, key=jax.random.key(7))
     leaves = jax.tree.leaves(grads)[0], jax.tree.leaves(others)[0]
@@ -102,7 +102,7 @@ def test_a_step_of_padding_leaves_the_state_as_it_is(make_problem, estimator):
     flags = {"weight": weight, "mask": yes, "reset": no}
     _, _, state = update(params, state, xs[0], targets[0], key=KEY, **flags)
     spoilt = jnp.full_like(xs[1], jnp.nan), jnp.full_like(targets[1], jnp.nan)
-    # The step has both padding and a reset; padding takes precedence.
+    # The time step has both padding and a reset; padding takes precedence.
     flags = {"weight": weight, "mask": no, "reset": yes}
     _, _, idle = update(params, state, *spoilt, key=jax.random.key(1), **flags)
     chex.assert_trees_all_equal(idle, state)

@@ -10,7 +10,8 @@ import pytest
 
 from bpvariants import cells, gradients
 
-# E-prop warns if all of h is visible to other units, because it then has no trace.
+# E-prop warns if all of the carry h is visible to other units, because e-prop then
+# stores no trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 
@@ -101,8 +102,8 @@ def test_a_state_of_another_network_is_named():
         for theirs in (narrower, richer):
             x = jnp.ones(len(theirs["in"]))
             if name == "kf_rtrl" and theirs is richer:
-                # KF-RTRL has no state for a readout, so it cannot detect this
-                # difference.
+                # KF-RTRL stores nothing for a readout, so it cannot detect a state of
+                # another readout.
                 continue
             state = rule.init(theirs, carry, (x, target))
             with pytest.raises(ValueError, match=r"^state (must|has)"):
@@ -160,7 +161,7 @@ def test_settings_of_a_wrong_kind_are_named():
 
 @pytest.mark.slow
 def test_examples_on_several_devices(make_problem):
-    """Compare one device with examples sharded over four, by `jit` and `shard_map`."""
+    """Compare one device with four, over which `jit` or `shard_map` shards examples."""
     step, loss, (params, *rest), _ = make_problem("tanh", (4,), T=3)
     rule = gradients.over_sequence(gradients.rtrl(step, loss))
     mesh = jax.sharding.Mesh(jax.devices()[:4], ("data",))

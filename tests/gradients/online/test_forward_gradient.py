@@ -1,4 +1,4 @@
-"""Forward gradients, tested by enumerating all directions that they can draw."""
+"""Forward gradients, tested by enumerating all directions that the rule can draw."""
 
 import itertools
 
@@ -54,7 +54,7 @@ ORDER = ("recurrent", "in", "readout")
 
 
 def along(params_tangent, params, carry, xs, targets, flags):
-    """Return the estimate along one direction, and the direction in the last state."""
+    """Return the gradient estimate for a direction, and the last state's direction."""
     online = gradients.forward_gradient(step, loss)
     state = online.init(params, carry, (xs[0], targets[0]))
     state = state._replace(params_tangent=params_tangent, drawn=jnp.array(True))

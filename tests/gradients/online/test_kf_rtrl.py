@@ -26,9 +26,9 @@ def stacked(params, carry, x):
 
 
 def thresholds(params, h, x):
-    """Step gates sliced from one product before biases are added.
+    """Step a cell whose gates are slices of one product, before biases are added.
 
-    The biases have many shapes.
+    The biases of the gates have different shapes.
     """
     keep, new = params["keep"], params["new"]
     both = x @ jnp.concatenate([keep["in"], new["in"]], axis=1)
@@ -43,7 +43,7 @@ def thresholds(params, h, x):
 
 
 def cell_of(name):
-    """Return (step, params, carry, x) of a cell with two units, without batch axes."""
+    """Return (step, params, carry, x) for a cell of two units, without batch axes."""
     x = normal(0, 3)
     if name in ("tanh", "gru", "lstm"):
         params = getattr(cells, name).init(jax.random.key(1), 3, 2)
@@ -225,7 +225,7 @@ def test_what_does_not_factorise_is_refused(reason):
 
 @cache
 def with_signs(step, loss, several=True):
-    """Return a function from sets of signs [T, 2] to one estimate for each set."""
+    """Return a function from sets of signs [T, 2] to a gradient estimate for each."""
     spread = lambda signs, shape, dtype: jnp.broadcast_to(
         signs.reshape((1,) * (len(shape) - 1) + (2,)), shape
     ).astype(dtype)
@@ -255,7 +255,7 @@ def with_signs(step, loss, several=True):
 def all_signs(steps):
     """Return all signs [4^(steps − 1), steps, 2].
 
-    Signs of the last step affect no loss.
+    The signs of the last time step affect no loss, so they are not varied.
     """
     signs = list(itertools.product([-1.0, 1.0], repeat=2 * (steps - 1)))
     signs = np.array(signs).reshape(-1, steps - 1, 2)
@@ -412,13 +412,14 @@ def test_signs_differ_between_examples_and_pairs(dtype):
     _, _, state = update(params, state, x, target, key=first)
     value, grads, state = update(params, state, x, target, key=second)
     found = lambda inputs: len(np.unique(np.round(inputs, 6), axis=0))
-    # The examples differ only in their signs, which allow 2 · 2 values.
+    # The two examples differ only in their random signs, which allow 2 · 2 values of
+    # the estimate.
     assert [found(inputs) for inputs, _ in state.influence] == [4, 4]
     signs = [np.sign(inputs[:, 0] / inputs[0, 0]) for inputs, _ in state.influence]
     assert not np.array_equal(*signs)
     chex.assert_tree_all_finite((value, grads, state))
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
-    # Sums are computed in this dtype, float32 or wider.
+    # Sums are computed in a dtype of float32 or wider.
     wide = float if dtype is float else jnp.float32
     assert value.dtype == wide
     assert {leaf.dtype for leaf in jax.tree.leaves(state.influence)} == {

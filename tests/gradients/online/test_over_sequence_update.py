@@ -61,7 +61,7 @@ def jitted_update(online):
 
 
 def by_hand(online, optimizer, every, args, options, keys=None, with_value=False):
-    """Run step by step; after each window, update by its weighted mean gradient."""
+    """Run step by step; after each `every` steps, update by their mean gradient."""
     params, carry, xs, targets = args
     opt_state, losses, weight_of_all = optimizer.init(params), 0.0, 0.0
     ones = jnp.ones(xs.shape[:-1], xs.dtype)
@@ -129,7 +129,7 @@ def test_windows_of_padding_change_nothing():
     (params, carry, xs, targets), _ = network()
     adam = optax.adam(0.1)
     pair = params, adam.init(params)
-    # Steps 2 and 3, which form the second window, are padding.
+    # Steps 2 and 3, between the first and the second update, are padding.
     rows = np.array([0, 1, 4, 5])
     mask = jnp.zeros(T, bool).at[rows].set(True)
     xs, targets = (jnp.where(mask[:, None, None], a, jnp.nan) for a in (xs, targets))

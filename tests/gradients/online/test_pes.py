@@ -50,7 +50,7 @@ def given_signs(signs, leaves, _):
 
 @cache
 def estimates(step, window):
-    """Return a function (sigma, flags) -> the estimates for each set of signs."""
+    """Return a function (sigma, flags) -> gradient estimates, one per set of signs."""
     params, carry, xs, targets, _ = problem()
     drawn = -(-T // window)
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=drawn * P)))
@@ -128,7 +128,8 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
 
     never = run(NO_RESET)
     together = run(ALL_RESET)
-    # This reset is in the middle of a window.
+    # This reset is in the middle of a window, which is the time steps with the same
+    # perturbation.
     late = run(jnp.roll(ALL_RESET, 1, axis=0))
     one = run(ALL_RESET.at[2, 0].set(False))
     padded = run(ALL_RESET, jnp.ones((T, 2), bool).at[2, 0].set(False))
@@ -144,7 +145,8 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
         np.testing.assert_allclose(xi(seen), sum(noise(seen)[::2]))
     for seen in (together, late):
         np.testing.assert_array_equal(xi(seen), noise(seen)[-1])
-    # A time step at which all examples are padding does not count in the window.
+    # A time step at which all examples are padding does not count among the steps of a
+    # window (the time steps with the same perturbation).
     waits = run(NO_RESET, jnp.ones((T, 2), bool).at[1].set(False))
     first, same, still, other = noise(waits)
     np.testing.assert_array_equal(first, still)

@@ -1,4 +1,4 @@
-"""RFLO: its published recursion, exact cases, feedback weights and learning signals."""
+"""RFLO: the published recursion, exact cases, feedback weights and learning signals."""
 
 from functools import cache
 
@@ -83,7 +83,7 @@ def jit_update(rule):
 def run_online(rule, params, carry, xs, targets, **options):
     """Run an online rule over a sequence.
 
-    Return each step's gradients and the state.
+    Return the gradients of each time step and the last state.
     """
     state, all_grads = rule.init(params, carry, (xs[0], targets[0])), []
     everywhere = jnp.ones(targets.shape[:-1], bool)
@@ -146,8 +146,8 @@ def test_is_bptt_without_recurrent_weights_and_only_then():
 def test_with_the_own_recurrence_kept_is_snap_1():
     """Compare RFLO with SnAp-1 on a network with a separate self-recurrence per unit.
 
-    SnAp-1 stores the entries of the influence M that are nonzero after one step. RFLO's
-    traces are the same entries.
+    SnAp-1 stores the entries of the influence ∂h/∂θ that are nonzero after one time
+    step. RFLO's traces are the same entries.
     """
 
     def own_recurrence_apart(params, h, x):
@@ -232,7 +232,7 @@ def test_padding_leaves_all_that_is_remembered():
 def test_adaptive_feedback_nears_the_readout_by_a_share_a_step():
     """Check that the feedback B approaches the transposed readout Wᵀ exponentially.
 
-    Both get the same updates and the same decay.
+    The feedback and the readout get the same updates and the same decay.
     """
     args = params, carry, xs, targets = leaky_problem()
     rate, decay = 0.05, 0.1
@@ -259,7 +259,7 @@ def test_adaptive_feedback_nears_the_readout_by_a_share_a_step():
 def test_a_signal_that_is_given_takes_the_place_of_the_derivative():
     args = leaky_problem()
     # The learning signal is the derivative of the loss of one example. In the mean over
-    # two examples, this loss has the weight ½.
+    # two examples, the loss of one example has the weight ½.
     signal = lambda y, target: 2 * (y - target) @ args[0]["readout"].T
     rule = jit_update(gradients.rflo(leaky, square, signal=signal))
     assert_same(run_online(rule, *args)[0], run_online(online_rule(leaky), *args)[0])
@@ -308,9 +308,9 @@ def test_feedback_goes_to_the_leaves_that_have_weights():
 @pytest.mark.parametrize("kind", ["twins", "passed_on", "constant", "named", "both"])
 @pytest.mark.fast_rows(2)
 def test_is_exact_however_the_output_hangs_together_with_the_carry(kind):
-    """Check carries with leaves that are equal, passed through, constant or named.
+    """Check outputs if carry leaves are equal, unchanged, constant or named.
 
-    The output reads old and new leaves.
+    The output depends on leaves of the old and the new carry.
     """
 
     def step(params, carry, x):

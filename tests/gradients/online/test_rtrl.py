@@ -1,4 +1,4 @@
-"""RTRL with sparse influence: which rows are stored, and exactness."""
+"""RTRL: which rows of the influence ∂h/∂θ are stored, and exactness."""
 
 from functools import cache, partial
 
@@ -165,9 +165,10 @@ def rows(name):
     [
         ("tanh", [N, N, N, None]),  # RTRL stores no rows for the readout
         ("gru_reset_first", [N, N, N, N]),
-        # A weight affects the state of only one unit within a step: one row.
+        # A weight affects the state of only one unit within a time step: one row.
         ("min_gru", [1, 1, 1, 1, None]),
-        # A complex unit has two rows, for its real and its imaginary part.
+        # A weight of a complex unit has two rows, for the unit's real and imaginary
+        # part.
         ("lru", [2, 2, 2, 2, 2, None, None, None]),
         ("own", [1, N]),
         # Weights of the second layer affect only the state of the second layer.
@@ -206,7 +207,7 @@ def test_other_inputs_than_init_was_given_are_refused_not_dropped():
         rule.update(params, state, rich, jnp.ones(N))
     state = rule.init(params, jnp.ones(N), (rich, jnp.ones(N)))
     _, _, state = rule.update(params, state, rich, jnp.zeros(N))
-    # If the step does not use `extra`, the influence has no rows for b.
+    # If the step does not use `extra`, RTRL stores no rows for the bias b.
     with pytest.raises(ValueError, match="init"):
         rule.update(params, state, poor, jnp.zeros(N))
 
@@ -330,7 +331,7 @@ def test_what_passes_through_refs_is_followed_or_refused():
     for rule in (rtrl, snap):
         got = jitted(rule, written)(*args)
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
-    # RFLO ignores the influence between units, with or without refs.
+    # RFLO ignores the influence of one unit on another, with or without refs.
     rflo = partial(online, gradients.rflo)
     same = jitted(rflo, plain)(*args)
     chex.assert_trees_all_close(jitted(rflo, written)(*args), same, rtol=1e-10)

@@ -1,4 +1,4 @@
-"""SnAp-n: stores exactly those entries of M that can be nonzero after n steps."""
+"""SnAp-n: it stores the entries of ∂h/∂θ that can be nonzero after n time steps."""
 
 import itertools
 from functools import cache, partial
@@ -68,7 +68,7 @@ def test_golden_error_of_order_1(make_probe):
 def test_equals_the_masked_recursion_by_hand():
     (recurrent, readout), h, xs, targets = jax.tree.map(np.asarray, ring())
     reach = np.eye(N)[:, None, :] * RING[None] > 0  # The axes are [unit, from, to].
-    # Pattern of the entries that are nonzero after two steps
+    # Pattern of the entries of the influence that are nonzero after two time steps
     pattern = reach | (np.einsum("ji,jab->iab", RING, reach) > 0)
     influence, total, at_readout = np.zeros((N, N, N)), 0, 0
     for x, target in zip(xs, targets, strict=True):
@@ -104,7 +104,7 @@ def test_orders_are_nested_and_exact_from_the_diameter_on():
         kept.append(allowed[:N])
         errors.append(relative_error(snap(ring_step, order)(*ring())[1], want))
     sizes = [int(pattern.sum()) for pattern in kept]
-    # There are 2 N recurrent weights; each affects k units within k steps.
+    # There are 2 N recurrent weights; each affects k units within k time steps.
     assert sizes == [2 * N * k for k in (1, 2, 3, 4, 5, 5)]
     for smaller, larger in itertools.pairwise(kept):
         assert np.all(larger | ~smaller)

@@ -15,10 +15,11 @@ from bpvariants.gradients.online import _uoro
 
 
 def given_signs(signs, leaves):
-    """Use the key as one vector of signs, the same for both examples.
+    """Take the key for the vector of random signs, the same signs for both examples.
 
-    The gradient is a sum over examples. Therefore its mean is the same whether examples
-    have equal signs or each example draws its own.
+    The gradient is a sum over examples. Therefore, the mean of the gradient over all
+    signs is the same whether all examples have the same signs or each example draws its
+    own.
     """
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
     parts = jnp.split(signs, np.cumsum(sizes)[:-1])
@@ -30,7 +31,7 @@ def given_signs(signs, leaves):
 
 @cache
 def with_signs(step, loss):
-    """Return a function from signs [sets, T, n] to one estimate per set."""
+    """Return a function from signs [sets, T, n] to one gradient estimate per set."""
     online = _uoro._with_signs(step, loss, given_signs)
 
     def estimate(signs, params, carry, xs, targets, initial, flags):
@@ -122,11 +123,11 @@ def test_the_mean_over_all_signs_is_bptt(make_problem, cell):
         flipped = with_signs(step, loss)(-signs, *args, initial, flags)
         chex.assert_trees_all_equal(flipped[1], got[1])
         spread = [np.max(np.ptp(g, axis=0)) for g in jax.tree.leaves(got[1])]
-        assert max(spread) > 1e-2  # single estimates are far from the mean
+        assert max(spread) > 1e-2  # single gradient estimates are far from the mean
 
 
 def test_equations_as_printed(make_problem):
-    """Compare factors, ρ₀, ρ₁ and gradient with NumPy, for one set of random signs."""
+    """Compare factors, scales ρ₀, ρ₁ and gradient with NumPy, for one set of signs."""
     step, loss, args, _ = make_problem("tanh", batch=(), T=4)
     params, h, xs, targets = jax.tree.map(np.asarray, args)
     (recurrent, feedforward), readout = params["hidden"], params["readout"]

@@ -35,9 +35,9 @@ def squared_error(y, target):
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 @pytest.mark.fast_rows(4)
 def test_every_policy_gives_the_same_gradients(make_problem, policy):
-    """Compare gradients in params, carry, `initial` and inputs under each policy.
+    """Compare gradients in params, carry, `initial` and inputs for each policy.
 
-    The carry has a counter; masks, resets and weights are given.
+    The carry contains an integer counter; masks, resets and loss weights are given.
     """
     step, loss, (params, carry, xs, targets), options = make_problem("nested", T=7)
     flags = {name: options[name] for name in ("mask", "reset")}
@@ -63,7 +63,7 @@ def test_every_policy_gives_the_same_gradients(make_problem, policy):
 
 
 def count_tanh(jaxpr, trips=1):
-    """Count evaluations of tanh in a program; a scan multiplies them by its length."""
+    """Count evaluations of tanh in a program, for each iteration of each scan."""
     total = 0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -95,9 +95,9 @@ def tanh_step(w, h, x):
     ],
 )
 def test_stretches_cost_what_is_predicted(length, policy, evaluations):
-    """Compare the number of evaluations in the jaxpr with the predicted number.
+    """Compare the step evaluations in the jaxpr with the predicted number.
 
-    For T = 12, the numbers are also published.
+    For T = 12 time steps, the numbers are also published.
     """
     rule = gradients.bptt(tanh_step, squared_error, remat=policy)
     xs = jnp.zeros((length, 2))
@@ -141,7 +141,7 @@ def test_a_second_derivative_of_slots_is_forward_or_names_them():
 
 @cache
 def optimum(t, m):
-    """Compute the optimal cost by the recursion in Gruslys et al. 2016."""
+    """Compute the least step evaluations by the recursion in Gruslys et al. 2016."""
     if t <= 1 or m == 1:
         return t * (t + 1) // 2
     return min(y + optimum(t - y, m - 1) + optimum(y, m) for y in range(1, t))
@@ -173,7 +173,8 @@ def test_the_schedule_is_optimal_and_visits_what_it_says():
 def test_published_counts_for_a_thousand_steps(m, published):
     """Compare the number of step evaluations with published numbers.
 
-    Our number is larger by one, because the forward pass also evaluates the last step.
+    Our number is larger than the published number by one, because our forward pass also
+    evaluates the last time step.
     """
     cost = gradients.remat.predicted_cost(1000, gradients.remat.slots(m))
     assert cost.evaluations == published + 1
@@ -226,7 +227,8 @@ def test_memory_is_what_is_predicted(policy):
     weights = sum(leaf.nbytes for leaf in params)
     nested = 1 + len(getattr(policy, "lengths", ()))
     used = temporary_bytes(policy, arguments)
-    # Memory is also needed for the gradient, which each nested scan accumulates.
+    # Memory is also needed for the gradient, of which each nested scan accumulates a
+    # copy.
     assert 0.9 * predicted < used < 1.02 * predicted + 4 * nested * weights
 
 
@@ -253,7 +255,8 @@ def test_budgets_are_kept_and_refused(make_problem):
         assert cost.evaluations >= before
         before = cost.evaluations
     odd = gradients.remat.StepBytes(carry=8, kept=48, inputs=4)
-    # The length 997 is prime, so it has no equal stretches.
+    # 997 is prime, so a sequence of this length cannot be divided into parts of equal
+    # length.
     cost = gradients.remat.predicted_cost(997, gradients.remat.budget(6000), odd)
     assert cost.evaluations < 2 * 997
     rule = gradients.bptt(lstm_step, squared_error, remat=gradients.remat.budget(100))

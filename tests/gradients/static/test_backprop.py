@@ -1,4 +1,4 @@
-"""Static backpropagation compared with `jax.grad`; its factors, with known values."""
+"""Static backpropagation: gradients equal `jax.grad`, and factors known values."""
 
 import sys
 
@@ -18,7 +18,7 @@ def dense(params, y):
 def convolve(kernel, y):
     """Apply one kernel at all positions, [..., n] -> [..., n].
 
-    The layer is not dense.
+    This is an example of a layer that is not dense.
     """
     return kernel[0] * y + kernel[1] * jnp.roll(y, 1, axis=-1)
 
@@ -180,7 +180,7 @@ def test_convolutions_residual_blocks_and_branches():
 
 
 def test_a_network_of_single_units_is_micrograds():
-    """Reproduce numbers in micrograd's README: g, ∂g/∂a and ∂g/∂b."""
+    """Reproduce values in micrograd's README: g, ∂g/∂a and ∂g/∂b."""
 
     def inputs(params, _):
         a, b = params

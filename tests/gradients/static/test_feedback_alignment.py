@@ -42,7 +42,7 @@ def options(kind, layers, params, x):
 
 
 def by_hand(params, x, target, matrices, direct=False):
-    """Run feedback alignment in NumPy, with `matrices` [out, in] instead of Wᵀ."""
+    """Run feedback alignment in NumPy, with feedback `matrices` [out, in] for Wᵀ."""
     ws, bs = ([np.asarray(p[name]) for p in params] for name in "wb")
     ys = [np.asarray(x)]
     for i, (w, b) in enumerate(zip(ws, bs, strict=True)):
@@ -111,7 +111,8 @@ def test_with_true_weights_it_is_backpropagation():
     (_, exact_info), exact = run(gradients.backprop(layers, loss))
     (_, info), grads = run(gradients.feedback_alignment(layers, loss), feedback=params)
     close((info, grads), (exact_info, exact))
-    # |W| ⊙ sgn W = W makes the kind frsf exact. Weights of equal size α make usf exact.
+    # The kind frsf is exact if its random sizes are |W|, because |W| ⊙ sgn W = W. The
+    # kind usf is exact if all weights have the same size α.
     rule = gradients.feedback_alignment(layers, loss, kind="frsf")
     close(run(rule, feedback=params)[1], exact)
     params = jax.tree.map(lambda p: 0.3 * jnp.sign(p), params)
@@ -175,7 +176,7 @@ def images():
 def test_convolutions_and_residual_sums_as_layers_and_as_operations():
     """Compare feedback_alignment with feedback_dense and feedback_conv in a function.
 
-    `jax.grad` differentiates the function.
+    The function is differentiated by `jax.grad`.
     """
     params, x, target = images()
     flat = lambda y: y.reshape(3, -1)
@@ -204,7 +205,7 @@ def test_convolutions_and_residual_sums_as_layers_and_as_operations():
         got, none = jax.grad(own, (0, 1))(params, feedback, kind)
         close(tuple(got), grads)
         chex.assert_trees_all_equal(none, jax.tree.map(jnp.zeros_like, feedback))
-    # With feedback B = W, the gradient is exact.
+    # If the feedback weights equal the forward weights, the gradient is exact.
     close(tuple(jax.grad(own)(params, params, "fa")), exact)
     direct = gradients.feedback_alignment(layers, loss, kind="dfa")
     B = gradients.alignment_weights(jax.random.key(4), layers, params, x, kind="dfa")
@@ -259,7 +260,7 @@ def test_a_weight_of_zero_sends_nothing_and_scales_are_those_of_initialisers():
 
 @pytest.mark.slow
 def test_it_learns_and_aligns():
-    """Check that error and angle decrease on the linear task of Lillicrap et al."""
+    """Check that the loss and the angles decrease on Lillicrap et al.'s linear task."""
     params, x, _ = problem((6, 8, 2), batch=40)
     target = x @ jax.random.normal(jax.random.key(6), (6, 2))
     params = jax.tree.map(lambda p: 0.1 * p, params)

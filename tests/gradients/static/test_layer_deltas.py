@@ -1,4 +1,4 @@
-"""Deltas of plain functions and modules, against explicit perturbations."""
+"""Derivatives in named values of functions and modules, against perturbations."""
 
 import chex
 import flax.linen as nn
@@ -14,7 +14,7 @@ close = lambda got, want: chex.assert_trees_all_close(got, want, rtol=1e-12, ato
 
 
 def network(params, x, shifts=None, tag=checkpoint_name):
-    """Network with names inside `jit` and `checkpoint`; one name occurs twice."""
+    """Run a network with names inside `jit` and `checkpoint`; one name occurs twice."""
     named = []
 
     def mark(z, name):
@@ -84,7 +84,7 @@ def test_a_scan_is_read_without_the_parameters_that_only_some_versions_have(
 ):
     """Read a scan whose jaxpr lacks ft_in and ft_out, which only JAX 0.11 has.
 
-    These parameters hold the sizes of the constants and of the carry.
+    ft_in and ft_out hold the sizes of the constants and of the carry of a scan.
     """
     (w, _), xs = problem()
     w, ys = w[:, :3], jnp.arange(5.0)

@@ -1,4 +1,4 @@
-"""ARTBP, tested by enumerating all random cuts: mean, variance, users' mistakes."""
+"""ARTBP, tested by enumerating all random cuts of the sequence: mean and variance."""
 
 import itertools
 from functools import partial
@@ -14,9 +14,9 @@ from bpvariants.gradients.through_time import _artbp
 
 
 def probability(pattern, schedule, mask, reset):
-    """Return the probability of a pattern of cuts in one example.
+    """Return the probability of a pattern of cuts of one example's sequence.
 
-    The probability κ of a cut is 0 at steps where no cut is possible.
+    The probability of a cut is 0 at time steps where no cut is possible.
     """
     age, weight = 0, 1.0
     for cut, real, again in zip(pattern, mask, reset, strict=True):
@@ -34,11 +34,11 @@ def all_patterns(length):
 
 
 def estimate(step, loss, truncation):
-    """Return the estimate as a function of draws.
+    """Return the gradient estimate as a function of random draws.
 
     `draws` are uniform random numbers: 0 cuts if a cut is possible, and 1 never cuts.
 
-    The function is compiled only once for all draws.
+    The returned function is compiled only once for all draws.
     """
     rule = _artbp._with_cuts(step, loss, None)
 
@@ -91,7 +91,7 @@ def test_the_mean_over_all_cuts_is_bptt(make_problem, schedule):
 
 
 def test_examples_are_cut_each_by_itself(make_problem):
-    """Check the mean over independent cuts of two examples of different lengths."""
+    """Check the mean gradient over independent cuts of a long and a short example."""
     step, loss, args, _ = make_problem("tanh", batch=(2,), T=4)
     truncation, plain = SCHEDULES["growing"]
     mask = gradients.mask_from_lengths(jnp.array([4, 3]), 4)
@@ -110,14 +110,14 @@ def test_examples_are_cut_each_by_itself(make_problem):
 def by_hand(args, cut, kappa, rescaled=True):
     """Compute δ_t = c_t + (1 − cut_t) / (1 − κ) · δ_{t+1} J_{t+1} in NumPy.
 
-    The network is probe P, and κ is the probability of a cut.
+    The network is probe P, and κ is the probability of a cut of the sequence.
     """
     (W, U, b), h, xs, targets = jax.tree.map(np.asarray, args)
     hs = [h]
     for x in xs:
         hs.append(np.tanh(W @ hs[-1] + U @ x + b))
     delta, grads = np.zeros(3), [np.zeros_like(p) for p in (W, U, b)]
-    # Here, delta is δ_{t+1} J_{t+1}.
+    # Here, delta is δ_{t+1} J_{t+1}, the error signal from the next step.
     for t in range(len(xs), 0, -1):
         delta = hs[t] - targets[t - 1] + delta
         s = (1 - hs[t] ** 2) * delta
@@ -207,7 +207,7 @@ def test_what_cannot_be_made_up_for_is_nan(truncation):
 
 
 def test_cut_errors_may_have_overflowed():
-    """Check that an infinite error signal does not become NaN where it is cut."""
+    """Check that an infinite error signal becomes 0 at a cut, and not NaN."""
     step = lambda w, h, x: (w * x + jnp.float32(1e20) * h, h)
     rule = estimate(step, lambda y, target: y, 0.5)
     args = jnp.float32(1.0), jnp.float32(0.0), *jnp.zeros((2, 4), jnp.float32)
@@ -234,10 +234,10 @@ def test_mistakes_are_named():
 
 
 def test_ages_of_growing_truncation():
-    """Compare the mean age of segments, and their mean length, with theory.
+    """Compare the mean age and mean length of the segments between cuts with theory.
 
-    For growing truncation, the mean age is ℓ₀, and the mean length of a segment is
-    (α − 2) / (α − 1) · ℓ₀.
+    For growing truncation with the settings ℓ₀ and α, the mean age is ℓ₀, and the mean
+    length of a segment is (α − 2) / (α − 1) · ℓ₀.
     """
     length, alpha = 200.0, 4.0
     ages = np.arange(1, 200_000)

@@ -51,7 +51,7 @@ both_ways = jax.jit(partial(gradients.bidirectional, tanh_step, tanh_step))
 
 
 def loss_of(run, mask):
-    """Return a loss of all outputs that are not padding, and of the last carries."""
+    """Return a loss of all outputs without padding and of the last carries."""
     last, ys = run
     clean = [jnp.where(mask[..., None], y, 0) for y in ys]
     terms = [jnp.sum(c * y**2) for c, y in zip(COTANGENTS, clean, strict=True)]
@@ -135,7 +135,7 @@ def test_bidirectional_by_default_restarts_from_carries_and_recomputes():
     plain = run(XS, mask=gaps, reset=flags)
     want = run(XS, mask=gaps, reset=flags, initial=CARRIES, remat="step")
     assert_same(plain, want)
-    lists = [[1, 1]] * T, [[False, True]] * T  # Flags may be nested lists.
+    lists = [[1, 1]] * T, [[False, True]] * T  # Masks and resets may be lists
     small = [h[:2] for h in CARRIES]
     mask, reset = (np.array(each, bool).tolist() for each in lists)
     gradients.bidirectional(
@@ -198,7 +198,7 @@ def test_bidirectional_compiles_once():
 
 @pytest.mark.slow
 def test_a_stack_of_bidirectional_layers_has_the_derivatives_of_finite_differences():
-    """Check the gradient of two layers; layer 2 reads both outputs of layer 1."""
+    """Check the gradient of two bidirectional layers by finite differences."""
 
     def value(params, xs):
         below, above = params

@@ -1,4 +1,4 @@
-"""The method "linear" of parallel_unroll: steps that it accepts and rejects."""
+"""The method "linear" of parallel_unroll: which steps it accepts and rejects."""
 
 import chex
 import jax
@@ -86,9 +86,9 @@ def test_linear_is_nan_where_it_is_found_not_to_be():
 @pytest.mark.parametrize("kind", ["rolled", "dense"])
 @pytest.mark.fast_rows(1)
 def test_linear_is_nan_where_units_mix_though_values_do_not_show_it(kind):
-    """Expect NaN if units read each other's state, although all weights are 0.
+    """Expect NaN if units read each other's state, even if all weights are 0.
 
-    With weights and carry of 0, the values would be right, but not the gradient.
+    If weights and carry are 0, the outputs would be right, but not the gradient.
     """
 
     def step(weights, h, x):
@@ -128,7 +128,7 @@ def leak(decay, h, x):
 
 @pytest.mark.parametrize("method", ["linear", "newton"])
 def test_units_that_forget_fast_keep_their_digits(method):
-    """Check accuracy for tiny decay factors: (decay − 1) + 1 would be rounded to 0."""
+    """Check accuracy for tiny decays, although (decay − 1) + 1 is rounded to 0."""
     decay = jnp.array([0.9, 0.7, 1e-4, 1e-18])
     args = decay, jnp.ones(4), jnp.ones((5, 4))
 

@@ -1,4 +1,4 @@
-"""Newton and quasi-Newton in time: convergence, fallbacks, settings, and devices."""
+"""Newton's and quasi-Newton methods over time: convergence, settings, devices."""
 
 from functools import cache, partial
 
@@ -103,7 +103,7 @@ def test_shrinking_saves_iterations_where_the_network_is_chaotic():
 def test_what_is_chaotic_is_run_in_order_and_said_to_be(jacobian):
     params, carry, xs = tanh_problem(T=40, gain=8.0, batch=(2,))
     params = jax.tree.map(lambda w: w[None] * jnp.ones((2, 1, 1)), params)
-    # The recurrent weights of example 1 are small, so it is not chaotic.
+    # The recurrent weights of example 1 are small, so its trajectory is not chaotic.
     params = (params[0].at[1].multiply(0.02), params[1])
 
     def step(_, carry, x):
@@ -163,7 +163,7 @@ def test_what_fails_is_nan_if_asked_for_and_reaches_no_other_example():
 def test_adjoint_survives_products_that_overflow():
     """Check that 0 times an overflowing product of 400 Jacobians does not become NaN.
 
-    The only loss is at an early time step, so later error signals are 0.
+    The only loss is at an early time step, so the error signals of later steps are 0.
     """
 
     @jax.jit
@@ -263,9 +263,9 @@ def test_settings_out_of_range_are_named(settings, message):
 )
 @pytest.mark.fast_rows(1)
 def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
-    """Check that iterations do not stop too early if all slopes at the guess are 0.
+    """Check that Newton does not stop too early if all slopes are 0 at the first guess.
 
-    The first iteration is then right for only one time step.
+    If all slopes are 0, the first iteration is right for only one time step.
     """
     step = lambda w, h, x: (jnp.maximum(w * h + x, 0),) * 2
     args = jnp.array(0.9), jnp.ones(()), jnp.zeros(10)

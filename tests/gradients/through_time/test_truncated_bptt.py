@@ -1,4 +1,4 @@
-"""Truncated BPTT compared with its definition, window by window; its memory."""
+"""Truncated BPTT compared with its definition; its memory."""
 
 from itertools import pairwise
 
@@ -16,9 +16,10 @@ SETTINGS = [(1, 1), (1, 4), (2, 3), (3, 7), (4, 8), (5, 6), (9, 50)]
 def by_definition(step, loss, every, lookback, params, carry, xs, targets, **options):
     """Compute BPTT(h; h′) by definition, with one gradient for each window.
 
-    The first carry of a window is a constant. Here h is the lookback, and h′ is the
-    distance between the ends of windows. In a stream, the lookback of the last losses
-    is measured from the end of their whole block.
+    The gradient of each loss is taken over a window of time steps, whose first carry is
+    a constant. Here h is the lookback, and h′ is the distance between the ends of two
+    windows. If a stream ends with fewer than h′ new steps, their window begins where
+    the window of h′ new steps would begin.
     """
     length, in_stream = len(xs), options.pop("in_stream", False)
     initial = options.pop("initial", carry)
@@ -106,7 +107,7 @@ def test_windows_are_those_of_a_stopped_gradient(make_problem):
 
 
 def test_the_step_is_shown_no_inputs_but_those_given():
-    """Check that the step is not run on zeros before the sequence: log(0) = −∞."""
+    """Check that no step is run on zeros before the sequence, where log(0) = −∞."""
     step = lambda w, h, x: (0.5 * h + w * jnp.log(x),) * 2
     loss = lambda y, target: (y - target) ** 2
     args = jnp.array(2.0), jnp.zeros(3), 2 * jnp.ones((4, 3)), jnp.zeros((4, 3))
@@ -116,9 +117,10 @@ def test_the_step_is_shown_no_inputs_but_those_given():
 
 
 def test_no_loss_is_counted_twice():
-    """Check that overlapping windows count each loss once.
+    """Check that each loss counts once, although windows of time steps overlap.
 
-    For x_t = w x_{t−1}, counting losses once per window would give dx_3/dw = .288.
+    For the network x_t = w x_{t−1}, counting a loss in every window that contains it
+    would give dx_3/dw = .288.
     """
     step = lambda w, h, x: (w * h, w * h)
     loss = lambda y, target: jnp.where(target == 1, y, 0)
@@ -143,8 +145,8 @@ def test_memory_is_that_of_a_window():
         rule = gradients.truncated_bptt(step, loss, every=8, lookback=lookback)
         short, long = (temporary_bytes(rule, length) for length in (64, 512))
         assert long < 0.1 * full
-        # A longer sequence takes so little more memory that its inputs cannot be
-        # copied.
+        # A longer sequence takes only so little more memory that no copy of the inputs
+        # fits in it.
         assert long < 1.1 * short
 
 

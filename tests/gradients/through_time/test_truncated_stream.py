@@ -1,4 +1,4 @@
-"""Streams split into several calls, and updates in a sequence: equal to plain loops."""
+"""Streams in several calls, and updates within a sequence, against plain loops."""
 
 from itertools import pairwise
 
@@ -162,7 +162,7 @@ def test_streams_of_any_batch_shape_in_bfloat16(batch):
 def by_hand(
     optimizer, every, lookback, params, carry, xs, targets, weights, with_value
 ):
-    """Update after each window; its first carry is a constant."""
+    """Update after each window of time steps, whose first carry is a constant."""
     length, state, states, values = len(xs), optimizer.init(params), {0: carry}, []
     for last_end, end in pairwise([*range(0, length, every), length]):
         start = max(0, end - lookback)
@@ -199,7 +199,7 @@ def test_learning_on_the_way_equals_a_loop(name, every, lookback):
     plain = {"sgd": optax.sgd(0.3), "adam": optax.adam(0.1)}
     optimizer = plain.get(name, updates.irprop_plus(0.1))
     _, _, args, options = network(T=7)
-    # The window of steps 2 and 3 has zero weights, so it makes no update.
+    # The losses of steps 2 and 3 have weight 0, so there is no update for these steps.
     weights = options["weights"].at[2:4].set(0)
     pair = args[0], optimizer.init(args[0])
     learn = gradients.truncated_bptt(

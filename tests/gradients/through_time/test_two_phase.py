@@ -1,4 +1,4 @@
-"""Two-phase backward pass: equal derivatives, cost, and unsupported cases."""
+"""Two-phase backward pass: derivatives equal to those of a plain scan, and cost."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from bpvariants.gradients.through_time import _two_phase
 
 @pytest.fixture
 def blocks_of_two(monkeypatch):
-    """Use blocks of two steps: five steps are two blocks and a remainder of one."""
+    """Use blocks of two time steps: five steps are two blocks and one more step."""
     monkeypatch.setattr(_two_phase, "block_length", lambda length, *_: min(2, length))
 
 
@@ -25,7 +25,7 @@ def real(tree):
 
 
 def derivatives(backward, step, options):
-    """Return derivatives of a loss of all results of `unroll` in all its arguments."""
+    """Return derivatives in all arguments of `unroll`, of a loss of all its results."""
 
     def loss(params, carry, xs, initial):
         results = gradients.unroll(
@@ -121,7 +121,7 @@ def test_what_it_cannot_go_back_through_is_named():
     with pytest.raises(ValueError, match="cannot go back through this step"):
         rule(*args)
     rule = gradients.bptt(branches, loss, backward="two_phase")
-    # Importing lineax lets JAX differentiate through branches.
+    # After lineax has been imported, JAX can differentiate through these branches.
     if "lineax" in sys.modules:
         want = gradients.bptt(branches, loss)(*args)
         chex.assert_trees_all_close(rule(*args), want)
@@ -152,7 +152,7 @@ def products_in_loops(program):
 
 
 def test_the_backward_loop_of_tanh_has_one_product():
-    """Count matrix products in loops: forward 1; backward 2, or 1 with two phases.
+    """Count the products in the backward loop: 2 with a plain scan, 1 with two phases.
 
     The backward loop of a plain scan has one product for the carry and one for the
     weights. With two phases, only the product for the carry is in the loop.

@@ -54,7 +54,7 @@ def encoder_decoder(params, start, sources, targets):
     """Return the loss of a decoder that starts from the encoder's last carry.
 
     The decoder reads the true targets (teacher forcing). Sources and targets may have
-    any values in padding.
+    any values in padding, because a mask is given.
     """
     encoder, decoder, first = params
     summary, _ = gradients.unroll(tanh_step, encoder, start, sources, mask=READ)

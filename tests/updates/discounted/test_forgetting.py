@@ -1,4 +1,4 @@
-"""`forgetting` compared with its printed sum, optax, and stability limits."""
+"""`forgetting` compared with the tutorial's sum, with optax, and with known limits."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ def run(optimizer, grads=GRADS):
 def test_recursion_is_the_printed_sum(rate, decay):
     powers = decay ** np.arange(len(GRADS))
     sums = [powers[n::-1] @ GRADS[: n + 1] for n in range(len(GRADS))]
-    # Only the newest gradient is multiplied by the rate.
+    # Only the newest gradient is multiplied by the learning rate.
     want = -(np.array(sums) + (rate - 1) * GRADS)
     np.testing.assert_allclose(run(printed(rate, decay)), want, rtol=1e-12, atol=1e-12)
     scaled = run(updates.forgetting(rate, decay))
@@ -69,9 +69,9 @@ def test_without_memory_it_is_gradient_descent(form):
 
 
 def largest_eigenvalue(optimizer, curvature):
-    """Return the spectral radius of the linear map (w, m) -> next (w, m) on h w^2 / 2.
+    """Return the spectral radius of a step (w, m) -> (w, m) on the loss h w^2 / 2.
 
-    Here m is the trace of past gradients.
+    Here w is a weight, h is the curvature, and m is the trace of past gradients.
     """
 
     def step(w_and_trace):
@@ -92,7 +92,7 @@ def largest_eigenvalue(optimizer, curvature):
     ],
 )
 def test_stability_limits(form, limits):
-    """Check that w decays for curvatures below the limit, and grows above the limit.
+    """Check that a weight decays for curvatures below the limit, and grows above it.
 
     The loss is h w^2 / 2 with curvature h, and the limit depends on the decay.
     """

@@ -1,4 +1,4 @@
-"""Three readings of the forgetting equation agree in cases where they should."""
+"""Three interpretations of the forgetting equation agree in cases where they should."""
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,7 @@ def test_online_with_forgetting_is_the_tutorials_equation(make_problem_once, rul
 
 
 def test_online_sequence_with_forgetting_at_fixed_weights(make_problem_once, rules):
-    """Compare `over_sequence` on discounted losses with one step of the online rule."""
+    """Compare `over_sequence` with discounted losses with one online update."""
     *_, args = make_problem_once
     online, (_, over_sequence) = rules
     weights = gradients.discounted_weights(5, DECAY)

@@ -27,7 +27,7 @@ def fill(rule, n, like=0):
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.3])
-# The values of n leave slots empty, fill all slots, or reuse slots.
+# The numbers n of batches leave slots empty, fill all slots, or overwrite slots.
 @pytest.mark.parametrize("n", [1, 3, 5, 12])
 @pytest.mark.fast_rows(3)
 def test_it_is_the_explicit_sum_at_the_current_weights(n, learning_rate):
@@ -82,7 +82,7 @@ def test_it_trains_within_a_scan_with_any_optimizer():
 def test_empty_slots_have_no_say():
     """Check that empty slots do not make value or gradient NaN.
 
-    Empty slots contain zeros, for which the loss is NaN.
+    Empty slots of the buffer of past batches contain zeros, for which the loss is NaN.
     """
     loss = lambda w, x: jnp.sum(w / x) * jnp.log(x)
     rule = updates.replay(loss, 0.5, horizon=4)
@@ -114,7 +114,7 @@ def test_the_horizon_is_as_long_as_the_tolerance_asks():
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
-    """Check the bound on the truncation error; it is tight if all gradients are 1."""
+    """Check the bound on the left-out batches' sum, exact if all gradients are 1."""
     rule = updates.replay(lambda w, a: w - a, decay, tol=1e-2)
     a = jnp.array(0.0)
     push = lambda state, _: (rule.push(state, (a,)), None)
@@ -126,9 +126,9 @@ def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
 def test_stability_limits(decay):
-    """Check stability limits on the loss h w^2 / 2 at eta 0.01, for both forms.
+    """Check the stability limits of both forms, on the loss h w^2 / 2 with eta 0.01.
 
-    A step of w is linear on this loss.
+    On this loss, the step of the weight w is a linear function of w.
     """
     table = {0.5: (100, 1.9802), 0.9: (20, 0.221976), 0.99: (2, 0.0202)}
     rule = updates.replay(lambda w, h: h * w**2 / 2, decay, tol=1e-7)
@@ -156,7 +156,7 @@ def test_without_memory_it_is_gradient_descent():
 
 
 def test_worked_values_of_the_printed_form():
-    """Compare w with steps by hand: w = 3, E_k = (w - a_k)^2 / 2, a = 0, 1, 2."""
+    """Compare a weight w with steps by hand, for errors (w - a)^2 / 2, a = 0, 1, 2."""
     rule = updates.replay(lambda w, a: (w - a) ** 2 / 2, 0.5)
     w, state, visited = jnp.array(3.0), rule.init((jnp.array(0.0),)), []
     for a in (0.0, 1.0, 2.0):
@@ -336,9 +336,10 @@ def test_mistakes_of_least_squares_are_named():
 
 
 def test_recursive_least_squares_in_float32_last_while_inputs_vary():
-    """Run recursive least squares in float32; it is accurate while inputs vary.
+    """Check that float32 recursive least squares is accurate while inputs vary.
 
-    If an input stops varying, windup leads to NaN, which users notice.
+    If an input stops varying, the covariance grows until it becomes NaN, which users
+    notice.
     """
     rule = updates.recursive_least_squares(0.9)
     xs = np.random.default_rng(3).normal(size=(20_000, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The Rprop family, compared with plain loops of its papers; error messages."""
+"""The Rprop family, compared with plain loops as in its papers; error messages."""
 
 from functools import cache
 
@@ -16,7 +16,7 @@ VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_ba
 
 
 def loop(variant, grads, values, size, up=1.2, down=0.5):
-    """Yield the steps of one weight by a plain Python loop, as in the papers."""
+    """Yield the steps of one weight, by a plain Python loop, as in the papers."""
     last_grad, last_step, last_value = 0, 0, np.inf
     for grad, value in zip(grads, values, strict=True):
         product = np.sign(last_grad) * np.sign(grad)

@@ -81,7 +81,8 @@ def test_grprop_with_nothing_to_choose_from():
 def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtype):
     """Check that infinite gradients act like the limit of large finite gradients.
 
-    Sums of finite gradients may overflow, too. No NaN may stay in the state.
+    Sums of finite gradients may overflow, too. In both cases, no NaN may stay in the
+    state.
     """
     inf, top = np.inf, float(jnp.finfo(dtype).max)
     optimizer = updates.grprop(
@@ -97,8 +98,8 @@ def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtyp
         (top, top, -top, -top): (4.0, 4.0, -4.0, -4.0),
         (top, -top, -top, -top): (4.0, -4.0, -4.0, -4.0),
     }.items():
-        # The step sizes are different, because "slr" would choose among equal step
-        # sizes by their rounding errors.
+        # The first step sizes of the parameters are different, because "slr" would
+        # choose among equal step sizes by their rounding errors.
         if choose == "slr":
             first = optimizer.init(jnp.zeros(4, dtype))
             first = first._replace(step_sizes=jnp.array([0.1, 0.11, 0.09, 0.12], dtype))
@@ -154,7 +155,8 @@ def test_probabilistic_rprop_is_its_equations(adapt, move):
     body = lambda state, g: optimizer.update(g, state)[::-1]
     _, got = jax.lax.scan(body, optimizer.init(grads[0]), grads)
     want = list(probabilistic(adapt, move, grads.tolist(), 0.9))
-    # In the first step v = m² up to rounding, so the probability p is 0 or 1 in both.
+    # In the first step, the average v of squared gradients equals m², the square of the
+    # average gradient, up to rounding. Therefore, the probability p is 0 or 1 in both.
     np.testing.assert_allclose(got[1:], want[1:], rtol=1e-9)
     assert np.sign(got[0]) == np.sign(want[0])
 
@@ -162,8 +164,9 @@ def test_probabilistic_rprop_is_its_equations(adapt, move):
 def test_with_certain_signs_it_is_rprop_minus():
     """Compare probabilistic Rprop with Rprop− in a case where p is always 0 or 1.
 
-    Here p is the probability of a positive gradient. With μ = 0, the averages are the
-    last gradient and its square, so s = 0 and ρ is 1 at a sign change, else 0.
+    Here p is the probability of a positive gradient, and ρ is the probability of a sign
+    change. With the decay μ = 0, the moving averages are the last gradient and its
+    square. The standard deviation s is then 0, and ρ is 1 at a sign change, else 0.
     """
     grads = jnp.array([1.0, 2.0, 0.5, -1.0, -3.0, 1.0, 1.0, 1.0])
     settings = {"min_step_size": 1e-9, "max_step_size": 0.05}

@@ -89,7 +89,7 @@ def test_weight_decay_is_seen_by_the_sign():
     optimizer = updates.rprop(0.1, weight_decay=0.5)
     params, grads = jnp.array([4.0, 4.0, 0.0]), jnp.array([-1.0, -3.0, 0.0])
     steps, state = optimizer.update(grads, optimizer.init(params), params)
-    # With decay the gradients are −1 + ½·4 = 1 and −3 + ½·4 = −1.
+    # With weight decay, the gradients are −1 + ½·4 = 1 and −3 + ½·4 = −1.
     np.testing.assert_allclose(steps, [-0.1, 0.1, 0.0])
     with pytest.raises(ValueError, match="weight_decay needs params"):
         optimizer.update(grads, state)
@@ -202,9 +202,10 @@ def test_steps_are_taken_back_exactly_whatever_became_of_them(name, state, after
 
 
 def test_a_step_back_that_nobody_changed_needs_no_memory():
-    """Compare steps reverted by their length with a return to stored weights.
+    """Compare steps reverted by their length with steps reverted by stored weights.
 
-    With `after`, the state stores the weights. The results agree up to rounding.
+    With `after`, the state stores the previous weights; without `after`, the length of
+    the step. The results agree up to rounding.
     """
     draw = jax.random.normal(jax.random.key(1), (50, 20))
     results = []

@@ -16,8 +16,8 @@ VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
 VARIANTS += ["half_back", "manhattan"]
 BYTES = {"float32": 8, "int8_sign": 5, "packed": 4, "bfloat16": 2}
 STEPS, SIZE = 1000, 200
-# Tolerances relative to moves with float32 states; where those are 0, moves must be
-# exactly 0.
+# Tolerances of moves, relative to the moves with a float32 state. Where the latter are
+# 0, moves must be exactly 0.
 TOLERANCES = {"int8_sign": 0, "packed": 1e-5, "bfloat16": 0.1}
 
 
@@ -80,7 +80,8 @@ def test_packed_float64_is_kept_in_8_bytes(variant):
 def test_products_of_small_gradients_do_not_underflow(state, dtype, tiny):
     """Check that a product of two tiny gradients keeps its sign.
 
-    In PyTorch the product underflows to 0, so step sizes do not adapt.
+    In PyTorch, the product of two such gradients underflows to 0, so step sizes do not
+    adapt.
     """
     signs = np.array([1.0, 1, 1, -1, 1, 1, 0, np.inf, np.nan, -1])
     rule = updates.scale_by_rprop(0.1, state=state)

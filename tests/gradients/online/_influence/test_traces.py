@@ -1,4 +1,4 @@
-"""SnAp-n, RFLO and e-prop for random steps, compared with dense recursions."""
+"""SnAp-n, RFLO and e-prop for randomly drawn steps, against dense recursions."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 class Network(NamedTuple):
     """A random step, whose carry leaves are vectors, and its parameters.
 
-    `new(weights, leaves, x, cut)` returns the new leaves. It applies `cut` to operands
-    of operations that mix elements. With `cut=jax.lax.stop_gradient`, only derivatives
-    through elementwise operations remain.
+    `new(weights, leaves, x, cut)` returns the new carry leaves. The function `cut` is
+    applied to the operands of operations that mix elements. With
+    `cut=jax.lax.stop_gradient`, only derivatives through elementwise operations remain.
     """
 
     sizes: list[int]
@@ -47,7 +47,7 @@ class Network(NamedTuple):
 
 
 def draw(seed: int) -> Network:
-    """Draw a step composed of pieces; some result vectors are leaves of the carry.
+    """Draw a step composed of random pieces; some results become leaves of the carry.
 
     A piece is a pair: a function of (weights, operands, cut), and the size of its
     result.
@@ -140,9 +140,9 @@ def linearised(network):
 
 
 def patterns(network, theta, found):
-    """Return where the Jacobians J (in the carry) and I (in θ) of h are nonzero.
+    """Return where the new carry's Jacobians in the old carry and θ are nonzero.
 
-    An entry counts as nonzero if it is nonzero at any of eight random points.
+    An entry counts as nonzero if it is nonzero for any of eight random carries and θ.
     """
     normal = lambda *shape: jnp.asarray(network.numbers.normal(size=shape))
     args = lambda: (normal(theta.size), normal(sum(network.sizes)), normal(D))
