@@ -63,7 +63,6 @@ class _State(NamedTuple):
     recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
     peak: jax.Array  # if ‖g(h) − h‖ is above it, the example is lost
     since: jax.Array  # number of steps since the best iterate
-    patience: jax.Array  # number of these steps at which rounding is tested
     rounded: jax.Array  # whether only rounding keeps the residual above tol
     lost: jax.Array
     steps: jax.Array
@@ -101,7 +100,7 @@ def iterate(
         size = norm(difference, batch_ndim)
         residual = relative(size, scale(state.h))
         new = _step(state, difference, size, residual, method, tol, limit)
-        stalled = new.active & (new.since >= new.patience)
+        stalled = new.active & _is_due(new.since)
         busy = stalled | (state.walk.place > 0)
         failed = jnp.zeros_like(stalled)
         if new.krylov is None:
@@ -130,6 +129,12 @@ def iterate(
         (h, done(last)),
         state.lost,
     )
+
+
+def _is_due(since: jax.Array) -> jax.Array:
+    """Return whether to test for rounding: after 20, 40, 80, … steps of no progress."""
+    waits = since // PATIENCE
+    return (waits > 0) & (since == PATIENCE * waits) & ((waits & (waits - 1)) == 0)
 
 
 def _when(flag: jax.Array, change: Callable[[Any], Any], state: Any) -> Any:
@@ -213,16 +218,11 @@ def _settle(
     asked &= returns
     walk = go_on(state.walk, difference, size)
     ended = walk.place > POINTS
-    # Rounding errors add up over 1 / (1 − ρ²) steps, but not so if ρ is near 1.
-    taken = (state.steps - state.since).astype(size.dtype)
-    fall = jnp.log(relative(state.first, state.residual))  # − taken · log ρ
-    added = jnp.where(fall > 0.01 * taken, jnp.maximum(taken / (2 * fall), 1), 1)
-    rounded = ended & (NOISE**2 * added * noise(walk) >= 1)
+    rounded = ended & (NOISE**2 * noise(walk) >= 1)
     walk = walk._replace(place=jnp.where(ended, 0, walk.place))
     unexplained = (stalled & ~asked) | (ended & ~rounded)
     state = state._replace(
         walk=begin_walk(walk, asked, state.h, times(size / units, difference), size),
-        patience=jnp.where(unexplained, 2 * state.since, state.patience),
         rounded=state.rounded | rounded,
         active=(state.active & ~asked) | (ended & ~rounded),
     )
@@ -238,8 +238,6 @@ def _take_over(state: _State, begins: jax.Array) -> _State:
     krylov = state.krylov._replace(on=state.krylov.on | fresh)
     return state._replace(
         h=select(fresh, state.best, state.h),
-        since=jnp.where(begins, 0, state.since),
-        patience=jnp.where(fresh, PATIENCE, state.patience),
         lost=state.lost & ~fresh,
         active=state.active | fresh,
         krylov=krylov,
@@ -260,7 +258,6 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         recent=jnp.zeros((WINDOW, *size.shape), size.dtype),
         peak=infinite,
         since=jnp.zeros(size.shape, jnp.int32),
-        patience=jnp.full(size.shape, PATIENCE, jnp.int32),
         rounded=jnp.zeros(size.shape, bool),
         lost=jnp.zeros(size.shape, bool),
         steps=jnp.zeros(size.shape, jnp.int32),
