@@ -14,10 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._carries import as_vectors
 from bpvariants._examples import norm, relative, times
 from bpvariants._masking import select
-from bpvariants.gradients.equilibrium._krylov import Krylov, krylov_step, no_krylov
+from bpvariants.gradients.equilibrium._krylov import (
+    Krylov,
+    krylov_step,
+    no_krylov,
+    restart,
+)
 from bpvariants.gradients.equilibrium._rounding import (
     begin_walk,
     COARSEST,
@@ -59,7 +63,6 @@ class _State(NamedTuple):
     recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
     peak: jax.Array  # if ‖g(h) − h‖ is above it, the example is lost
     since: jax.Array  # number of steps since the best iterate
-    patience: jax.Array  # number of these steps at which rounding is tested
     rounded: jax.Array  # whether only rounding keeps the residual above tol
     lost: jax.Array
     steps: jax.Array
@@ -97,7 +100,7 @@ def iterate(
         size = norm(difference, batch_ndim)
         residual = relative(size, scale(state.h))
         new = _step(state, difference, size, residual, method, tol, limit)
-        stalled = new.active & (new.since >= new.patience)
+        stalled = new.active & _is_due(new.since)
         busy = stalled | (state.walk.place > 0)
         failed = jnp.zeros_like(stalled)
         if new.krylov is None:
@@ -115,15 +118,23 @@ def iterate(
     in_progress = lambda state: jnp.any(state.active | (state.walk.place > 0))
     state = jax.lax.while_loop(in_progress, step, state)
     radius = _contraction(state)
+    h = select(state.rounded, state.best, state.h)
+    last = jnp.where(state.rounded, state.residual, state.last)
     on = jnp.zeros_like(state.lost) if krylov is None else state.krylov.on
     info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on)
     done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
         (start, info(state.first)),
         (state.best, done(state.residual)),
-        (state.h, done(state.last)),
+        (h, done(last)),
         state.lost,
     )
+
+
+def _is_due(since: jax.Array) -> jax.Array:
+    """Return whether to test for rounding: after 20, 40, 80, … steps of no progress."""
+    waits = since // PATIENCE
+    return (waits > 0) & (since == PATIENCE * waits) & ((waits & (waits - 1)) == 0)
 
 
 def _when(flag: jax.Array, change: Callable[[Any], Any], state: Any) -> Any:
@@ -188,48 +199,45 @@ def _settle(
     An iteration that converges slowly moves on, almost straight. One that is only kept
     in motion by rounding returns to where it was.
     """
-    if state.krylov is not None:
-        moves = state.krylov.on & state.active
-        args = state.krylov, moves, state.h, difference, size
-        h, krylov = krylov_step(pull, *args)
-        state = state._replace(h=h, krylov=krylov)
-    units = size
-    size = jnp.mean(state.recent, axis=0)  # of the last steps
+    units, size = size, jnp.mean(state.recent, axis=0)  # of the last steps
     asked = stalled & (state.residual <= COARSEST)
+    returns = jnp.ones_like(asked)
     if method.pace is not None:
         away = in_units(size, jax.tree.map(jnp.subtract, state.h, state.best))
         pace = jnp.asarray(method.pace, size.dtype)
-        asked &= 4 * away <= (state.since.astype(size.dtype) * pace) ** 2
+        returns = 4 * away <= (state.since.astype(size.dtype) * pace) ** 2
+    if state.krylov is not None:
+        on = state.krylov.on
+        h, krylov = krylov_step(
+            pull, state.krylov, on & state.active, state.h, difference, units
+        )
+        # Conjugate gradients diverge if rounding stops them, so they begin again.
+        h = select(stalled & on, state.best, h)
+        state = state._replace(h=h, krylov=restart(krylov, stalled))
+        size, returns = jnp.where(on, state.lowest, size), returns | on
+    asked &= returns
     walk = go_on(state.walk, difference, size)
     ended = walk.place > POINTS
-    # Rounding errors add up over 1 / (1 − ρ²) steps, but not so if ρ is near 1.
-    taken = (state.steps - state.since).astype(size.dtype)
-    fall = jnp.log(relative(state.first, state.residual))  # − taken · log ρ
-    added = jnp.where(fall > 0.01 * taken, jnp.maximum(taken / (2 * fall), 1), 1)
-    rounded = ended & (NOISE**2 * added * noise(walk) >= 1)
+    rounded = ended & (NOISE**2 * noise(walk) >= 1)
     walk = walk._replace(place=jnp.where(ended, 0, walk.place))
     unexplained = (stalled & ~asked) | (ended & ~rounded)
     state = state._replace(
         walk=begin_walk(walk, asked, state.h, times(size / units, difference), size),
-        h=select(rounded, state.best, state.h),
-        last=jnp.where(rounded, state.residual, state.last),
-        patience=jnp.where(unexplained, 2 * state.since, state.patience),
         rounded=state.rounded | rounded,
         active=(state.active & ~asked) | (ended & ~rounded),
     )
     if state.krylov is None:
         return state
-    return _take_over(state, (unexplained | failed) & ~state.krylov.on)
+    return _take_over(state, unexplained | failed)
 
 
-def _take_over(state: _State, fresh: jax.Array) -> _State:
-    """Let conjugate gradients begin at the best iterates of some examples."""
+def _take_over(state: _State, begins: jax.Array) -> _State:
+    """Let conjugate gradients begin, or begin again, at the best iterates."""
     assert state.krylov is not None
+    fresh = begins & ~state.krylov.on
     krylov = state.krylov._replace(on=state.krylov.on | fresh)
     return state._replace(
         h=select(fresh, state.best, state.h),
-        since=jnp.where(fresh, 0, state.since),
-        patience=jnp.where(fresh, PATIENCE, state.patience),
         lost=state.lost & ~fresh,
         active=state.active | fresh,
         krylov=krylov,
@@ -250,7 +258,6 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         recent=jnp.zeros((WINDOW, *size.shape), size.dtype),
         peak=infinite,
         since=jnp.zeros(size.shape, jnp.int32),
-        patience=jnp.full(size.shape, PATIENCE, jnp.int32),
         rounded=jnp.zeros(size.shape, bool),
         lost=jnp.zeros(size.shape, bool),
         steps=jnp.zeros(size.shape, jnp.int32),
@@ -258,35 +265,6 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         walk=no_walk(start, size),
         krylov=None,
     )
-
-
-def iterate_vectors(
-    gap: Callable[[PyTree], PyTree],
-    start: PyTree,
-    scale: Callable[[PyTree], jax.Array],
-    method: Method,
-    *,
-    batch_ndim: int,
-    pull: Callable[[PyTree], PyTree] | None = None,
-    **settings: Any,
-) -> Outcome:
-    """Call `iterate` with a method for states that are one array, [*batch, n]."""
-    batch = jax.tree.leaves(start)[0].shape[:batch_ndim]
-    vectors, as_tree = as_vectors(start, batch)
-    # Vectors are float32 or wider, but the leaves of start may be narrower.
-    settings["tol"] = reachable(settings["tol"], start, vectors.dtype)
-    if pull is not None:
-        settings["pull"] = lambda v: as_vectors(pull(as_tree(v)), batch)[0]
-    first, best, last, lost = iterate(
-        lambda v: as_vectors(gap(as_tree(v)), batch)[0],
-        vectors,
-        lambda v: scale(as_tree(v)),
-        method,
-        batch_ndim=batch_ndim,
-        **settings,
-    )
-    back = lambda pair: (as_tree(pair[0]), pair[1])
-    return Outcome(back(first), back(best), back(last), lost)
 
 
 def _contraction(state: _State) -> jax.Array:

@@ -34,6 +34,15 @@ def no_krylov(start: PyTree, size: jax.Array) -> Krylov:
     return Krylov(on, direction, jnp.full_like(size, jnp.inf))
 
 
+def restart(krylov: Krylov, again: jax.Array) -> Krylov:
+    """Forget the last direction of some examples."""
+    zeros = jax.tree.map(jnp.zeros_like, krylov.direction)
+    return krylov._replace(
+        direction=select(again, zeros, krylov.direction),
+        size=jnp.where(again, jnp.inf, krylov.size),
+    )
+
+
 def krylov_step(
     pull: Callable[[PyTree], PyTree],
     krylov: Krylov,

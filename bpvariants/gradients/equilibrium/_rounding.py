@@ -49,15 +49,14 @@ class Walk(NamedTuple):
     u: PyTree
     last: PyTree  # the gap at the last point
     rise: PyTree  # its change since the point before
-    coarse: jax.Array  # [*batch], the largest second difference at 8 u, squared
-    fine: jax.Array  # [*batch], and at u
+    largest: jax.Array  # [2, *batch], squares of second differences at 8 u and at u
 
 
 def no_walk(h: PyTree, size: jax.Array) -> Walk:
     """Return the walk of examples that do not walk; size is an array [*batch]."""
-    zeros, nothing = jax.tree.map(jnp.zeros_like, h), jnp.zeros_like(size)
+    zeros = jax.tree.map(jnp.zeros_like, h)
     place = jnp.zeros(size.shape, jnp.int32)
-    return Walk(place, zeros, zeros, zeros, nothing, nothing)
+    return Walk(place, zeros, zeros, zeros, jnp.zeros((2, *size.shape), size.dtype))
 
 
 def begin_walk(
@@ -74,8 +73,6 @@ def begin_walk(
     return walk._replace(
         place=jnp.where(asked, 1, walk.place),
         u=select(asked, u, walk.u),
-        coarse=jnp.where(asked, 0, walk.coarse),
-        fine=jnp.where(asked, 0, walk.fine),
     )
 
 
@@ -94,13 +91,13 @@ def go_on(walk: Walk, gap: PyTree, length: jax.Array) -> Walk:
     k = walk.place - 1
     rise = jax.tree.map(jnp.subtract, gap, walk.last)
     size = in_units(length, jax.tree.map(jnp.subtract, rise, walk.rise))
-    in_coarse, in_fine = (k >= 2) & (k < COARSE), k >= COARSE + 2
+    counts = jnp.stack([(k >= 2) & (k < COARSE), k >= COARSE + 2])
+    before = jnp.where(k > 0, walk.largest, 0)  # none at the first point
     return walk._replace(
         place=jnp.where(walk.place > 0, walk.place + 1, 0),
         last=gap,
         rise=rise,
-        coarse=jnp.maximum(walk.coarse, jnp.where(in_coarse, size, 0)),
-        fine=jnp.maximum(walk.fine, jnp.where(in_fine, size, 0)),
+        largest=jnp.maximum(before, jnp.where(counts, size, 0)),
     )
 
 
@@ -109,7 +106,8 @@ def noise(walk: Walk) -> jax.Array:
 
     It is 0 if the second differences are not due to rounding.
     """
-    return jnp.where(walk.coarse <= SLOWLY**2 * walk.fine, walk.fine, 0)
+    coarse, fine = walk.largest
+    return jnp.where(coarse <= SLOWLY**2 * fine, fine, 0)
 
 
 def in_units(length: jax.Array, tree: PyTree) -> jax.Array:

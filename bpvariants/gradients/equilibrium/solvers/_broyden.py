@@ -15,8 +15,9 @@ from jax.tree_util import register_dataclass
 
 from bpvariants._checks import check_count, check_limits
 from bpvariants._examples import norm, times
-from bpvariants.gradients.equilibrium._iteration import iterate_vectors, Method
+from bpvariants.gradients.equilibrium._iteration import Method
 from bpvariants.gradients.equilibrium._protocols import solve_linear
+from bpvariants.gradients.equilibrium._vectors import iterate_vectors
 from bpvariants.gradients.equilibrium.solvers._anderson import (
     append,
     REBOUND,
