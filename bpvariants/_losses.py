@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from bpvariants._checks import (
     as_pair,
     check_batch,
+    check_bool,
     check_floating,
     check_function,
     check_lengths,
@@ -248,6 +249,7 @@ def effective_weights(
     """Return the weight of each loss, 0 in padding; None if all weights are equal."""
     if weights is None or mask is None:
         return mask if weights is None else weights
+    check_bool("mask", mask)
     return jnp.where(mask, weights, jnp.zeros_like(weights))
 
 
