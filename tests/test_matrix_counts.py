@@ -2,7 +2,15 @@
 
 from collections import Counter
 
-from tests.matrix import cases, discrimination, mistakes, selection
+from tests.matrix import (
+    cases,
+    discrimination,
+    equilibrium,
+    mistakes,
+    selection,
+    static,
+    updates,
+)
 from tests.matrix.networks import networks
 from tests.matrix.programs import RULES, WAYS
 
@@ -23,12 +31,14 @@ def all_cells():
             names += mistakes.cells(rule)
         for definition in discrimination.DEFINITIONS:
             names += discrimination.cells(definition, family)
-    return names
+    names += of_programs(updates.programs())
+    return names + of_programs([*static.PROGRAMS, *equilibrium.PROGRAMS])
 
 
 def fast_cells():
     """Return the names of the cells that the fast tier checks."""
-    names = of_programs(selection.FAST)
+    fast = [*selection.FAST, *updates.FAST, *static.FAST, *equilibrium.FAST]
+    names = of_programs(fast)
     for family in selection.FAMILIES:
         for rule in mistakes.rules_of(family)[:FAST_MISTAKES]:
             names += mistakes.cells(rule)
