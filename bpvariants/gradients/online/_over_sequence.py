@@ -159,7 +159,6 @@ def over_sequence(
         check_floating("params", theta)
         flags = {"mask": mask, "reset": reset}
         length = check_lengths(xs, targets=targets, weights=weights, **flags)
-        counts = effective_weights(weights, mask)
         keys = _keys(key, length)
         if keep_state:
             state = _given_state(carry, initial)
@@ -168,6 +167,10 @@ def over_sequence(
             state = online.init(theta, carry, inputs, initial=initial)
         steps = xs, targets, {"weight": weights, **flags, "key": keys}
         rule_at_a_step = _naming_sequences(online, length, weights=weights, **flags)
+        both = weights is not None and mask is not None
+        if both and weights.shape != mask.shape:
+            _name_wrong_entries(rule_at_a_step, theta, state, steps)
+        counts = effective_weights(weights, mask)
         if update is None:
             state, grads, value = run(
                 rule_at_a_step, theta, state, steps, counts, length
@@ -199,6 +202,18 @@ def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRu
             raise
 
     return OnlineRule(online.init, update)
+
+
+def _name_wrong_entries(
+    rule: OnlineRule, params: PyTree, state: PyTree, steps: PyTree
+) -> None:
+    """Trace one step, whose error says whether the weights or the mask are wrong."""
+
+    def step(inputs):
+        x, target, options = inputs
+        return rule.update(params, state, x, target, **options)
+
+    jax.eval_shape(step, first_step(steps))
 
 
 def _keys(key: jax.Array | None, length: int) -> jax.Array | None:

@@ -1,0 +1,1 @@
+"""Tables, networks, conditions and oracles of the generated matrix of tests."""

@@ -1,0 +1,113 @@
+"""Table of solvers and adjoints of fixed points; the oracle is a dense solve in NumPy.
+
+The network is h = tanh(h W + x), with the loss Σ (h − target)². With J = ∂f/∂h and the
+derivative c of the loss in h, the adjoint is z = (I − Jᵀ)⁻¹ c.
+"""
+
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants import gradients
+
+N, BATCH = 3, 4
+TIGHT = {"tol": 1e-13, "max_steps": 2000}
+SOLVERS = {
+    "relaxation": gradients.solvers.relaxation(0.9, **TIGHT),
+    "anderson": gradients.solvers.anderson(4, 0.9, **TIGHT),
+    "broyden": gradients.solvers.broyden(3, **TIGHT),
+}
+ADJOINTS = {
+    "relaxation": gradients.adjoints.relaxation(0.9, **TIGHT),
+    "anderson": gradients.adjoints.anderson(3, **TIGHT),
+    "broyden": gradients.adjoints.broyden(4, **TIGHT),
+    "cg": gradients.adjoints.cg(**TIGHT),
+}
+W = np.array([[0.3, -0.6, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.3]])
+f = lambda w, h, x: jnp.tanh(h @ w + x)
+square = lambda h, target: jnp.sum((h - target) ** 2, axis=-1)
+
+_counts = np.array([1.0, 0.0, 2.0, 0.5])
+# Each condition maps (init, x, target, weights) to the changed arguments.
+CONDITIONS = {
+    "plain": lambda h, x, t, w: (h, x, t, w),
+    "zero_init": lambda h, x, t, w: (0 * h, x, t, w),
+    "far_init": lambda h, x, t, w: (5 + 0 * h, x, t, w),
+    "init_at_the_fixed_point": lambda h, x, t, w: (settled(W, x), x, t, w),
+    "large_inputs": lambda h, x, t, w: (h, 4 * x, t, w),
+    "weights_random": lambda h, x, t, w: (h, x, t, _counts + 0.1),
+    "weights_of_some": lambda h, x, t, w: (h, x, t, _counts),
+    "weights_zero": lambda h, x, t, w: (h, x, t, 0 * w),
+    "nan_target_of_weight_0": lambda h, x, t, w: (
+        h,
+        x,
+        np.where(_counts[:, None] == 0, np.nan, t),
+        _counts,
+    ),
+}
+
+
+class Program(NamedTuple):
+    """A solver and an adjoint, compiled together."""
+
+    solver: str
+    adjoint: str
+
+    @property
+    def name(self):
+        return f"{self.solver}/{self.adjoint}"
+
+    def cells(self):
+        return [f"{self.name}/{name}" for name in CONDITIONS]
+
+
+PROGRAMS = [Program(*names) for names in product(SOLVERS, ADJOINTS)]
+FAST = {Program("relaxation", "cg")}
+
+
+def settled(w, x):
+    h = np.zeros_like(x)
+    for _ in range(2000):
+        h = np.tanh(h @ w + x)
+    return h
+
+
+def make(name):
+    n = np.random.default_rng(list(name.encode()))
+    init, x, target = (0.5 * n.normal(size=(BATCH, N)) for _ in range(3))
+    return CONDITIONS[name](init, x, target, np.ones(BATCH))
+
+
+def defined(init, x, target, weights):
+    """Return the value and the gradient in W."""
+    h, shares = settled(W, x), weights / (weights.sum() or 1)
+    target = np.where(shares[:, None] == 0, 0, target)
+    value, grad = np.sum(shares * np.sum((h - target) ** 2, axis=-1)), np.zeros_like(W)
+    for b in range(BATCH):
+        slope = 1 - h[b] ** 2
+        J = slope[:, None] * W.T
+        c = 2 * shares[b] * (h[b] - target[b])
+        z = np.linalg.solve(np.eye(N) - J.T, c)
+        grad += np.outer(h[b], z * slope)
+    return value, grad
+
+
+@cache
+def run(program):
+    rule = jax.jit(
+        gradients.recurrent_backprop(
+            f,
+            square,
+            solver=SOLVERS[program.solver],
+            adjoint=ADJOINTS[program.adjoint],
+        )
+    )
+    found = {}
+    for name in CONDITIONS:
+        (value, equilibrium), grad = rule(W, *make(name))
+        found[name] = jax.device_get((value, equilibrium.h, grad))
+    return found

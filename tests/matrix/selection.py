@@ -1,0 +1,88 @@
+"""The programs of the matrix that the tests run: a seeded sample of all programs.
+
+The table has a few thousand programs. Each rule runs in its default program, in some
+other networks and layouts, and in some other ways than under `jit` alone.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from tests.matrix.cases import Layout, seed_of
+from tests.matrix.networks import networks
+from tests.matrix.programs import check, Program, RULES, WAYS
+from tests.matrix.rules import ONLINE, THROUGH_TIME
+
+FAMILIES = {"through_time": THROUGH_TIME, "online": ONLINE}
+LAYOUTS = [
+    Layout(()),
+    Layout((2, 2)),
+    Layout((3,), 1),
+    Layout((), 1),
+    Layout((0,)),
+    Layout((2,), 9),
+    Layout((3,), 5, "float32"),
+    Layout((3,), 5, "bfloat16"),
+    Layout((1, 3), 5, "float32"),
+]
+NUM_LAYOUTS, NUM_WAYS = 4, 3
+FAST = {  # The fast tier runs only these programs.
+    Program("bptt_every", "leaky"),
+    Program("bptt_two_phase", "lstm"),
+    Program("truncated_2_3", "leaky"),
+    Program("artbp_growing", "leaky"),
+    Program("rtrl", "leaky"),
+    Program("snap_1", "gru"),
+    Program("rflo", "leaky"),
+    Program("uoro", "leaky"),
+}
+
+
+def default(rule) -> Program:
+    """Return the default program of a rule."""
+    fits = RULES[rule].accepts(networks()["leaky"])
+    return Program(rule, "leaky" if fits else "separate")
+
+
+@cache
+def programs(family) -> list[Program]:
+    """Return the programs of a family, the fast ones first."""
+    found = [program for program in FAST if program.rule in FAMILIES[family]]
+    found.sort()
+    for rule in FAMILIES[family]:
+        row, numbers = RULES[rule], np.random.default_rng(seed_of(rule))
+        fitting = [name for name, each in networks().items() if row.accepts(each)]
+        found.append(default(rule))
+        layouts = [LAYOUTS[i] for i in numbers.permutation(len(LAYOUTS))[:NUM_LAYOUTS]]
+        for layout in layouts:
+            found.append(Program(rule, str(numbers.choice(fitting)), layout))
+        simple = next(name for name in ("tanh", "separate") if name in fitting)
+        ways = [
+            way
+            for way in WAYS
+            if way != "jit" and (row.optional or not way.startswith("only"))
+        ]
+        for i in numbers.permutation(len(ways))[:NUM_WAYS]:
+            found.append(Program(rule, simple, Layout((4,)), ways[i]))
+    return list(dict.fromkeys(found))
+
+
+def parameters(family):
+    """Return pytest's parameters of the programs of a family."""
+    return [
+        pytest.param(
+            program,
+            id=program.name,
+            marks=[] if program in FAST else [pytest.mark.slow],
+        )
+        for program in programs(family)
+    ]
+
+
+def assert_all_cells_hold(program):
+    """Check all cells of a program; print the name of each cell that fails."""
+    found = list(check(program))
+    assert [name for name, _ in found] == program.cells()
+    wrong = [f"{name}: {message}" for name, message in found if message is not None]
+    assert not wrong, f"{len(wrong)} of {len(found)} cells fail:\n" + "\n".join(wrong)
