@@ -171,7 +171,7 @@ def _is_program(parameter: Any) -> bool:
 @jax.custom_jvp
 def _stored(x: jax.Array) -> jax.Array:
     """Return x; if it is differentiated, return it from memory."""
-    return x
+    return _one_column(x)[..., 0]
 
 
 @_stored.defjvp
@@ -187,11 +187,12 @@ def _in_memory(x: jax.Array) -> jax.Array:
     fuses, but never fuses a windowed reduction into its consumers. The maximum over a
     window of x and one element of padding is x.
     """
+    column = _one_column(x)
     if not x.size:
-        return x
+        return column[..., 0]
     rank, padding = x.ndim, [(0, 0)] * x.ndim + [(0, 1)]
     largest = jax.lax.reduce_window(
-        x[..., None],
+        column,
         np.array(-np.inf, x.dtype),  # known while tracing, else it is no maximum
         jax.lax.max,
         window_dimensions=(1,) * rank + (2,),
@@ -204,3 +205,12 @@ def _in_memory(x: jax.Array) -> jax.Array:
 @_in_memory.defjvp
 def _in_memory_jvp(primals, tangents):
     return _in_memory(*primals), tangents[0]
+
+
+def _one_column(x: jax.Array) -> jax.Array:
+    """Append an axis of length 1.
+
+    Under `vmap` this makes the mapped axis the first. JAX needs the function of a
+    `custom_jvp` and its derivative to return the mapped axis in one place.
+    """
+    return x[..., None]
