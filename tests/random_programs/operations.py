@@ -132,28 +132,54 @@ def cholesky(env, a, b):
     return lower @ env.cut(b)
 
 
+# The functions below are made once, so that the oracle, which runs operation by
+# operation, does not compile them again for each program.
+
+
+def turn(state, k):
+    u, matrix, v = state
+    return (jnp.tanh(u @ matrix + k * v), matrix, v), u
+
+
 def loop(env, matrix, v):
-    body = lambda u, k: (jnp.tanh(u @ matrix + k * v), u)
-    return jax.lax.scan(body, env.cut(v), jnp.array([0.5, -1.0]))[0]
+    v = env.cut(v)
+    (u, _, _), _ = jax.lax.scan(turn, (v, matrix, v), jnp.array([0.5, -1.0]))
+    return u
+
+
+def is_large(state):
+    return state[0] > 0.317
+
+
+def halved(state):
+    return state[0] / 2, state[1] + 0.25
 
 
 def count_down(env, v, other):
     """Scale by the number of turns of a `while` loop, which depends on data."""
-    start = jax.lax.stop_gradient(jnp.abs(v).sum())
-    halve = lambda state: (state[0] / 2, state[1] + 0.25)
-    turns = jax.lax.while_loop(lambda s: s[0] > 0.317, halve, (start, 0.25))[1]
-    return turns * other
+    start = jax.lax.stop_gradient(jnp.abs(v).sum()), jnp.array(0.25)
+    return jax.lax.while_loop(is_large, halved, start)[1] * other
+
+
+def reverse(u):
+    return 0.5 * u[::-1]
 
 
 def branch(env, v, other):
-    return jax.lax.cond(v[0] > 0, jnp.tanh, lambda u: 0.5 * u[::-1], other)
+    return jax.lax.cond(v[0] > 0, jnp.tanh, reverse, other)
+
+
+BRANCHES = (
+    jnp.sin,
+    lambda u: jnp.cumsum(0.3 * u),
+    lambda u: same(u.mean(), u),
+)
 
 
 def switch(env, v, other):
     """Choose one of three branches, by the counter of the carry if there is one."""
     index = highest(v) if env.count is None else env.count
-    branches = [jnp.sin, lambda u: jnp.cumsum(0.3 * u), lambda u: same(u.mean(), u)]
-    return jax.lax.switch(index % 3, branches, other)
+    return jax.lax.switch(index % 3, BRANCHES, other)
 
 
 def attend(env, query):
@@ -163,14 +189,18 @@ def attend(env, query):
     return jax.nn.softmax(memory @ query) @ memory
 
 
-def in_checkpoint(env, matrix, v):
-    again = jax.checkpoint(lambda matrix, v: jnp.sin(v @ matrix))
-    return again(matrix, env.cut(v))
+@jax.checkpoint
+def computed_again(matrix, v):
+    return jnp.sin(v @ matrix)
 
 
-def in_jit(env, matrix, v):
-    inner = jax.jit(lambda matrix, v: jnp.maximum(matrix @ v, jnp.sin(v)))
-    return inner(matrix, env.cut(v))
+def remade(env, matrix, v):
+    return computed_again(matrix, env.cut(v))
+
+
+@jax.jit
+def jitted(matrix, v):
+    return jnp.maximum(matrix @ v, jnp.sin(v))
 
 
 def along(function: Callable) -> Callable:
@@ -252,8 +282,10 @@ OPERATIONS = _operations() | {
     "cond": Operation("vv", branch, for_rflo=False),
     "switch": Operation("vv", switch, for_rflo=False),
     "attend": Operation("v", attend),
-    "checkpoint": Operation("wv", in_checkpoint, True),
-    "jit": Operation("wv", in_jit, True, for_rflo=False),
+    "checkpoint": Operation(
+        "wv", lambda env, W, v: computed_again(W, env.cut(v)), True
+    ),
+    "jit": Operation("wv", lambda env, W, v: jitted(W, v), True, for_rflo=False),
 }
 
 # Operations that compare elements. If a gap between the compared elements is as small
