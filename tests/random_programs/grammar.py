@@ -64,9 +64,7 @@ def names_of(expression: Expression) -> set[str]:
     return set().union(*(names_of(each) for kind, each in pairs if kind == "v"))
 
 
-def expressions(
-    names: list[str], size: int = 6, **properties: bool
-) -> st.SearchStrategy:
+def expressions(names: list[str], **properties: bool) -> st.SearchStrategy:
     """Return expressions over these vectors, of operations with these properties."""
     chosen = {
         name: operation.kinds
@@ -83,7 +81,7 @@ def expressions(
             )
         )
 
-    return st.recursive(st.sampled_from(names), extend, max_leaves=size)
+    return st.recursive(st.sampled_from(names), extend, max_leaves=3)
 
 
 def grown(names: list[str], **properties: bool) -> st.SearchStrategy:
@@ -135,10 +133,10 @@ def anything(draw):
 def elementwise(draw):
     """Draw a network whose units do not mix, except of the input and in the output."""
     layout = draw(st.sampled_from([("h0",), ("h0", "h1")]))
-    of_input = expressions(["x", "b0"], 4)
+    of_input = expressions(["x", "b0"])
     leaves = []
     for leaf in layout:
-        own = expressions([leaf, "b0", "b1"], 4, splits=True)
+        own = expressions([leaf, "b0", "b1"], splits=True)
         leaves.append((leaf, ("gate", draw(own), draw(own), draw(of_input))))
     output = draw(grown([*new_names(layout), *layout, "x"]))
     return Program(tuple(leaves), output)
@@ -148,7 +146,7 @@ def elementwise(draw):
 def affine(draw):
     """Draw a network whose new carry is A h + u, element by element."""
     layout = draw(st.sampled_from([("h0",), ("h0", "h1")]))
-    of_input = expressions(["x", "b0", "b1"], 4)
+    of_input = expressions(["x", "b0", "b1"])
     leaves = [
         (leaf, ("add", ("mul", draw(of_input), leaf), draw(of_input)))
         for leaf in layout
@@ -162,8 +160,8 @@ def factorised(draw):
     """Draw a network whose weights enter once: u = e W0 + e' W1 + b0 is "a"."""
     layout = draw(st.sampled_from([("h0",), ("h0", "h1"), ("h0", "line")]))
     names = read_names(layout, ())
-    free = lambda names, size: expressions(names, size, of_params=False)
-    products = [("matmul", f"W{i}", draw(free(names, 3))) for i in (0, 1)]
+    factor = expressions(names, of_params=False)
+    products = [("matmul", f"W{i}", draw(factor)) for i in (0, 1)]
     hidden = ("add", products[0], ("add", products[1], "b0"))
     leaves = [(leaf, draw(grown(["a", *names], of_params=False))) for leaf in layout]
     output = draw(grown([*new_names(layout), "x", "b1"]))
