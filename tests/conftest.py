@@ -10,6 +10,7 @@ import signal
 import tempfile
 from contextlib import contextmanager
 
+import hypothesis
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -38,6 +39,15 @@ if os.environ[FAST.upper()] == "1":
     )
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
     gc.set_threshold(100_000, 20, 50)
+
+# Hypothesis draws the same examples each time; `--hypothesis-profile=long` draws more.
+hypothesis.settings.register_profile(
+    "fast", derandomize=True, deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.register_profile(
+    "long", hypothesis.settings.get_profile("fast"), max_examples=2000
+)
+hypothesis.settings.load_profile("fast")
 
 
 def pytest_runtest_setup(item):

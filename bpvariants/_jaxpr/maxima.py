@@ -179,7 +179,7 @@ def _is_program(parameter: Any) -> bool:
 @jax.custom_jvp
 def _stored(x: jax.Array) -> jax.Array:
     """Return x; where x is differentiated, store it in memory first."""
-    return x
+    return _one_column(x)[..., 0]
 
 
 @_stored.defjvp
@@ -196,11 +196,12 @@ def _in_memory(x: jax.Array) -> jax.Array:
     the operations that use its result. Here, each window of the reduction holds one
     element of x and one element of padding, −∞. The maximum is therefore x itself.
     """
+    column = _one_column(x)
     if not x.size:
-        return x
+        return column[..., 0]
     rank, padding = x.ndim, [(0, 0)] * x.ndim + [(0, 1)]
     largest = jax.lax.reduce_window(
-        x[..., None],
+        column,
         np.array(-np.inf, x.dtype),  # concrete, so that JAX recognises a maximum
         jax.lax.max,
         window_dimensions=(1,) * rank + (2,),
@@ -213,3 +214,12 @@ def _in_memory(x: jax.Array) -> jax.Array:
 @_in_memory.defjvp
 def _in_memory_jvp(primals, tangents):
     return _in_memory(*primals), tangents[0]
+
+
+def _one_column(x: jax.Array) -> jax.Array:
+    """Append an axis of length 1.
+
+    Under `vmap` this makes the mapped axis the first. JAX needs the function of a
+    `custom_jvp` and its derivative to return the mapped axis in one place.
+    """
+    return x[..., None]

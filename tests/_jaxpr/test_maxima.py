@@ -163,6 +163,24 @@ def test_maps_over_a_batch_and_keeps_results_as_they_are():
     chex.assert_trees_all_equal(slope(stored), slope(f))
 
 
+def test_maps_over_axes_that_are_not_the_first():
+    """Check a maximum whose operand has the mapped axis last, as products have.
+
+    In a compiled program, JAX needs a `custom_jvp` function and its derivative to have
+    the mapped axis in one place.
+    """
+    f = lambda W, x: jnp.maximum(W @ x, jnp.sin(x))
+    W, xs = jnp.array([[0.3, -0.2], [0.5, 0.4]]), jnp.arange(6.0).reshape(3, 2)
+    stored = maxima.with_stored_operands(f, W, xs[0])
+    slope = lambda f: jax.grad(lambda W: jnp.sum(f(W, xs)))(W)
+    mapped = lambda f: jax.vmap(f, (None, 0))
+    want = slope(mapped(f))
+    chex.assert_trees_all_close(slope(jax.jit(mapped(stored))), want, rtol=1e-12)
+    empty = lambda W, x: jnp.maximum(W[:0] @ x, 0.5)
+    stored = maxima.with_stored_operands(empty, W, xs[0])
+    chex.assert_trees_all_equal(slope(jax.jit(mapped(stored))), jnp.zeros((2, 2)))
+
+
 def test_nan_and_infinity_are_stored_as_they_are():
     v = jnp.array([jnp.nan, jnp.inf, -jnp.inf, -0.0, 0.0, 1.0])
     got = jax.jit(lambda v: jax.jvp(maxima._stored, (v,), (v,))[0])(v)

@@ -1,0 +1,1 @@
+"""Random programs: networks that hypothesis writes, and what every rule owes them."""

@@ -1,0 +1,202 @@
+"""Descriptions of random programs, and hypothesis strategies that draw them.
+
+A description prints as Python, so a failure is built again by pasting what hypothesis
+printed: `build(Program(...))` in `build.py`. Descriptions shrink to fewer operations.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.random_programs.operations import OPERATIONS
+
+Expression = Any  # a name of a vector, or (operation, *operands)
+WEIGHTS = ("W0", "W1", "W0T")
+
+
+@dataclass(frozen=True)
+class Program:
+    """Description of a recurrent network and the data that it runs on.
+
+    Attributes:
+      leaves: the floating leaves of the carry, as (name, expression) pairs. "h0" and
+        "h1" are vectors [n]. "line" is a shift register [2, n] that is pushed, and
+        "memory" [2, n] has slots, of which one is overwritten.
+      output: the output, which also reads new leaves of the carry.
+      hidden: an expression "a" that all of these read, or None.
+      extras: which of "count", "key" the carry also has.
+      loss: "square", "log_softmax" or "largest".
+      n, T, batch: sizes.
+      weights, mask, reset: for each step the values of the examples, or None.
+      initial: whether the state after a reset is not the first carry.
+      seed: seed of params, carry, inputs and targets.
+    """
+
+    leaves: tuple[tuple[str, Expression], ...]
+    output: Expression
+    hidden: Expression | None = None
+    extras: tuple[str, ...] = ()
+    loss: str = "square"
+    n: int = 2
+    T: int = 2
+    batch: tuple[int, ...] = ()
+    weights: tuple | None = None
+    mask: tuple | None = None
+    reset: tuple | None = None
+    initial: bool = False
+    seed: int = 0
+
+
+def operations_of(expression: Expression) -> set[str]:
+    """Return the names of all operations in an expression."""
+    if expression is None or isinstance(expression, str):
+        return set()
+    return {expression[0]}.union(*map(operations_of, expression[1:]))
+
+
+def names_of(expression: Expression) -> set[str]:
+    """Return the names of all vectors in an expression."""
+    if expression is None or isinstance(expression, str):
+        return {expression} - {None}
+    name, *operands = expression
+    pairs = zip(OPERATIONS[name].kinds, operands, strict=True)
+    return set().union(*(names_of(each) for kind, each in pairs if kind == "v"))
+
+
+def expressions(names: list[str], **properties: bool) -> st.SearchStrategy:
+    """Return expressions over these vectors, of operations with these properties."""
+    chosen = {
+        name: operation.kinds
+        for name, operation in OPERATIONS.items()
+        if all(getattr(operation, key) == value for key, value in properties.items())
+    }
+
+    def extend(inner):
+        part = {"v": inner, "w": st.sampled_from(WEIGHTS)}
+        return st.one_of(
+            *(
+                st.tuples(st.just(name), *(part[kind] for kind in kinds))
+                for name, kinds in chosen.items()
+            )
+        )
+
+    return st.recursive(st.sampled_from(names), extend, max_leaves=3)
+
+
+def grown(names: list[str], **properties: bool) -> st.SearchStrategy:
+    """Return expressions with an operation on top, so that no leaf is only copied."""
+    top = st.sampled_from(["tanh", "sin", "leak", "gate", "halve"])
+
+    def under(name):
+        inner = expressions(names, **properties)
+        return st.tuples(st.just(name), *[inner] * len(OPERATIONS[name].kinds))
+
+    return top.flatmap(under)
+
+
+LAYOUTS = [("h0",), ("h0", "h1"), ("h0", "line"), ("h0", "memory"), ("line",)]
+LAYOUTS += [("memory", "h0"), ("h0", "h1", "line"), ("h0", "line", "memory")]
+BIASES = ["b0", "b1"]
+
+
+def read_names(layout: tuple[str, ...], extras: tuple[str, ...]) -> list[str]:
+    """Return the vectors that a step reads from its old carry and its input."""
+    of_leaf = {"h0": ["h0"], "h1": ["h1"], "line": ["oldest", "latest"], "memory": []}
+    of_extra = {"count": ["clock"], "key": ["noise"]}
+    names = [name for leaf in layout for name in of_leaf[leaf]]
+    return [*names, "x", *(name for each in extras for name in of_extra[each])]
+
+
+def new_names(layout: tuple[str, ...]) -> list[str]:
+    """Return the vectors that an output reads from the new carry."""
+    of_leaf = {"h0": ["new_h0"], "h1": ["new_h1"], "line": ["new_oldest"], "memory": []}
+    return [name for leaf in layout for name in of_leaf[leaf]]
+
+
+@st.composite
+def anything(draw):
+    """Draw a network of any operations."""
+    layout = draw(st.sampled_from(LAYOUTS))
+    extras = draw(st.sampled_from([(), ("count",), ("key",), ("count", "key")]))
+    names = [*read_names(layout, extras), *BIASES]
+    hidden = draw(st.none() | grown(names))
+    names += [] if hidden is None else ["a"]
+    leaves = []
+    for i, leaf in enumerate(layout):
+        leaves.append((leaf, draw(grown([*names, *new_names(layout[:i])]))))
+    output = draw(grown([*new_names(layout), *names]))
+    return Program(tuple(leaves), output, hidden, extras)
+
+
+@st.composite
+def elementwise(draw):
+    """Draw a network whose units do not mix, except of the input and in the output."""
+    layout = draw(st.sampled_from([("h0",), ("h0", "h1")]))
+    of_input = expressions(["x", "b0"])
+    leaves = []
+    for leaf in layout:
+        own = expressions([leaf, "b0", "b1"], splits=True)
+        leaves.append((leaf, ("gate", draw(own), draw(own), draw(of_input))))
+    output = draw(grown([*new_names(layout), *layout, "x"]))
+    return Program(tuple(leaves), output)
+
+
+@st.composite
+def affine(draw):
+    """Draw a network whose new carry is A h + u, element by element."""
+    layout = draw(st.sampled_from([("h0",), ("h0", "h1")]))
+    of_input = expressions(["x", "b0", "b1"])
+    leaves = [
+        (leaf, ("add", ("mul", draw(of_input), leaf), draw(of_input)))
+        for leaf in layout
+    ]
+    output = draw(grown([*new_names(layout), *layout, "x"]))
+    return Program(tuple(leaves), output)
+
+
+@st.composite
+def factorised(draw):
+    """Draw a network whose weights enter once: u = e W0 + e' W1 + b0 is "a"."""
+    layout = draw(st.sampled_from([("h0",), ("h0", "h1"), ("h0", "line")]))
+    names = read_names(layout, ())
+    factor = expressions(names, of_params=False)
+    products = [("matmul", f"W{i}", draw(factor)) for i in (0, 1)]
+    hidden = ("add", products[0], ("add", products[1], "b0"))
+    leaves = [(leaf, draw(grown(["a", *names], of_params=False))) for leaf in layout]
+    output = draw(grown([*new_names(layout), "x", "b1"]))
+    return Program(tuple(leaves), output, hidden)
+
+
+KINDS = {
+    "anything": anything(),
+    "elementwise": elementwise(),
+    "affine": affine(),
+    "factorised": factorised(),
+}
+
+
+@st.composite
+def programs(draw, kind: str):
+    """Draw a network of one kind, its sizes, flags and data."""
+    network = draw(KINDS[kind])
+    T, batch = draw(st.integers(1, 4)), draw(st.sampled_from([(), (2,)]))
+    count = batch[0] if batch else 1
+    flags = lambda values: (
+        st.none() | st.tuples(*[st.tuples(*[st.sampled_from(values)] * count)] * T)
+    )
+    return Program(
+        network.leaves,
+        network.output,
+        network.hidden,
+        network.extras,
+        loss=draw(st.sampled_from(["square", "log_softmax", "largest"])),
+        n=draw(st.sampled_from([2, 3])),
+        T=T,
+        batch=batch,
+        weights=draw(flags([1.0, 0.0, 2.5])),
+        mask=draw(flags([True, False])),
+        reset=draw(flags([False, True])),
+        initial=draw(st.booleans()),
+        seed=draw(st.integers(0, 99)),
+    )
