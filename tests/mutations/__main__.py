@@ -26,6 +26,7 @@ from tests.mutations import _auto
 from tests.mutations._runs import IGNORED, ROOT
 
 FAULTS = json.loads(pathlib.Path(__file__).with_name("faults.json").read_text("utf-8"))
+BUDGET = "seconds of fast tests, and of slow tests, that a mutant runs at most"
 
 
 def main(arguments: list[str]) -> int:
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="keep earlier results")
     parser.add_argument("--retry", action="store_true", help="resume; retry survivors")
     parser.add_argument("--fast", action="store_true", help="run no slow tests")
+    parser.add_argument("--budget", type=float, default=240.0, help=BUDGET)
     folder = ROOT / "runs" / "mutations"
     parser.add_argument(
         "--folder", type=pathlib.Path, default=folder, help="of results"

@@ -23,7 +23,6 @@ REASONS = {
 # These tests belong to all parts; others lie in a folder named like that of the code.
 SHARED = ("test_checks.py", "test_array_checks.py", "test_losses.py", "test_masking.py")
 DOCTEST = "tests/test_layering.py::test_examples_in_docstrings_are_true"
-FAST_BUDGET, SLOW_BUDGET = 180.0, 240.0  # seconds that the tests take without a mutant
 FILE_LIMIT = 1800.0  # seconds for all tests of a file, to find out which lines they run
 
 
@@ -41,7 +40,7 @@ def main(options: Any) -> int:
     if options.retry:
         kept = {key: each for key, each in kept.items() if each["noticed"]}
     with tempfile.TemporaryDirectory() as folder:
-        trials = _Trials(options.folder, Path(folder), options.fast)
+        trials = _Trials(options.folder, Path(folder), options.fast, options.budget)
         results = {}
         for mutant in mutants:
             if mutant.key in REASONS:
@@ -66,8 +65,10 @@ def _read(path: Path) -> dict[tuple, dict]:
 class _Trials:
     """Two copies of the project: one for mutants, one that records executed lines."""
 
-    def __init__(self, cache: Path, folder: Path, only_fast: bool) -> None:
-        self.cache, self.only_fast = cache / "lines", only_fast
+    def __init__(
+        self, cache: Path, folder: Path, only_fast: bool, budget: float
+    ) -> None:
+        self.cache, self.only_fast, self.budget = cache / "lines", only_fast, budget
         self.copy = _runs.copy_project(folder / "mutated")
         self.instrumented = _runs.copy_project(folder / "instrumented")
         _runs.instrument(self.instrumented)
@@ -83,21 +84,21 @@ class _Trials:
         noticed, stage, ran = "", "fast", 0
         _runs.write(path, mutant.apply(source))
         try:
-            noticed, ran = self._try(fast, FAST_BUDGET)
+            noticed, ran = self._try(fast)
             if not noticed and not self.only_fast:
                 stage = "slow"
                 slow = self._choose(mutant, self._files_of_slow(mutant), slow=True)
-                noticed, more = self._try(slow, SLOW_BUDGET)
+                noticed, more = self._try(slow)
                 ran += more
         finally:
             _runs.write(path, source)
         seconds = round(time.perf_counter() - begin, 1)
         return {"noticed": noticed, "stage": stage, "ran": ran, "seconds": seconds}
 
-    def _try(self, chosen: list[tuple[str, float]], budget: float) -> tuple[str, int]:
+    def _try(self, chosen: list[tuple[str, float]]) -> tuple[str, int]:
         tests, total = [], 0.0
         for name, seconds in chosen:
-            if total + seconds < budget:
+            if total + seconds < self.budget:
                 tests.append(name)
                 total += seconds
         if not tests:
