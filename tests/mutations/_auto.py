@@ -21,7 +21,10 @@ REASONS = {
     for each in EQUIVALENT
 }
 # These tests belong to all parts; others lie in a folder named like that of the code.
-SHARED = ("test_checks.py", "test_array_checks.py", "test_losses.py", "test_masking.py")
+SHARED = (
+    *("test_checks.py", "test_array_checks.py", "test_losses.py", "test_masking.py"),
+    *("test_devices.py", "test_processes.py"),
+)
 DOCTEST = "tests/test_layering.py::test_examples_in_docstrings_are_true"
 FILE_LIMIT = 1800.0  # seconds for all tests of a file, to find out which lines they run
 

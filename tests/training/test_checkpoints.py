@@ -194,6 +194,14 @@ def test_sigterm_writes_a_checkpoint_and_then_comes_again(
     assert_same(fit(checkpoint=rare), whole)
 
 
+@pytest.mark.slow
+def test_the_rest_of_a_write_that_was_killed_is_removed(copy):
+    being_written = copy / "7.orbax-checkpoint-tmp"
+    being_written.mkdir()
+    fit(copy)
+    assert not being_written.exists()
+
+
 @torn
 @pytest.mark.usefixtures("unfinished_reads")
 def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, caplog):
