@@ -1,9 +1,15 @@
-"""Plant faults and report whether tests fail: `python -m tests.mutations`.
+"""Change the library and report whether tests fail: `python -m tests.mutations`.
 
 A fault of faults.json changes one line of one file, in a copy of the project. Then the
 tests of the changed file run on the copy: the fast tests, and with `--full` the slow
 tests as well. A fault is noticed if a test fails. Each fault takes about a minute.
 `--only TEXT` selects the faults in files whose path contains TEXT.
+
+With `--auto` the faults are drawn from all small changes of expressions, by a fixed
+seed. Each mutant runs only those tests that run the changed line: the fast tests, and
+then the slow tests if all fast tests pass. `equivalent.json` lists the mutants that no
+test can notice; they do not count. `--resume` continues an interrupted run, and
+`--retry` also tries the survivors of that run again. `--fast` runs no slow tests.
 """
 
 import argparse
@@ -16,9 +22,11 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+from tests.mutations import _auto
+from tests.mutations._runs import IGNORED, ROOT
+
 FAULTS = json.loads(pathlib.Path(__file__).with_name("faults.json").read_text("utf-8"))
-IGNORED = (".git", "__pycache__", "runs", ".venv", ".hypothesis", ".pytest_cache")
+BUDGET = "seconds of fast tests, and of slow tests, that a mutant runs at most"
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +37,20 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="run slow tests too")
     parser.add_argument("--only", default="", help="select files by part of a path")
+    parser.add_argument("--auto", action="store_true", help="try automatic mutants")
+    parser.add_argument("--count", type=int, default=200, help="automatic mutants")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
+    parser.add_argument("--resume", action="store_true", help="keep earlier results")
+    parser.add_argument("--retry", action="store_true", help="resume; retry survivors")
+    parser.add_argument("--fast", action="store_true", help="run no slow tests")
+    parser.add_argument("--budget", type=float, default=240.0, help=BUDGET)
+    folder = ROOT / "runs" / "mutations"
+    parser.add_argument(
+        "--folder", type=pathlib.Path, default=folder, help="of results"
+    )
     options = parser.parse_args(arguments)
+    if options.auto:
+        return _auto.main(options)
     survivors, chosen = [], [each for each in FAULTS if options.only in each["file"]]
     for fault in chosen:
         start = time.perf_counter()

@@ -195,6 +195,20 @@ def test_sigterm_writes_a_checkpoint_and_then_comes_again(
     assert_same(fit(checkpoint=rare), whole)
 
 
+def test_a_batch_of_another_shape_is_refused_without_sample(tmp_path):
+    fit(tmp_path, steps=3, sample=None, data=(jnp.arange(3.0),))
+    with pytest.raises(ValueError, match="data"):
+        fit(tmp_path, steps=6, sample=None, data=(jnp.arange(1.0),))
+
+
+@pytest.mark.slow
+def test_the_rest_of_a_write_that_was_killed_is_removed(copy):
+    being_written = copy / "7.orbax-checkpoint-tmp"
+    being_written.mkdir()
+    fit(copy)
+    assert not being_written.exists()
+
+
 @torn
 @pytest.mark.usefixtures("unfinished_reads")
 def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, caplog):

@@ -8,6 +8,8 @@ import optax
 import pytest
 
 from bpvariants import gradients, training, updates
+from bpvariants.training._placement import placed
+from bpvariants.training.loop._data import _stacked
 
 rule = jax.value_and_grad(
     lambda w, x: (jnp.sum((w - x) ** 2, axis=-1), None), has_aux=True
@@ -154,3 +156,23 @@ def test_takes_multisteps_and_tells_it_the_loss():
             result = training.fit(rule, update, START, (DATA[0],), steps=steps)
             results.append(result.params)
     np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+def test_only_what_has_the_shapes_of_params_is_divided_like_params():
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    divided = jax.sharding.NamedSharding(mesh, jax.P("data"))
+    params = {"w": jax.device_put(jnp.ones((4, 2)), divided)}
+    state = {"like": {"w": jnp.ones((4, 2))}, "other": {"w": jnp.ones(3)}}
+    found = placed(state, params, mesh)
+    assert found["like"]["w"].sharding == divided
+    assert found["other"]["w"].sharding.is_fully_replicated
+    assert placed(state, params, None) is state
+
+
+def test_batches_that_are_divided_stay_divided_in_a_chunk():
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    divided = jax.sharding.NamedSharding(mesh, jax.P("data"))
+    batches = np.arange(16.0).reshape(2, 4, 2)
+    found = _stacked(tuple(jax.device_put(batch, divided) for batch in batches))
+    assert found.sharding.spec == jax.P(None, "data")
+    np.testing.assert_array_equal(found, batches)

@@ -499,3 +499,11 @@ def test_what_cannot_be_trained_with_is_named():
         jax.jit(train)(0.1)
     with pytest.raises(ValueError, match=r"data must be a tuple, an iterable.* got 5"):
         training.fit(rule, SGD, START, 5, steps=1)
+
+
+def test_a_log_makes_the_folders_of_its_path(tmp_path):
+    path = tmp_path / "one" / "two" / "log.jsonl"
+    log = training.JsonLog(path)
+    for _ in range(2):
+        log.begin()
+        assert path.exists()

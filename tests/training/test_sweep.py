@@ -15,7 +15,7 @@ import pytest
 
 from bpvariants import training
 from bpvariants.training.sweeps._block import stacked
-from bpvariants.training.sweeps._compile import _free_bytes, compile_block
+from bpvariants.training.sweeps._compile import _free_bytes, _smaller, compile_block
 from bpvariants.training.sweeps._file import append_rows
 from bpvariants.training.sweeps._runs import all_runs
 
@@ -250,6 +250,24 @@ def test_blocks_fit_in_memory():
         ValueError, match=r"max_bytes=9 is less than the \d+ bytes that"
     ):
         sweep(devices=one, max_bytes=9)
+
+
+@pytest.mark.parametrize(
+    ("tried", "max_bytes", "devices", "want"),
+    [
+        ([(8, 800)], 300, 1, 3),
+        ([(8, 800)], 300, 2, 2),  # a multiple of the number of devices
+        ([(8, 800)], 799, 1, 7),
+        ([(8, 1000), (4, 600)], 450, 1, 2),  # 200 bytes and 100 for each run
+        ([(8, 1000), (4, 600)], 250, 1, 1),
+        ([(8, 1000), (4, 1000)], 900, 1, 1),
+        ([(8, 2000), (4, 600)], 300, 1, 2),  # The fixed bytes are not negative.
+    ],
+)
+def test_the_next_block_to_try_follows_from_those_that_did_not_fit(
+    tried, max_bytes, devices, want
+):
+    assert _smaller(tried, max_bytes, devices) == want
 
 
 def test_devices_tell_each_other_nothing():

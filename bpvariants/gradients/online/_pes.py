@@ -142,7 +142,7 @@ def pes(
         zeros = jax.tree.map(several, widen(params))
         spread = lambda leaf: jnp.broadcast_to(leaf, (2, pairs, *leaf.shape))
         carries = jax.tree.map(spread, carry)
-        return PESState(carry, zeros, zeros, carries, jnp.array(0), initial)
+        return PESState(carry, zeros, zeros, carries, jnp.zeros((), int), initial)
 
     def init(params, carry, inputs, *, initial=None):
         now, initial = enter_first_step(advance, params, carry, inputs, initial)

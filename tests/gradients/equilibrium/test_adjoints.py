@@ -184,6 +184,41 @@ def test_conjugate_gradients_end_after_as_many_steps_as_numbers():
     np.testing.assert_allclose(biased.adjoint.residual, left, rtol=1e-9)
 
 
+def halve(tree):
+    return jax.tree.map(lambda leaf: 0.5 * leaf, tree)
+
+
+@pytest.mark.parametrize(
+    ("adjoint", "factor", "residual", "steps"),
+    [
+        (gradients.adjoints.neumann(2), 1.75, 0.125, 3),
+        (gradients.adjoints.unrolled(3), 1.75, 0.125, 3),
+        (gradients.adjoints.relaxation(max_steps=3), 1.75, 0.125, 3),
+        (gradients.adjoints.cg(), 2.0, 0.0, 1),
+    ],
+    ids=["neumann", "unrolled", "relaxation", "cg"],
+)
+def test_info_of_two_examples_of_which_one_is_zero(adjoint, factor, residual, steps):
+    """Solve z − z/2 = b, for a tree with an axis of examples."""
+    b = {"u": jnp.array([[1.0, -2.0], [0.0, 0.0]]), "v": jnp.array([0.5, 0.0])}
+    z, info = adjoint(halve, b, 1)
+    chex.assert_trees_all_close(z, jax.tree.map(lambda leaf: factor * leaf, b))
+    np.testing.assert_allclose(info.residual, [residual, 0], atol=1e-15)
+    assert info.converged.tolist() == [residual == 0, True]
+    assert info.steps[0] == steps
+    radius = info.spectral_radius[0]
+    np.testing.assert_allclose(radius, 0.5 * (residual > 0), atol=1e-15)
+    if isinstance(adjoint, gradients.adjoints.cg):
+        assert info.steps[1] == 0
+
+
+def test_conjugate_gradients_with_a_ridge_leave_a_start_without_one():
+    b = jnp.array([1.0, -2.0])
+    cg = gradients.adjoints.cg(ridge=0.25)
+    z, _ = cg(halve, b, 0, 1.9 * b)  # 2 b solves the equation without a ridge.
+    np.testing.assert_allclose(z, b, rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_warm_starts():
     cold, _ = rule(on_failure="nan")()

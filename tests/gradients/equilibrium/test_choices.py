@@ -38,7 +38,8 @@ def test_the_relaxation_of_h_is_not_that_of_the_adjoint(given):
 
 def test_what_is_neither_is_shown():
     for name in ("solver", "adjoint"):
-        with pytest.raises(ValueError, match=f"{name} must be a value .*, got 'cg'"):
+        told = rf"{name} must be a value such as gradients\.{name}s\.relaxation\(…\)"
+        with pytest.raises(ValueError, match=rf"{told}, .*got 'cg'"):
             gradients.fixed_point(linear, 0.5, 0.0, 1.0, **{name: "cg"})
 
 

@@ -239,6 +239,14 @@ def test_a_singular_adjoint_is_told(name):
     assert jnp.isnan(grad)
 
 
+def test_the_adjoint_of_a_map_that_expands_is_not_solved():
+    """Keep the derivative of one step, although conjugate gradients would converge."""
+    f = lambda w, h, x: w * h + x
+    options = {"adjoint": gradients.adjoints.cg(), "on_failure": "truncate"}
+    value = lambda x: gradients.fixed_point(f, 2.0, 0.0, x, max_steps=5, **options)[0]
+    assert jax.grad(value)(1.0) == 1.0
+
+
 @pytest.mark.slow
 def test_an_unstable_fixed_point_that_was_the_start():
     """Zero is the fixed point and the start, but relaxation of the adjoint diverges."""

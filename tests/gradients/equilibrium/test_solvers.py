@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
+from bpvariants.gradients.equilibrium._iteration import reachable
 
 TIGHT = {"tol": 1e-13, "max_steps": 2000}
 V = jnp.array([[0.3, -0.7, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.4]])
@@ -41,6 +42,26 @@ def relaxed(V, **options):
 @cache
 def wanted_slope():
     return jax.jit(jax.grad(lambda V: jnp.sum(newton(V))))(V)
+
+
+def test_sizes_of_histories_are_static_and_other_settings_are_not():
+    anderson, broyden = gradients.solvers.anderson(3), gradients.solvers.broyden(4)
+    names = lambda solver: {
+        jax.tree_util.keystr(path, simple=True)
+        for path, _ in jax.tree.leaves_with_path(solver)
+    }
+    assert names(anderson) == {"mixing", "ridge", "tol", "max_steps"}
+    assert names(broyden) == {"tol", "max_steps"}
+
+
+def test_the_tolerance_is_within_reach_of_the_coarsest_leaf():
+    fine, coarse = jnp.zeros(2, jnp.float32), jnp.zeros(2, jnp.bfloat16)
+    for trees, tol, want in [
+        ([fine], 1e-9, 1e-9),
+        ([fine, coarse], 1e-9, 2.0**-7),  # machine epsilon of bfloat16
+        ([fine, coarse], 0.125, 0.125),
+    ]:
+        assert reachable(tol, trees, jnp.float32) == jnp.float32(want)
 
 
 # Speed, the reason for solvers other than relaxation.

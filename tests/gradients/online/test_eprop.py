@@ -498,3 +498,35 @@ def test_does_not_warn_where_a_signal_says_all_or_something_is_traced():
     params, carry, xs, targets = problem(rate)
     rule = gradients.eprop(rate, square, visible=second)
     rule.init(params, carry, (xs[0], targets[0]))
+
+
+def test_does_not_warn_of_a_network_of_one_unit_with_memory():
+    """Check the only entry of J̃ that continues a trace, which is the first one."""
+
+    def step(w, carry, x):
+        v = 0.9 * carry[0] + w * x + 0.5 * carry[1]
+        return (v, jnp.tanh(x)), v
+
+    rule = gradients.eprop(step, square, visible=lambda carry: carry[1])
+    rule.init(jnp.array([0.3]), (jnp.zeros(1), jnp.zeros(1)), (jnp.ones(1),) * 2)
+
+
+def test_traces_of_a_delayed_input_are_kept_and_those_of_unread_outputs_are_not():
+    """Check a part of the carry that depends on no carry but is read by the next step.
+
+    Only the output is visible and no unit reads it, so eprop is exact.
+    """
+
+    def step(params, carry, x):
+        delayed, v, _ = carry
+        v = jnp.tanh(v @ params["own"] + delayed)
+        y = v @ params["readout"]
+        return (x @ params["inputs"], v, y), y
+
+    keys = iter(jax.random.split(jax.random.key(5), 9))
+    normal = lambda *shape: jax.random.normal(next(keys), shape)
+    params = {name: normal(2, 2) for name in ("own", "readout", "inputs")}
+    args = params, (normal(2), normal(2), normal(2)), normal(4, 2), normal(4, 2)
+    rule = gradients.eprop(step, square, visible=lambda carry: carry[2])
+    got = jax.jit(gradients.over_sequence(rule))(*args)
+    assert_same(got, jax.jit(gradients.bptt(step, square))(*args))

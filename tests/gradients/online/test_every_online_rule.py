@@ -83,6 +83,23 @@ def test_the_value_and_the_carry_of_every_rule_can_be_differentiated(make_proble
         chex.assert_trees_all_close(grads, want, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
+def test_the_first_update_keeps_the_types_of_the_state(make_problem):
+    """Check also weak types, because another type compiles the second update again."""
+    step, loss, (params, carry, xs, targets), _ = make_problem("tanh", (2,), T=3)
+    types = lambda state: [
+        (jax.tree_util.keystr(path), leaf.shape, leaf.dtype, leaf.weak_type)
+        for path, leaf in jax.tree.leaves_with_path(state)
+    ]
+    for name, make in ONLINE.items():
+        rule = make(step, loss)
+        key = {"key": jax.random.key(0)} if name in RANDOM else {}
+        first = rule.init(params, carry, (xs[0], targets[0]))
+        update = partial(rule.update, **key)
+        _, _, second = jax.eval_shape(update, params, first, xs[0], targets[0])
+        assert types(first) == types(second), name
+
+
 def test_a_state_of_another_network_is_named():
     """Raise an error for a state of a network with other inputs, params or settings."""
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)

@@ -286,7 +286,8 @@ def test_mistakes_are_named():
         with pytest.raises(ValueError, match=message):
             gradients.over_sequence(RTRL, **settings)
     learn = gradients.over_sequence(RTRL, update=optax.adam(0.1))
-    for wrong in (params, (params, params)):
+    state = optax.adam(0.1).init(params)
+    for wrong in (params, (params, params), (params, state, state)):
         with pytest.raises(ValueError, match=r"pair \(params, opt_state\)"):
             learn(wrong, carry, xs, targets)
     kept = gradients.over_sequence(RTRL, keep_state=True)

@@ -397,6 +397,13 @@ def test_feedback_that_does_not_fit_is_named(feedback, message):
         gradients.over_sequence(run())(*leaky_problem())
 
 
+def test_feedback_to_a_leaf_without_derivative_is_refused():
+    feedback = {"v": jnp.zeros((M, N)), "slow": (None, jnp.zeros(M))}
+    rule = gradients.rflo(element_wise, square, feedback=feedback)
+    with pytest.raises(ValueError, match="must be None if one of them has no deriv"):
+        gradients.over_sequence(rule)(*element_wise_problem())
+
+
 def test_a_state_of_something_else_is_named():
     params, carry, xs, targets = leaky_problem()
     with pytest.raises(ValueError, match="state must be what rflo's init or update"):

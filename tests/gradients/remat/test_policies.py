@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
+from bpvariants.gradients.remat._cost import _divisors
 from bpvariants.gradients.remat._slots_scan import schedule
 
 POLICIES = [  # the fast tier tests the first four
@@ -164,6 +165,14 @@ def test_the_schedule_is_optimal_and_visits_what_it_says():
                     slots[plan.keep[i]] = at
                     at += 1
                 assert at == t
+
+
+@pytest.mark.parametrize(
+    ("number", "divisors"),
+    [(1, [1]), (2, [1, 2]), (9, [1, 3, 9]), (12, [1, 2, 3, 4, 6, 12])],
+)
+def test_a_budget_tries_every_length_that_divides_the_sequence(number, divisors):
+    assert _divisors(number) == divisors
 
 
 @pytest.mark.parametrize(

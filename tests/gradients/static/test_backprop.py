@@ -235,7 +235,9 @@ def test_the_picture_has_all_the_factors():
 
     with jax.numpy_rank_promotion("allow"):
         (_, info), _ = gradients.backprop(LAYERS, loss)(*problem((3,)))
-    axes = info.plot(Figure().subplots())
+    given = Figure().subplots()
+    axes = info.plot(given)
+    assert axes is given
     texts = [text.get_text().split() for text in axes.texts if text.get_text()]
     number = lambda name: [float(text[-1]) for text in texts if text[0] == name]
     error, slope, gain = map(number, ("∂E/∂y", "∂y/∂s", "∂s/∂w"))
@@ -245,6 +247,9 @@ def test_the_picture_has_all_the_factors():
         got = error[i], error[i] * slope[i], error[i] * slope[i] * gain[i]
         # The table prints four digits of each value.
         chex.assert_trees_all_close(got, want, rtol=2e-3)
+    arrows = [text for text in axes.texts if not text.get_text()]
+    ends = [(round(arrow.xyann[0]), round(arrow.xy[0])) for arrow in arrows]
+    assert [pair for pair in ends if pair[0] != pair[1]] == [(1, 0), (2, 1)]
 
 
 def test_a_picture_without_matplotlib_says_what_is_missing(monkeypatch):

@@ -1,5 +1,6 @@
 """Settings of Rprop: step sizes for each weight, weight decay, reverted steps."""
 
+import inspect
 from functools import partial
 
 import chex
@@ -15,6 +16,39 @@ PARAMS = {"layer": {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, "out": jnp.ones(2)
 GRADS = jax.tree.map(jnp.ones_like, PARAMS)
 same = np.testing.assert_array_equal
 OPTIMIZERS = [updates.rprop, updates.probabilistic_rprop]
+
+
+RPROP = (0.01, 0.5, 1.2, 1e-6, 50.0)
+DEFAULTS = {
+    "rprop": RPROP,
+    "rprop_minus": RPROP,
+    "rprop_plus": RPROP,
+    "irprop_minus": RPROP,
+    "irprop_plus": RPROP,
+    "half_back": RPROP,
+    "scale_by_rprop": RPROP,
+    "grprop": (0.1, 0.5, 1.2, 1e-10, 0.1),
+    "probabilistic_rprop": (0.01, 0.5, 1.2, 1e-9, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_those_of_torch_or_of_the_source(name):
+    names = ("learning_rate", "eta_minus", "eta_plus", "min_step_size", "max_step_size")
+    parameters = inspect.signature(getattr(updates, name)).parameters
+    assert tuple(parameters[each].default for each in names) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_step_sizes_have_at_least_32_bits(dtype):
+    optimizer, params = updates.rprop_minus(0.1), jnp.ones(2, dtype)
+    state = optimizer.init(params)
+    for _ in range(3):
+        change, state = optimizer.update(params, state)
+        assert change.dtype == dtype
+    steps = optax.tree.get(state, "step_sizes")
+    assert steps.dtype == (dtype if dtype == "float64" else "float32")
+    np.testing.assert_allclose(np.abs(steps), 0.1 * 1.2**2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)

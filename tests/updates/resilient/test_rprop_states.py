@@ -165,6 +165,10 @@ def test_report_looks_into_wrappers_and_names_leaves():
     )
     report = updates.rprop_report(both.init(params))
     assert sorted(report.sizes.values()) == [0, 3, 4]
+    # Leaves of several optimizers have the path of their state before their names.
+    names = [name.rpartition(": ") for name in report.sizes]
+    assert sorted(leaf for *_, leaf in names) == ["a.w", "b", "none"]
+    assert all(path for path, *_ in names)
     assert {round(float(steps[2]), 3) for steps in report.step_sizes.values()} >= {
         0.1,
         0.2,
