@@ -203,15 +203,10 @@ def check_batch(name: str, tree: PyTree, shape: tuple[int, ...], axes: str) -> N
             )
 
 
-def check_bool(name: str, flags: jax.Array) -> None:
-    """Check that flags are boolean."""
-    if flags.dtype != bool:
-        raise ValueError(f"{name} must be bool, got {flags.dtype}; use `{name} != 0`.")
-
-
 def check_flags(name: str, flags: jax.Array, carry: PyTree) -> None:
     """Check that a step's mask or reset is bool, with the batch shape of the carry."""
-    check_bool(name, flags)
+    if flags.dtype != bool:
+        raise ValueError(f"{name} must be bool, got {flags.dtype}; use `{name} != 0`.")
     for leaf in jax.tree.leaves(carry):
         if jnp.shape(leaf)[: flags.ndim] != flags.shape:
             raise ValueError(

@@ -12,7 +12,7 @@ from bpvariants._checks import (
     called,
     check_arrays,
     check_batch,
-    check_bool,
+    check_flags,
     check_floating,
     check_function,
     check_lengths,
@@ -276,7 +276,7 @@ def effective_weights(
     """Return the weight of each loss, 0 in padding; None if all losses weigh 1."""
     if weights is None or mask is None:
         return mask if weights is None else weights
-    check_bool("mask", mask)
+    check_flags("mask", mask, carry=())
     return jnp.where(mask, weights, jnp.zeros_like(weights))
 
 

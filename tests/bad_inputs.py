@@ -775,7 +775,7 @@ The initial state is of integers.
     ValueError: init must be a floating array, got int32
 The map returns a pair, like a step.
     gradients.fixed_point(lambda w, h, x: (h, h), params, carry, x)
-    ValueError: the result of f must have the structure, shapes and dtypes of init
+    ValueError: f must return the state alone, like init … got a tuple of 2
 The number of batch axes of a state is too large.
     gradients.fixed_point(f, params, carry, x, batch_ndim=5)
     ValueError: batch_ndim must be the number of leading axes … init … got 5

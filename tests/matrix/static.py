@@ -1,5 +1,6 @@
 """Table of static rules of the matrix, with the delta rule in NumPy as the oracle."""
 
+import itertools
 from functools import cache
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ def drawn_params():
     n = np.random.default_rng(3)
     return tuple(
         {"w": n.normal(size=(a, b)), "b": n.normal(size=b)}
-        for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)
+        for a, b in itertools.pairwise(WIDTHS)
     )
 
 
