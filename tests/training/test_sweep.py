@@ -17,7 +17,7 @@ from bpvariants import training
 from bpvariants.training.sweeps._block import stacked
 from bpvariants.training.sweeps._compile import _free_bytes, _smaller, compile_block
 from bpvariants.training.sweeps._file import append_rows
-from bpvariants.training.sweeps._runs import all_runs
+from bpvariants.training.sweeps._runs import all_runs, name_of
 
 RATES = (0.1, 0.3, 0.05)
 CONFIGS = [{"rate": rate, "size": size} for size in (2, 3) for rate in RATES]
@@ -307,6 +307,7 @@ def test_the_step_is_not_batched_and_floats_are_weak():
         return half, lambda state, t: (state * config["rate"], {"t": alike(t)})
 
     result = training.sweep(make, [{"rate": 0.5}, {"rate": 1}], [0, 1], steps=3)
+    assert not result.interrupted
     assert [row["t"] for row in result.rows] == [2, 2, 2, 2]
     assert [row["rate"] for row in result.rows] == [0.5, 0.5, 1.0, 1.0]
     assert len(result.groups) == 1
@@ -426,7 +427,7 @@ def test_a_branch_on_a_traced_float_is_explained():
         ),
         (
             '{"size": 1, "seed": 0, "status": "finished", "limit": 2}',
-            "fields size .line",
+            r"table.jsonl is the table of another .* fields size \(line 1\)",
         ),
         (
             '{"rate": 0.1, "seed": 0, "status": "finished", "limit": 2}',
@@ -458,3 +459,8 @@ def refused(path, content, message):
     with pytest.raises(ValueError, match=message):
         training.sweep(make, ONE, [0], steps=2, path=path, curves=True)
     assert path.read_bytes() == content
+
+
+def test_the_name_of_a_run_does_not_depend_on_the_order_of_its_fields():
+    assert name_of({"a": 1, "b": 2.0}) == name_of({"b": 2.0, "a": 1})
+    assert name_of({"a": 1}) != name_of({"a": 1.0})
