@@ -49,8 +49,8 @@ class GradientRule(Protocol):
             loss or its target is not finite.
           mask: [T, *batch] bool, False in padding. In padding, the carry does not
             change, and no loss counts. Inputs, targets and weights in padding are
-            ignored, so they may be NaN. They are replaced by zeros, so step and loss
-            must be finite for zero inputs and targets.
+            ignored, so they may be NaN. Inputs in padding are replaced by zeros, so
+            step and its derivative must be finite for zero inputs.
           reset: [T, *batch] bool. True sets the carry to `initial` before the step,
             unless the step is padding.
           initial: the carry after a reset, with the shapes of `carry`. Default:
