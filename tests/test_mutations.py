@@ -73,6 +73,7 @@ def test_mutants_run_with_their_statement_or_function():
     assert lines["g(a, b)"] == (13, 13)
 
 
+@pytest.mark.slow
 def test_the_sample_is_fixed_by_its_seed():
     mutants = sample(LIBRARY, 200, 0)
     assert mutants == sample(LIBRARY, 200, 0)
