@@ -1,6 +1,7 @@
 """Table of static rules of the matrix, with the delta rule in NumPy as the oracle."""
 
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -26,8 +27,7 @@ square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 def drawn_params():
     n = np.random.default_rng(3)
     return tuple(
-        {"w": n.normal(size=(a, b)), "b": n.normal(size=b)}
-        for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)
+        {"w": n.normal(size=(a, b)), "b": n.normal(size=b)} for a, b in pairwise(WIDTHS)
     )
 
 

@@ -207,8 +207,12 @@ def _probability(mean, square, decay, count):
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)
     mean, square = mean / weight, square / weight
-    variance = square - mean**2
-    known = variance <= 0
+    # Rounding decides the sign of a variance near 0, and XLA may compute the variance
+    # twice with different roundings. So do not compare it with 0; below this limit the
+    # probability rounds to 0 or 1 anyway.
+    limit = jnp.finfo(square.dtype).eps * square
+    variance = jnp.maximum(square - mean**2, limit)
+    known = square <= 0  # squares of tiny gradients underflow
     ratio = mean * jax.lax.rsqrt(jnp.where(known, 1, variance))
     certain = (1 + jnp.sign(mean)) / 2
     return jnp.where(known, certain, jax.scipy.stats.norm.cdf(ratio))
