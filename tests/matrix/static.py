@@ -1,7 +1,7 @@
 """Table of static rules of the matrix, with the delta rule in NumPy as the oracle."""
 
-import itertools
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -27,8 +27,7 @@ square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 def drawn_params():
     n = np.random.default_rng(3)
     return tuple(
-        {"w": n.normal(size=(a, b)), "b": n.normal(size=b)}
-        for a, b in itertools.pairwise(WIDTHS)
+        {"w": n.normal(size=(a, b)), "b": n.normal(size=b)} for a, b in pairwise(WIDTHS)
     )
 
 

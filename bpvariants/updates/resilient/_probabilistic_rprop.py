@@ -222,8 +222,11 @@ def _probability(mean, root, decay, count):
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)
     share = mean / jnp.where(root == 0, 1, root) / jnp.sqrt(weight)
-    rest = 1 - share**2
-    known = (rest <= 0) | (root == 0)
-    ratio = share * jax.lax.rsqrt(jnp.where(known, 1, rest))
+    # Rounding decides the sign of 1 − r² near 0, and XLA may compute it twice with
+    # different roundings. So 1 − r² is not compared with 0; at the limit below, the
+    # probability rounds to 0 or 1 anyway.
+    rest = jnp.maximum(1 - share**2, jnp.finfo(root.dtype).eps)
+    known = root == 0
+    ratio = share * jax.lax.rsqrt(rest)
     certain = (1 + jnp.sign(mean)) / 2
     return jnp.where(known, certain, jax.scipy.stats.norm.cdf(ratio))
