@@ -6,6 +6,8 @@ import jax
 
 from bpvariants.types import PyTree
 
+CHOSEN = "jax_default_matmul_precision"  # JAX's option for the precision of products
+
 
 def with_precise_products(
     f: Callable[[PyTree, PyTree, PyTree], PyTree],
@@ -18,7 +20,7 @@ def with_precise_products(
     """
 
     def precise(params, h, x):
-        if jax.config.jax_default_matmul_precision is not None:
+        if getattr(jax.config, CHOSEN) is not None:
             return f(params, h, x)
         with jax.default_matmul_precision("highest"):
             return f(params, h, x)
