@@ -54,7 +54,7 @@ class Walk(NamedTuple):
     Each step of the solver's loop evaluates the map at one point of the walk.
     """
 
-    place: jax.Array  # int [*batch]: number of the next point; 0 if there is no walk
+    place: jax.Array  # int [*batch], number of the next point; 0 is no walk
     u: PyTree
     last: PyTree  # g(h) − h at the last point
     rise: PyTree  # its change since the point before
@@ -90,7 +90,7 @@ def begin_walk(
 
 
 def point(walk: Walk, h: PyTree) -> PyTree:
-    """Return the next point of each walk, and h for examples without a walk."""
+    """Return the next point of a walk, and h for examples that do not walk."""
     k = walk.place - 1
     far = 8 * (k - COARSE // 2)
     near = k - COARSE - FINE // 2

@@ -43,7 +43,7 @@ def wanted_slope():
     return jax.jit(jax.grad(lambda V: jnp.sum(newton(V))))(V)
 
 
-# Solvers other than relaxation are faster.
+# Speed, the reason for solvers other than relaxation.
 
 
 @cache
