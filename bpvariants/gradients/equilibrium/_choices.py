@@ -42,9 +42,10 @@ def choose_solver(
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> Adjoint:
     """Return the adjoint solver; by default, it uses the method of `solver`.
 
-    With on_failure="nan", conjugate gradients are the default if this method fails. The
-    other policies keep an adjoint that did not converge. By relaxation, without
-    conjugate gradients, this adjoint is linear in the cotangent.
+    With on_failure="nan", conjugate gradients take over where this method fails. The
+    other policies keep an adjoint that did not converge. They leave out conjugate
+    gradients, because the adjoint of a relaxation that is stopped early is linear in
+    the cotangent.
     """
     if adjoint is None and isinstance(solver, OURS):
         first: Any = solver

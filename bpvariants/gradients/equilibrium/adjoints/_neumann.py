@@ -1,9 +1,9 @@
 """Truncated Neumann series for the adjoint; Jacobian-free backpropagation (JFB).
 
 An adjoint solver is called with the map v ↦ (I − Jᵀ) v and the cotangent b, where J is
-the Jacobian of f at the fixed point. It returns the solution z of (I − Jᵀ) z = b, and a
-convergence report. For derivatives in forward mode, it solves (I − J) z = b instead.
-The matrix J, which has n² entries for a state of n elements, is never formed.
+the Jacobian of f at the fixed point. It returns z, which solves (I − Jᵀ) z = b exactly
+or approximately, and a convergence report. For derivatives in forward mode, it solves
+(I − J) z = b instead. The matrix J of n² entries, for n state elements, is not formed.
 """
 
 from dataclasses import dataclass, field

@@ -53,8 +53,8 @@ class broyden:
     O(r n) more operations; 2 r n elements are stored.
 
     Args:
-      rank: r, the number of rank-one changes of the estimate that are stored, at least
-        1. The latest changes are stored.
+      rank: r, the number of rank-one changes of the estimate that are stored (the
+        latest ones), at least 1.
       tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
       atol: absolute tolerance. An example has also converged if ‖f(h) − h‖ is at most

@@ -41,11 +41,12 @@ class relaxation:
     *Stability.* Let μ be the eigenvalues of the Jacobian J = ∂f/∂h at the fixed point.
     J and Jᵀ have the same eigenvalues, so h and the adjoint have the same conditions of
     stability. The differential equation is stable if Re μ < 1 for every μ. The
-    relaxation with damping τ is stable if |1 − τ + τμ| < 1 for every μ. This condition
-    is stronger; for τ = 1, it says that the spectral radius of J is below 1. If every μ
-    is real and below 1, the condition is τ < 2 / (1 − μ_min), where μ_min is the least
-    eigenvalue; if μ_min is −1 or less, h oscillates at τ = 1, but settles with a
-    smaller τ. If a real μ is 1 or more, the relaxation is stable for no τ.
+    relaxation with damping τ is stable if |1 − τ + τμ| < 1 for every μ, which is a
+    stronger condition. For τ = 1, the condition is that the spectral radius of J is
+    below 1. If every μ is real and below 1, the condition is τ < 2 / (1 − μ_min), where
+    μ_min is the least eigenvalue; if μ_min is −1 or less, h oscillates at τ = 1, but
+    settles with a smaller τ. If a real μ is 1 or more, the relaxation is stable for no
+    τ.
 
     Args:
       damping: damping τ, 0 < τ ≤ 1; 1 is undamped.
