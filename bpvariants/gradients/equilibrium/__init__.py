@@ -1,6 +1,7 @@
-"""Recurrent backpropagation: gradients of networks that settle.
+"""Recurrent backpropagation: gradients of networks that settle at a fixed point.
 
-A solver finds the equilibrium h* = f(θ, h*, x); an adjoint solver differentiates it.
+A solver finds the fixed point h* = f(θ, h*, x) of a network f. An adjoint solver solves
+the linear equation from which the derivatives of h* follow.
 """
 
 from bpvariants.gradients.equilibrium import adjoints as adjoints, solvers as solvers

@@ -19,7 +19,7 @@ def choose_solver(
     max_steps: int | jax.Array | None,
     atol: float | jax.Array | None,
 ) -> Solver:
-    """Return the solver, or by default a relaxation with the given settings."""
+    """Return `solver`, or a relaxation with the given settings if solver is None."""
     settings = {"damping": damping, "tol": tol, "max_steps": max_steps, "atol": atol}
     given = {name: value for name, value in settings.items() if value is not None}
     if solver is None:
@@ -40,9 +40,12 @@ def choose_solver(
 
 
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> Adjoint:
-    """Return the adjoint; by default the solver's method, and then conjugate gradients.
+    """Return the adjoint solver; by default, it uses the method of `solver`.
 
-    They are left out if failures are tolerated: an adjoint cut short is linear in b.
+    With on_failure="nan", conjugate gradients take over where this method fails. The
+    other policies keep an adjoint that did not converge. They leave out conjugate
+    gradients, because the adjoint of a relaxation that is stopped early is linear in
+    the cotangent.
     """
     if adjoint is None and isinstance(solver, OURS):
         first: Any = solver
@@ -61,7 +64,7 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> 
             )
         hint = _name_in(adjoints, chosen)
         if hint is None and hasattr(adjoints, _kind(chosen).__name__):
-            hint = _kind(chosen).__name__  # a solver was given: the adjoint of its name
+            hint = _kind(chosen).__name__  # the adjoint that has the solver's name
         raise ValueError(
             "adjoint must be a value such as gradients.adjoints."
             f"{hint or 'relaxation'}(…), got {_described(chosen, adjoints)}."
@@ -70,7 +73,7 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> 
 
 
 def _described(given: Any, wanted: ModuleType) -> str:
-    """Describe a wrong solver or adjoint as the user typed it, with the remedy."""
+    """Describe a wrong solver or adjoint as the user typed it, and what to do."""
     name, other = _name_in(wanted, given), solvers if wanted is adjoints else adjoints
     if name is not None:
         return f"{name}, which must be called with its settings"
@@ -86,7 +89,7 @@ def _described(given: Any, wanted: ModuleType) -> str:
 
 
 def _name_in(room: ModuleType, given: Any) -> str | None:
-    """Return the public name of a solver or adjoint, None if not of this module."""
+    """Return the name of a solver or adjoint in the module `room`, or else None."""
     kind = _kind(given)
     return kind.__name__ if getattr(room, kind.__name__, None) is kind else None
 

@@ -1,6 +1,7 @@
 """A fixed point as a differentiable function: implicit differentiation.
 
-Notation: h* = f(θ, h*, x), J = ∂f/∂h at h*. Differentiating both sides,
+Notation: h* = f(θ, h*, x) is the fixed point, J = ∂f/∂h at h*, and E the loss.
+Differentiating both sides of the equation for h* gives
 
     dh* = (I − J)⁻¹ (∂f/∂θ dθ + ∂f/∂x dx),
 
@@ -8,9 +9,9 @@ and in reverse mode, for a cotangent b of h*, with the adjoint z,
 
     z = (I − Jᵀ)⁻¹ b,    dE/dθ = (∂f/∂θ)ᵀ z,    dE/dx = (∂f/∂x)ᵀ z.
 
-These derivatives depend neither on how h* was found nor on the number of steps. For
-Pineda's networks in continuous time, and their stability, see the solver
-:class:`relaxation`.
+These derivatives depend neither on the solver that found h* nor on the number of its
+steps. The documentation of :class:`relaxation` describes Pineda's networks in
+continuous time, and their stability.
 """
 
 from collections.abc import Callable
@@ -55,79 +56,89 @@ def fixed_point(
     max_steps: int | jax.Array | None = None,
     atol: float | jax.Array | None = None,
 ) -> FixedPoint:
-    """Solve h* = f(θ, h*, x), starting from init; h* is differentiable.
+    """Solve h* = f(θ, h*, x) for h*, starting from init; h* is differentiable.
+
+    The default solver is a relaxation with damping τ:
 
         h ← (1 − τ) h + τ f(θ, h, x)    until ‖f(θ, h, x) − h‖ ≤ max(tol · ‖h‖, atol)
 
-    h* can be differentiated in params, x, and the values that f closes over, in forward
-    and reverse mode, any number of times. The derivative in init is 0, so init may be
-    the last h* of a similar problem. A failure to converge raises no error, but is
-    reported in the info. `on_failure` selects what happens then:
+    h* can be differentiated with respect to params, x, and the values that f closes
+    over, in forward and reverse mode, any number of times. The derivative with respect
+    to init is 0, so init may be the fixed point of a similar problem. A failure to
+    converge raises no error, but is reported in the returned `info`. `on_failure`
+    selects what h* and its derivative are for an example that fails:
 
-    - "nan": h* is the iterate with the lowest residual. Its derivative is NaN, instead
-      of a wrong value, for an example that did not converge, or whose exact adjoint did
-      not. In reverse mode the derivative stays 0 if the example's cotangent is exactly
-      0. This is so for an example that is masked out of the loss, but also if its loss
-      happens to be stationary at the returned h*, so look at the info too.
-    - "truncate": h* is the same, and its derivative is finite. It is that of the
-      adjoint as far as it was solved. If the forward steps did not contract, or the
-      adjoint grew, it is that of one evaluation of f (:func:`jfb`). If no evaluation
-      was finite, it is 0, because h* is init. Both modes are transposes of each other
-      with the adjoints `relaxation`, `neumann` and `unrolled`; with others they are so
-      to within their tolerance.
-    - "ignore": h* is the last iterate, whatever it is, and the adjoint is taken as its
-      solver returns it. With :class:`unrolled`, a NaN of one example reaches the
-      gradient in params.
+    - "nan": h* is the iterate with the lowest residual. The derivative of h* is NaN,
+      instead of a wrong value, if h* did not converge or an exact adjoint solver did
+      not. In reverse mode, the derivative is 0 if the cotangent of the example is
+      exactly 0. The cotangent is 0 if the example is masked out of the loss, but also
+      if the loss happens to be stationary at the returned h*. So check `info` too.
+    - "truncate": h* is also the iterate with the lowest residual. The derivative of h*
+      is finite: it uses the adjoint that the adjoint solver reached. If the forward
+      iteration did not contract, or the adjoint grew, the derivative is that of one
+      evaluation of f, as with :func:`jfb`. If no evaluation of f was finite, the
+      derivative is 0, because h* is init. Forward and reverse mode are exact transposes
+      of each other with the adjoint solvers `relaxation`, `neumann` and `unrolled`, and
+      to within the tolerance with other adjoint solvers.
+    - "ignore": h* is the last iterate, however large its residual is, and the adjoint
+      is whatever the adjoint solver returns. With :class:`unrolled`, a NaN of one
+      example reaches the gradient with respect to params.
 
-    Converged means that the residual is small. The error of h* and of derivatives is up
-    to 1 / (1 − spectral_radius) times as large. If the rounding errors of f do not
-    allow the tolerance, an example has converged if its residual has not fallen for 20
-    steps and rounding explains it, which 60 more evaluations of f show. `info.residual`
-    is then above tol. A residual of more than 0.03 never counts. Float32 reaches about
-    1e-7, bfloat16 and float16 reach 0.008 and 0.001, and a smaller tol is raised to the
-    last two. Products of float32 arrays in f are computed in full precision
-    ("highest"), also on accelerators, unless f or `jax.default_matmul_precision` asks
-    for another precision.
+    An example has converged if its residual is small. The error of h* and of its
+    derivatives is up to 1 / (1 − spectral_radius) times as large as the residual. If
+    rounding errors of f keep the residual above the tolerance, the example has
+    converged if the residual has not fallen for 20 steps and rounding errors explain
+    it. The solver tests this by 60 more evaluations of f. `info.residual` is then above
+    tol, but never above 0.03. The relative residual can fall to about 1e-7 in float32,
+    0.008 in bfloat16 and 0.001 in float16; for bfloat16 and float16, a smaller tol is
+    raised to these values. Products of float32 arrays in f are computed in full
+    precision ("highest"), also on accelerators, unless f or
+    `jax.default_matmul_precision` asks for another precision.
 
-    The gradient exists if I − J is invertible; f need not contract. By default, the
-    adjoint has the method of the solver. With "nan", conjugate gradients take over for
-    the examples where this method fails. But `relaxation` finds h* itself only if f
-    contracts there, or with damping; `anderson` and `broyden` need no contraction.
+    With the Jacobian J = ∂f/∂h at h*, the gradient exists if I − J is invertible; f
+    need not contract. By default, the method of `solver` also solves for the adjoint.
+    With on_failure="nan", conjugate gradients take over for the examples where this
+    method fails. `relaxation` finds h* itself only if f contracts near h*, or if
+    damping makes the iteration contract; `anderson` and `broyden` need no contraction.
 
-    Each step, forward or backward, takes the time of one evaluation of f. Memory is
-    that of a few states and of one evaluation's derivative, whatever the number of
-    steps.
+    Each step of the solver takes the time of one evaluation of f, and each step of an
+    adjoint relaxation that of one backward pass through f. Memory is that of a few
+    states and of the derivative of one evaluation of f, however many steps are taken.
 
     Args:
       f: one evaluation of the map, (params, h, x) -> h, with the structure of init. The
-        state comes before the input, as in a step.
+        state h comes before the input x, as in the step of a recurrent network.
       params: parameters θ of f.
       init: state at which the solver starts, floating leaves [*batch, ...].
       x: constant input of f, leaves [*batch, ...].
-      solver: solver for h*, from `gradients.solvers`: `relaxation(…)` (above, the
-        default), `anderson(…)` or `broyden(…)`.
-      adjoint: solver for derivatives, from `gradients.adjoints`. Default: the method
-        and the settings of the solver; with "nan" also conjugate gradients for examples
-        where that fails, in up to max_steps more steps. Exact: `relaxation(…)`,
-        `anderson(…)`, `broyden(…)`, `cg(…)`, `linear_solver(…)`; approximate:
-        `neumann(…)`, `jfb()`, `unrolled(…)`.
-      on_failure: "nan", "truncate" or "ignore".
+      solver: solver for the fixed point h*, from `gradients.solvers`: `relaxation(…)`
+        (the default), `anderson(…)` or `broyden(…)`.
+      adjoint: solver for the adjoint, from `gradients.adjoints`. Default: the method
+        and the settings of `solver`; with on_failure="nan", conjugate gradients then
+        also solve the examples where this method fails, in up to max_steps more steps.
+        Exact: `relaxation(…)`, `anderson(…)`, `broyden(…)`, `cg(…)`,
+        `linear_solver(…)`; approximate: `neumann(…)`, `jfb()`, `unrolled(…)`.
+      on_failure: "nan", "truncate" or "ignore"; selects h* and its derivative for an
+        example that does not converge.
       batch_ndim: number of leading axes that are batch axes. Each example converges by
         itself. By default the whole state is one example.
-      damping: τ, 0 < τ ≤ 1; 1 is undamped, the default. This, tol, max_steps and atol
-        are short for solver=gradients.solvers.relaxation(damping=…, tol=…, …).
-      tol: largest relative residual that counts as converged.
+      damping: damping τ, 0 < τ ≤ 1. The default is 1, an undamped iteration. `damping`,
+        `tol`, `max_steps` and `atol` are shorthand for
+        solver=gradients.solvers.relaxation(damping=…, tol=…, …).
+      tol: largest residual ‖f(params, h, x) − h‖ / ‖h‖ that counts as converged.
       max_steps: maximum number of evaluations of f.
-      atol: largest ‖f(h) − h‖ that counts as converged too. Default: tol². Near h* = 0
-        the relative residual stays large, so give atol there.
+      atol: absolute tolerance. An example has also converged if ‖f(params, h, x) − h‖
+        is at most atol. Default: tol². If the fixed point may be near 0, give atol,
+        because the relative residual stays large there.
 
     Returns:
-      The pair (h, info): h*, and a :class:`FixedPointInfo` of arrays [*batch].
+      The pair (h, info): the fixed point h*, and its convergence report, a
+      :class:`FixedPointInfo` of arrays [*batch].
 
     Raises:
       ValueError: if f cannot take init, the result of f is unlike init, init is not
-        floating, a setting is out of its range or is given besides a solver, or a
-        solver is given as adjoint or an adjoint as solver.
+        floating, a setting is out of its range or is given together with a solver, or a
+        solver is given as adjoint or an adjoint solver as solver.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -181,7 +192,7 @@ def fixed_point(
 
 
 def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: str):
-    """Solve, without derivatives; return the iterate and its info."""
+    """Solve h = g(h); return the iterate `which`, without derivatives, and its info."""
 
     def solve(_, init):
         scale = partial(_scale, solver=solver, batch_ndim=batch_ndim)
@@ -191,8 +202,8 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
         # custom_root needs floating auxiliary outputs.
         return h, jax.tree.map(lambda a: a.astype(info.residual.dtype), info)
 
-    # A custom_root with a derivative of 0, also in the values that g closes over. With
-    # stop_gradient JAX would still differentiate the loop first.
+    # This custom_root has a derivative of 0, also with respect to values that g closes
+    # over. With stop_gradient instead, JAX would first differentiate the solver's loop.
     h, info = jax.lax.custom_root(
         lambda h: h, init, solve, lambda _, rhs: rhs, has_aux=True
     )
@@ -201,10 +212,10 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
 
 
 def _scale(h: PyTree, solver: Solver, batch_ndim: int) -> jax.Array:
-    """Return the size of h that residuals are compared with, [*batch]."""
+    """Return the scale [*batch] of residuals, which is ‖h‖ but at least atol / tol."""
     size = norm(h, batch_ndim)
     least = jnp.asarray(solver.tol, size.dtype)
-    atol = getattr(solver, "atol", None)  # solvers of others may not have it
+    atol = getattr(solver, "atol", None)  # a user's own solver may have no atol
     if atol is not None:
         least = jnp.asarray(atol, size.dtype) / reachable(least, h, size.dtype)
     return jnp.maximum(size, least)

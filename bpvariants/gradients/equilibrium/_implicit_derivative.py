@@ -1,6 +1,9 @@
-"""Linear solve in the derivative of a fixed point, and its policies on failure.
+"""Linear solve for the derivative of a fixed point, and policies if it fails.
 
-(I − J) dh = ∂f/∂θ dθ    forward,      (I − Jᵀ) z = b    in reverse
+For the fixed point h = f(θ, h) with the Jacobian J = ∂f/∂h, a cotangent b of h and the
+adjoint z, the linear equations are
+
+    (I − J) dh = ∂f/∂θ dθ    in forward mode,      (I − Jᵀ) z = b    in reverse mode.
 """
 
 from collections.abc import Callable
@@ -19,12 +22,14 @@ from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.types import PyTree
 
-CONTRACTS = 0.9999  # below 1, because the factor of a cycle is estimated as about 1
+# An iteration contracts if info.spectral_radius is below this threshold. The threshold
+# is less than 1, because the estimated spectral radius of a cycle is about 1.
+CONTRACTS = 0.9999
 OnFailure = Literal["nan", "truncate", "ignore"]
 
 
 def check_on_failure(on_failure: str) -> None:
-    """Check the name of a failure policy."""
+    """Check that `on_failure` is the name of a policy."""
     if on_failure not in get_args(OnFailure):
         raise ValueError(
             "on_failure must be 'nan', 'truncate' or 'ignore', got "
@@ -42,11 +47,13 @@ def solve_adjoint(
     forward: FixedPointInfo | None = None,
     start: PyTree | None = None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Solve matvec(z) = rhs, with the policy on_failure; return z and its info.
+    """Solve matvec(z) = rhs by an adjoint solver; return z and its convergence report.
 
-    Differentiable: the same solver also solves for its derivatives and its transpose.
+    `on_failure` selects what z is for an example whose equation is not solved. The
+    function is differentiable: the adjoint solver also solves the linear equations of
+    the derivatives, and the transposed equation.
     """
-    # As one vector, because custom_linear_solve needs a tangent for all of rhs.
+    # rhs becomes one vector, because custom_linear_solve needs a tangent of every leaf.
     vector, as_tree = ravel_pytree(rhs)
     on_vectors = lambda function, vector: ravel_pytree(function(as_tree(vector)))[0]
 
@@ -84,10 +91,11 @@ def _truncated(
     forward: FixedPointInfo,
     start: PyTree | None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return a z that is always finite and linear in b, and its info.
+    """Return a z that is always finite and linear in b, and its convergence report.
 
-    The forward pass alone decides whether an example is solved. So forward and reverse
-    mode, whose b differ, make the same choice and are transposes of each other.
+    z is b for the examples whose fixed-point iteration neither converged nor
+    contracted. This choice does not depend on b, which differs between forward and
+    reverse mode. So both modes make the same choice, and are transposes of each other.
     """
     if adjoint.approximate:
         z, info = _call(adjoint, matvec, b, batch_ndim, start)
@@ -104,10 +112,11 @@ def _truncated(
 
 
 def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
-    """Return x with zeros for examples that had no finite evaluation.
+    """Return x with zeros for the examples that had no finite evaluation of the map.
 
-    Otherwise their NaN would reach the derivatives in shared arrays, as 0 · NaN. The
-    derivative in x is still that of the identity, for all examples.
+    Otherwise the NaN of these examples would reach the derivatives of arrays that all
+    examples share, as 0 · NaN. The derivative of the result with respect to x is that
+    of the identity, for all examples.
     """
 
     def clean(leaf):
@@ -143,7 +152,7 @@ def _derivative_if_jvp(batch_ndim, primals, tangents):
         right = converged | unused(b, batch_ndim)
         return ravel_pytree(nan_unless(right, b))[0]
 
-    # Used because it is the linear operation whose transpose can be a given function.
+    # custom_linear_solve is used because its transpose can be chosen freely.
     h_dot = jax.lax.custom_linear_solve(
         lambda vector: vector, vector, forward, transpose_solve=backward
     )
@@ -151,11 +160,11 @@ def _derivative_if_jvp(batch_ndim, primals, tangents):
 
 
 def unused(cotangent: PyTree, batch_ndim: int) -> jax.Array:
-    """Return which examples [*batch] have a cotangent of exactly 0."""
+    """Return a mask [*batch] of the examples whose cotangent is exactly 0."""
     return largest(cotangent, batch_ndim) == 0
 
 
 def nan_unless(right: jax.Array, tree: PyTree) -> PyTree:
-    """Replace examples by NaN, except those where `right` is True."""
+    """Replace all values of an example by NaN, unless `right` is True for it."""
     nan: Any = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
     return select(right, tree, nan)

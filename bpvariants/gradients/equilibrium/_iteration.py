@@ -1,11 +1,11 @@
-"""Loop shared by all solvers of h = g(h), and its report of convergence.
+"""Loop shared by all solvers of h = g(h), and its convergence report.
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-Each example [*batch] iterates by itself, and no longer changes once it is done. If the
-rounding errors of g do not allow the tolerance, an example is done when the residual
-has stopped falling and rounding explains what is left. If g is linear, conjugate
-gradients can take over examples for which the method fails.
+`move` is the solver's update rule. Each example iterates by itself until it converges
+or fails. If rounding errors of g keep the residual ‖g(h) − h‖ above the tolerance, an
+example has converged when the residual has stopped falling and rounding errors explain
+it. If g is linear, conjugate gradients can take over the examples that fail.
 """
 
 from collections.abc import Callable
@@ -38,18 +38,18 @@ from bpvariants.gradients.equilibrium._rounding import (
 from bpvariants.gradients.equilibrium._solution import FixedPointInfo, Outcome
 from bpvariants.types import PyTree
 
-WINDOW = 20  # number of last residuals to average over, because ratios oscillate
-PATIENCE = 20  # steps without a lower residual, before a first test for rounding
-GROWTH = 1e4  # factor by which ‖g(h) − h‖ may exceed its lowest, or its first, value
+WINDOW = 20  # number of last residuals that are averaged, because residuals oscillate
+PATIENCE = 20  # steps without a lower residual before the first test for rounding
+GROWTH = 1e4  # factor by which the residual may exceed its lowest or its first value
 
 
 class Method(NamedTuple):
-    """How a solver moves on from h, with a memory of earlier steps."""
+    """Update rule of a solver, with a memory of earlier steps."""
 
-    init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
-    move: Callable[..., tuple[PyTree, PyTree]]  # memory, h, g(h) − h, its norm
-    may_rise: bool = False  # whether growth is measured from the first residual
-    pace: float | jax.Array | None = None  # ‖move‖ / ‖g(h) − h‖, if it is fixed
+    init: Callable[[PyTree], PyTree]  # from the start to the memory, [*batch, ...]
+    move: Callable[..., tuple[PyTree, PyTree]]  # from memory, h, g(h) − h and its norm
+    may_rise: bool = False  # whether GROWTH applies to the first residual only
+    pace: float | jax.Array | None = None  # ‖step of h‖ / ‖g(h) − h‖, if constant
 
 
 class _State(NamedTuple):
@@ -57,17 +57,17 @@ class _State(NamedTuple):
     best: PyTree  # the iterate with the lowest ‖g(h) − h‖
     memory: PyTree
     lowest: jax.Array  # ‖g(h) − h‖ of the best iterate
-    residual: jax.Array  # this norm relative to the scale
+    residual: jax.Array  # ‖g(h) − h‖ / scale of the best iterate
     first: jax.Array  # relative residual of the start
     last: jax.Array  # relative residual of h
-    recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
-    peak: jax.Array  # if ‖g(h) − h‖ is above it, the example is lost
+    recent: jax.Array  # [WINDOW, *batch]: the last values of ‖g(h) − h‖
+    peak: jax.Array  # limit of ‖g(h) − h‖, above which the example counts as diverged
     since: jax.Array  # number of steps since the best iterate
     rounded: jax.Array  # whether only rounding keeps the residual above tol
     lost: jax.Array
     steps: jax.Array
     active: jax.Array
-    walk: Walk  # the test for rounding
+    walk: Walk  # state of the test for rounding errors
     krylov: Krylov | None
 
 
@@ -82,14 +82,14 @@ def iterate(
     batch_ndim: int,
     pull: Callable[[PyTree], PyTree] | None = None,
 ) -> Outcome:
-    """Move until every example has converged, is lost, or took max_steps.
+    """Iterate until every example has converged, diverged, or taken max_steps steps.
 
-    The gap g(h) − h is given instead of g. For large h, the difference of g(h) and h
-    could round to 0, and an equation without a solution would seem solved.
+    The argument `gap` computes g(h) − h. If it were computed from g(h) here, it could
+    round to 0 for large h, and an equation without a solution would seem solved.
 
-    If the gap is b − A h, `pull` can be given: the conjugate transpose of A. Then the
-    examples for which the method fails are solved by conjugate gradients, in up to
-    max_steps more steps.
+    If `gap` computes b − A h, `pull` can be given: it multiplies by the conjugate
+    transpose of A. Then conjugate gradients solve the examples for which the method
+    fails, in up to max_steps more steps.
     """
     size = norm(start, batch_ndim)
     tol = reachable(tol, start, size.dtype)
@@ -138,7 +138,7 @@ def _is_due(since: jax.Array) -> jax.Array:
 
 
 def _when(flag: jax.Array, change: Callable[[Any], Any], state: Any) -> Any:
-    """Change the state if the flag is set; under vmap, only if one is set."""
+    """Change the state if the flag is True; under vmap, skip it if no flag is True."""
     once = lambda pair: (jnp.zeros_like(flag), change(pair[1]))
     return jax.lax.while_loop(lambda pair: pair[0], once, (flag, state))[1]
 
@@ -152,7 +152,7 @@ def _step(
     tol: jax.Array,
     limit: jax.Array,
 ) -> _State:
-    """Move the active examples that the method solves, and note how they do."""
+    """Move the active examples that the method solves; record the residuals."""
     better = state.active & ((size < state.lowest) | (residual <= tol))
     lowest = jnp.where(better, size, state.lowest)
     rises = method.may_rise & (state.steps > 0)
@@ -162,7 +162,7 @@ def _step(
         peak = jnp.where(state.krylov.on, jnp.inf, peak)
         limit = jnp.where(state.krylov.on, 2 * limit, limit)
         moves &= ~state.krylov.on
-    lost = state.active & ~((residual <= tol) | (size <= peak))  # NaN is lost too
+    lost = state.active & ~((residual <= tol) | (size <= peak))  # or size is NaN
     steps = state.steps + state.active.astype(jnp.int32)
     active = state.active & (residual > tol) & ~lost & (steps < limit)
     since = jnp.where(better, 0, state.since + 1)
@@ -194,10 +194,10 @@ def _settle(
     method: Method,
     pull: Callable[[PyTree], PyTree] | None,
 ) -> _State:
-    """End examples that stall because of rounding; let the others go on.
+    """End the examples that only rounding errors keep from converging.
 
-    An iteration that converges slowly moves on, almost straight. One that is only kept
-    in motion by rounding returns to where it was.
+    A slowly converging iteration moves in an almost straight line. An iteration that
+    only rounding errors keep in motion returns to earlier iterates.
     """
     units, size = size, jnp.mean(state.recent, axis=0)  # of the last steps
     asked = stalled & (state.residual <= COARSEST)
@@ -245,7 +245,7 @@ def _take_over(state: _State, begins: jax.Array) -> _State:
 
 
 def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
-    """Return the state before the first step; size is an array [*batch]."""
+    """Return the loop's state before the first step; size is any array [*batch]."""
     infinite = jnp.full_like(size, jnp.inf)
     return _State(
         h=start,
@@ -268,7 +268,7 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
 
 
 def _contraction(state: _State) -> jax.Array:
-    """Return the geometric mean of the last ratios of residuals (it telescopes)."""
+    """Return the geometric mean of the ratios of consecutive residuals in `recent`."""
     ratios = jnp.clip(state.steps - 1, 0, WINDOW - 1)
     first = jnp.take_along_axis(state.recent, WINDOW - 1 - ratios[None], axis=0)[0]
     ratio = relative(state.recent[-1], first)

@@ -1,6 +1,8 @@
-"""Hutchinson's estimate of the size of a map's Jacobian, as a penalty.
+"""Hutchinson's estimate of the norm of a map's Jacobian J, as a penalty.
 
-E_v ‖Jᵀ v‖² / n = ‖J‖_F² / n,    v_i = ±1 at random
+For a vector v of n random signs v_i = ±1, the expectation of the estimate is
+
+    E_v ‖Jᵀ v‖² / n = ‖J‖_F² / n
 """
 
 import math
@@ -25,19 +27,21 @@ def jacobian_penalty(
     *,
     batch_ndim: int = 0,
 ) -> jax.Array:
-    """Estimate ‖J‖_F² / n with J = ∂f/∂h, an upper bound of ρ(J)² / n.
+    """Estimate ‖J‖_F² / n for the Jacobian J = ∂f/∂h at h, a state of n elements.
 
-    Added to a loss, it helps a network to keep settling. A hard limit is set by
-    `updates.project_spectral_norm` instead. The estimate is unbiased and takes one
-    backward pass through one evaluation of f. It can be differentiated in params, h and
-    x, which takes another. To leave the fixed point out of the gradient, give
+    ‖J‖_F is an upper bound of the spectral radius of J. Added to a loss, the penalty
+    helps a network to keep settling at a fixed point. To set a hard limit on the norms
+    of weight matrices, use `updates.project_spectral_norm` instead. The estimate is
+    unbiased and takes one backward pass through one evaluation of f. The penalty can be
+    differentiated with respect to params, h and x, which takes another backward pass.
+    To keep this gradient from flowing through a fixed point h, pass
     `jax.lax.stop_gradient(h)`.
 
     Args:
       f: one evaluation (params, h, x) -> h of the map.
       params: parameters of f.
-      h: state at which J is taken, real floating leaves [*batch, ...], n elements an
-        example.
+      h: state at which J is computed: real floating leaves [*batch, ...], with n
+        elements for each example.
       x: constant input of f, leaves [*batch, ...].
       key: a `jax.random.key` for the signs v.
       batch_ndim: number of leading axes that are batch axes, as in :func:`fixed_point`.

@@ -1,11 +1,13 @@
-"""Conjugate gradients for a linear gap d(z) = b − A z, of which A* is applied too.
+"""Conjugate gradients (Craig's method) for a linear equation A z = b.
 
-They minimise ‖z − z*‖ over z₀ + span{A* r₀, (A*A) A* r₀, …} (Craig's method):
+Notation: A* is the conjugate transpose of A, z* the solution, z₀ the start, r = b − A z
+the residual, r₀ its value at the start, and p the search direction. Each step minimises
+‖z − z*‖ over z₀ + span{A* r₀, (A*A) A* r₀, …}, and applies A and A* once:
 
     p ← A* r + p ‖r‖² / ‖r_before‖²,    z ← z + p ‖r‖² / ‖p‖²,    r = b − A z
 
-In exact arithmetic they end after at most n steps, whether or not relaxation would. The
-residual r is that of the equation itself, so each step applies A and A* once.
+For n unknowns and in exact arithmetic, the method ends after at most n steps, even if
+relaxation diverges.
 """
 
 from collections.abc import Callable
@@ -20,15 +22,15 @@ from bpvariants.types import PyTree
 
 
 class Krylov(NamedTuple):
-    """Which examples are solved by conjugate gradients, and what these remember."""
+    """The examples that conjugate gradients solve, and the state of the method."""
 
-    on: jax.Array  # bool [*batch]
-    direction: PyTree  # p, like z
-    size: jax.Array  # [*batch], ‖r_before‖
+    on: jax.Array  # bool [*batch]: whether conjugate gradients solve the example
+    direction: PyTree  # search direction p, like the unknown z
+    size: jax.Array  # [*batch]: norm of the residual at the previous step
 
 
 def no_krylov(start: PyTree, size: jax.Array) -> Krylov:
-    """Return the memory before any example is solved this way."""
+    """Return the state before conjugate gradients solve any example."""
     direction = jax.tree.map(jnp.zeros_like, start)
     on = jnp.zeros(size.shape, bool)
     return Krylov(on, direction, jnp.full_like(size, jnp.inf))
@@ -51,7 +53,11 @@ def krylov_step(
     r: PyTree,
     size: jax.Array,
 ) -> tuple[PyTree, Krylov]:
-    """Move the examples of `moves`, whose residual is r of this size; pull is A*."""
+    """Take a step of conjugate gradients for the examples where `moves` is True.
+
+    r is the residual b − A z of the linear equation A z = b, `size` the norm of r, and
+    `pull` multiplies by the conjugate transpose of A.
+    """
     add = lambda a, factor, b: jax.tree.map(jnp.add, a, times(factor, b))
     p = add(pull(r), relative(size, krylov.size) ** 2, krylov.direction)
     length = relative(size**2, squared_norm(p, size.ndim))

@@ -1,7 +1,7 @@
 """Checks of the map f(params, h, x) -> h: its result, and the order of its arguments.
 
-The state comes before the input, as in `step`. If h and x have the same shapes, a
-reversed order cannot be detected.
+The state h comes before the input x, as in the step of a recurrent network. If h and x
+have the same shapes, a map that takes x before h cannot be detected.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ def check_map(
 ) -> None:
     """Check that f(params, h, x) has the structure, shapes and dtypes of h.
 
-    If it has not, the error says whether the parameters of f, or `name` and x, are in
-    reversed order, or f is a step.
+    Otherwise an error is raised. It says if f takes x before h, if the caller exchanged
+    h and x, or if f is a step, which returns a tuple. It calls h by its `name`.
     """
     new = None
     try:
@@ -38,7 +38,7 @@ def check_map(
                 f"{name}. Exchange the last two parameters of f."
             ) from error
         orders = (params, h, x), (params, x, h)
-        # If f broadcasts and init is too small, both orders return a result like x.
+        # If f broadcasts and h is too small, f returns a result like x in both orders.
         if sum(_returns(f, order, like=x) for order in orders) == 1:
             raise ValueError(
                 f"{name} must come before x, and f must be f(params, h, x): the state "

@@ -1,4 +1,4 @@
-"""Precision of the products in a map that is iterated."""
+"""Full precision for the matrix products of a map that is iterated."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,10 @@ def with_precise_products(
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
     """Return f with float32 products in full precision, in its derivatives too.
 
-    By default, accelerators round the operands of float32 products to 8 or 11 bits. An
-    iteration then stops at a residual of about 1e-3. A precision that the user has
-    chosen is kept: an argument `precision=` in f, or `jax.default_matmul_precision`.
+    By default, accelerators round the operands of float32 products to 8 or 11
+    significant bits. The relative residual of an iteration of f then stops falling at
+    about 1e-3. A precision that the user has chosen is kept: an argument `precision=`
+    in f, or `jax.default_matmul_precision`.
     """
 
     def precise(params, h, x):

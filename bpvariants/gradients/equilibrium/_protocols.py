@@ -13,7 +13,10 @@ from bpvariants.types import PyTree
 
 
 class Solver(Protocol):
-    """A solver of gap(h) = g(h) − h = 0. As a pytree, its settings may be tracers."""
+    """A solver that finds a root of gap(h) = g(h) − h, a fixed point of the map g.
+
+    A solver is a pytree, so its settings may be tracers.
+    """
 
     @property
     def tol(self) -> float | jax.Array:
@@ -27,14 +30,16 @@ class Solver(Protocol):
         scale: Callable[[PyTree], jax.Array],
         batch_ndim: int,
     ) -> Outcome:
-        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
+        """Iterate from start until ‖g(h) − h‖ ≤ tol · scale(h), or until a failure."""
         ...
 
 
 class Adjoint(Protocol):
-    """A solver of matvec(z) = b, a pytree; matvec applies I − Jᵀ or I − J.
+    """A solver of the linear equation matvec(z) = b for z; the solver is a pytree.
 
-    If `approximate`, a z that misses the tolerance is not a failure.
+    With the Jacobian J of the map, matvec(z) is (I − Jᵀ) z in reverse mode and
+    (I − J) z in forward mode. If `approximate` is True, a z whose residual is above the
+    tolerance does not count as a failure.
     """
 
     approximate: ClassVar[bool]
@@ -46,7 +51,7 @@ class Adjoint(Protocol):
         batch_ndim: int,
         start: PyTree | None = None,
     ) -> tuple[PyTree, FixedPointInfo]:
-        """Return z and its info; an iterative solver may begin at start."""
+        """Return z and its convergence report; iterative solvers begin at `start`."""
         ...
 
 
@@ -58,7 +63,7 @@ def solve_linear(
     start: PyTree | None,
     krylov: bool = False,
 ) -> tuple[jax.Array, Outcome]:
-    """Solve matvec(z) = b with b scaled; return the scale and the scaled outcome.
+    """Solve matvec(z) = b / s, where s = max |b| of an example; return s and z.
 
     With `krylov`, conjugate gradients take over examples for which the solver fails.
     """
@@ -80,7 +85,7 @@ def solve_linear(
 
 
 def begin_at(start: PyTree, otherwise: PyTree, batch_ndim: int) -> PyTree:
-    """Return `start`, but `otherwise` for examples where it is not finite."""
+    """Return `start`, but `otherwise` for examples whose start is not finite."""
     return select(jnp.isfinite(norm(start, batch_ndim)), start, otherwise)
 
 

@@ -1,15 +1,15 @@
-"""Recurrent backpropagation: Almeida's and Pineda's two relaxations, written out.
+"""Recurrent backpropagation by the two relaxations of Almeida and Pineda.
 
-Notation: h* is the state at which the forward relaxation settles, E is the mean loss,
-and J = ∂f/∂h at h*:
+Notation: f is one evaluation of the network, τ the damping, h* the state at which the
+forward relaxation settles, E the mean loss, J = ∂f/∂h at h*, and z the adjoint:
 
     forward     h ← (1 − τ) h + τ f(θ, h, x)             → h* = f(θ, h*, x)
     error       b = ∂E/∂h at h*
     adjoint     z ← (1 − τ) z + τ (Jᵀ z + b)             → z = (I − Jᵀ)⁻¹ b
     gradient    dE/dθ = (∂f/∂θ)ᵀ z + ∂E/∂θ
 
-The second relaxation is the linearised first one, run backwards through the same
-connections. It settles whenever the first does.
+The adjoint relaxation is the linearised forward relaxation, run backwards through the
+same connections. It settles whenever the forward relaxation does.
 """
 
 from collections.abc import Callable
@@ -48,10 +48,10 @@ from bpvariants.types import Loss, PyTree
 class Equilibrium(NamedTuple):
     """Results of the two relaxations of :func:`recurrent_backprop`."""
 
-    h: PyTree  # h*, leaves [*batch, ...]
-    forward: FixedPointInfo  # arrays [*batch]
-    adjoint: FixedPointInfo  # arrays [*batch]
-    z: PyTree  # the adjoint, like h; has the factor 1 / B (or w / Σ w) of the mean
+    h: PyTree  # the fixed point h*, leaves [*batch, ...]
+    forward: FixedPointInfo  # convergence of h, arrays [*batch]
+    adjoint: FixedPointInfo  # convergence of z, arrays [*batch]
+    z: PyTree  # adjoint, like h; contains the weight of each example in the mean loss
 
 
 def recurrent_backprop(
@@ -69,44 +69,49 @@ def recurrent_backprop(
 ) -> Callable[..., tuple[tuple[jax.Array, Equilibrium], PyTree]]:
     """Recurrent backpropagation (Almeida–Pineda), the exact gradient at a fixed point.
 
-    Exact if both relaxations converge. If they do not for an example, gradients that
-    depend on it are NaN by default. Memory is that of a few states, whatever the number
-    of steps. The gradient is that of :func:`fixed_point` under `jax.grad`; this rule
-    also reports whether the adjoint converged. If params change little at a time, both
-    relaxations can start from the last results: pass them as init and start_adjoint.
+    One relaxation finds the fixed point h*. A second relaxation finds the adjoint z,
+    from which the gradient follows. The gradient is exact if both converge. If one of
+    them does not converge for an example, gradients that depend on this example are NaN
+    by default. Memory is that of a few states, however many steps are taken. `jax.grad`
+    of :func:`fixed_point` gives the same gradient, but does not report whether the
+    adjoint converged. If params change little from call to call, both relaxations can
+    start from the results of the previous call: pass them as init and start_adjoint.
 
     Args:
-      f: one evaluation (params, h, x) -> h of the network, as for :func:`fixed_point`.
-      loss: one loss for each example, of the readout's output and the target.
-      readout: (params, h) -> y. Default: y is h itself.
+      f: one evaluation of the network, (params, h, x) -> h, with state h and input x.
+      loss: function (y, target) -> losses, with one loss for each example.
+      readout: function (params, h) -> y, from the state to the output. Default: y is h.
       solver: solver for h*, from `gradients.solvers`. Default: `relaxation()`.
-      adjoint: solver for z, from `gradients.adjoints`. Default: the method and the
-        settings of the solver; with "nan" also conjugate gradients for examples where
-        that fails, in up to max_steps more steps. `adjoint.krylov` of the result says
-        for which.
-      on_failure: what to do if an example does not converge, forward or backward, as in
-        :func:`fixed_point`. "nan": its z, and all gradients that depend on it, are NaN,
-        unless its loss does not count. "truncate": z and gradients are finite, as far
-        as they were solved. "ignore": h* is the last iterate, and z is taken as the
-        adjoint solver returns it.
-      damping: τ of both relaxations, 0 < τ ≤ 1; 1 is undamped, the default. This, tol,
-        max_steps and atol are short for
+      adjoint: solver for the adjoint z, from `gradients.adjoints`. Default: the method
+        and the settings of `solver`. With on_failure="nan", conjugate gradients then
+        also solve the examples where this method fails, in up to max_steps more steps;
+        `adjoint.krylov` of the result says which examples these are.
+      on_failure: what to do if h* or z of an example does not converge, as in
+        :func:`fixed_point`. "nan": z of this example, and all gradients that depend on
+        it, are NaN, unless the weight of the example is 0. "truncate": z and gradients
+        are finite, but may be inexact. "ignore": h* is the last iterate, and z is
+        whatever the adjoint solver returns.
+      damping: damping τ of both relaxations, 0 < τ ≤ 1. The default is 1, an undamped
+        iteration. `damping`, `tol`, `max_steps` and `atol` are shorthand for
         solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…, atol=…).
       tol: largest relative residual that counts as converged, for both relaxations.
-      max_steps: maximum number of evaluations of f, or of its derivative, in each.
-      atol: largest ‖f(h) − h‖ that counts as converged too, as in :func:`fixed_point`.
+      max_steps: maximum number of steps of each relaxation. A step evaluates f once, or
+        takes one backward pass through f.
+      atol: absolute tolerance. An example has also converged if ‖f(params, h, x) − h‖
+        is at most atol. Default: tol².
 
     Returns:
       A function (params, init, x, target, weights=None, start_adjoint=None) ->
       ((value, equilibrium), grads). init, x and target have leaves [*batch, ...];
-      weights is [*batch]. start_adjoint is like init, such as an earlier equilibrium.z;
-      for examples where it is not finite, z starts at b. value is the weighted mean
-      loss, and equilibrium an :class:`Equilibrium`.
+      weights is [*batch]. `value` is the weighted mean loss, and `equilibrium` an
+      :class:`Equilibrium`. The relaxation of z starts at start_adjoint, which has the
+      shapes of init and may be `equilibrium.z` of an earlier call. For examples where
+      start_adjoint is not finite, z starts at ∂E/∂h*, the derivative of the mean loss.
 
     Raises:
-      ValueError: if a setting is out of its range, or is given besides a solver; when
-        the function is called, if shapes or dtypes disagree, or if start_adjoint is
-        given to an adjoint that takes no start.
+      ValueError: if a setting is out of its range, or is given together with a solver;
+        when the function is called, if shapes or dtypes disagree, or if start_adjoint
+        is given to an adjoint solver that takes no start.
 
     Example:
       >>> import jax.numpy as jnp
@@ -140,7 +145,7 @@ def recurrent_backprop(
         try:
             losses = jax.eval_shape(at(target), params, init)
         except Exception:
-            check_map(f, params, init, x, "init")  # init may be what does not fit
+            check_map(f, params, init, x, "init")  # init may have the wrong shapes
             raise
         for name, tree in {"init": init, "x": x}.items():
             check_batch(name, tree, losses.shape, "[*batch]")
@@ -160,7 +165,7 @@ def recurrent_backprop(
             x = zero_unless(found, x)
         if on_failure == "truncate":
             b = select(found, b, jax.tree.map(jnp.zeros_like, b))
-        if on_failure == "nan":  # no adjoint steps for these examples
+        if on_failure == "nan":  # the adjoint solver takes no steps for NaN
             b = nan_unless(forward.converged | (shares == 0), b)
         safe_f = with_stored_operands(f, params, h, x)
         _, pull = jax.vjp(lambda params, h: safe_f(params, h, x), params, h)

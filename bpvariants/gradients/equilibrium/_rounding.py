@@ -1,16 +1,17 @@
-"""Rounding errors of a map, measured by differences: the floor of its residuals.
+"""Rounding errors of a map g, measured by second differences.
 
-Notation: d(h) = g(h) − h is the gap, and u a short vector along it. The second
-difference
+Rounding errors limit how small the residual ‖g(h) − h‖ of an iteration can become.
+Notation: d(h) = g(h) − h, and u is a short vector in the direction of d(h). The second
+difference at the point h + k u, for an integer k from −N to N, is
 
-    d(h + (k+1) u) − 2 d(h + k u) + d(h + (k−1) u),    k = −N … N
+    d(h + (k+1) u) − 2 d(h + k u) + d(h + (k−1) u)
 
-of a smooth map is of size ‖u‖², and at a kink of size ‖u‖. Rounding errors do not
-shrink with u. If g rounds many products coarsely, and so jumps from value to value,
-they shrink like ‖u‖^½. So two lengths of u tell rounding errors from the rest.
+It is proportional to ‖u‖² if g is smooth, and to ‖u‖ at a kink of g. Rounding errors in
+it do not shrink with u. If g rounds many products coarsely, they shrink like ‖u‖^½. So
+the second differences for two lengths of u show whether rounding errors cause them.
 
 Moré & Wild, "Estimating computational noise", SIAM Journal on Scientific Computing 33,
-2011, doi:10.1137/100786125, estimate rounding errors by such differences.
+2011, doi:10.1137/100786125, estimate rounding errors by higher-order differences.
 """
 
 from collections.abc import Callable
@@ -25,29 +26,37 @@ from bpvariants._examples import norm, squared_norm, times
 from bpvariants._masking import select
 from bpvariants.types import PyTree
 
-SPACING = 1 / 24  # ‖u‖ / ‖d‖, so that second differences of smooth maps are small
-COARSE = 9  # points from −4 to 4 times 8 u
-FINE = 51  # points from −d to d, so that a single unit meets the jump of its cycle
+# Ratio ‖u‖ / ‖d‖, which is small, so that smooth maps have small second differences.
+SPACING = 1 / 24
+COARSE = 9  # number of points h + 8 k u, for k from −4 to 4
+# Number of points h + k u. They reach from about h − d to h + d. So if a map of one
+# unit jumps between two values because of rounding, the points contain the jump.
+FINE = 51
 POINTS = COARSE + FINE
-SLOWLY = 3.3  # ratio of the two: 1 to √8 by rounding, 4 or more otherwise
-NOISE = 6  # largest ‖d‖ that rounding explains, in second differences
-COARSEST = 2**-5  # largest relative residual that rounding, to 8 bits, can leave
-STRETCHES = 4  # multiples at which a linear map is evaluated
+# Largest ratio of second differences with 8 u to those with u that counts as rounding.
+# The ratio is 1 to √8 if rounding errors cause the differences, and else 4 or more.
+SLOWLY = 3.3
+NOISE = 6  # largest ratio of ‖d‖ to the second difference that rounding explains
+COARSEST = 2**-5  # largest relative residual that rounding to 8 bits can explain
+STRETCHES = 4  # number of factors s for which check_linear evaluates A (s z)
 
 
 def reachable(tol: float | jax.Array, tree: PyTree, dtype: jnp.dtype) -> jax.Array:
-    """Return the tolerance, raised to the machine epsilon of 16-bit leaves."""
+    """Return the tolerance, or the machine epsilon of 16-bit leaves if it is larger."""
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
     coarsest = [float(jnp.finfo(narrow).eps) for narrow in dtypes if narrow in NARROW]
     return jnp.maximum(jnp.asarray(tol, dtype), max(coarsest, default=0.0))
 
 
 class Walk(NamedTuple):
-    """A walk along h + k u that measures rounding errors, one point in each step."""
+    """State of the test for rounding errors, a walk along the points h + k u.
+
+    Each step of the solver's loop evaluates the map at one point of the walk.
+    """
 
     place: jax.Array  # int [*batch], number of the next point; 0 is no walk
     u: PyTree
-    last: PyTree  # the gap at the last point
+    last: PyTree  # g(h) − h at the last point
     rise: PyTree  # its change since the point before
     largest: jax.Array  # [2, *batch], squares of second differences at 8 u and at u
 
@@ -62,9 +71,10 @@ def no_walk(h: PyTree, size: jax.Array) -> Walk:
 def begin_walk(
     walk: Walk, asked: jax.Array, h: PyTree, along: PyTree, length: jax.Array
 ) -> Walk:
-    """Begin the walks of the examples asked for, from h along a gap of this length.
+    """Begin a walk for the examples where `asked` is True.
 
-    The step u consists of exact multiples of the distance of neighbouring numbers.
+    The walk passes through h in the direction of `along`, a vector of norm `length`.
+    The step u is rounded to multiples of the spacing of floating-point numbers near h.
     """
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(h))
     factor = jnp.maximum(SPACING, 2 * eps * jnp.sqrt(in_units(length, h)))
@@ -87,7 +97,7 @@ def point(walk: Walk, h: PyTree) -> PyTree:
 
 
 def go_on(walk: Walk, gap: PyTree, length: jax.Array) -> Walk:
-    """Take in the gap at the point of a walk, and move to the next."""
+    """Record the gap g(h) − h at the point of each walk; move to the next point."""
     k = walk.place - 1
     rise = jax.tree.map(jnp.subtract, gap, walk.last)
     size = in_units(length, jax.tree.map(jnp.subtract, rise, walk.rise))
@@ -102,16 +112,16 @@ def go_on(walk: Walk, gap: PyTree, length: jax.Array) -> Walk:
 
 
 def noise(walk: Walk) -> jax.Array:
-    """Return the square [*batch] of the rounding errors, in units of the length.
+    """Return the squared rounding errors [*batch], divided by the squared length of d.
 
-    It is 0 if the second differences are not due to rounding.
+    The result is 0 if rounding errors do not cause the second differences of the map.
     """
     coarse, fine = walk.largest
     return jnp.where(coarse <= SLOWLY**2 * fine, fine, 0)
 
 
 def in_units(length: jax.Array, tree: PyTree) -> jax.Array:
-    """Return the squared norm [*batch] of each example, in units of its length."""
+    """Return the squared norms [*batch] of the examples, divided by length²."""
     return squared_norm(times(1 / length, tree), length.ndim)
 
 
@@ -120,7 +130,8 @@ def check_linear(
 ) -> tuple[jax.Array, jax.Array]:
     """Return ‖b − A z‖ [*batch], and whether the rounding errors of A explain it.
 
-    They show in A (s z) / s, which would not depend on the factor s without them.
+    A is the linear map `matvec`. Without rounding errors, A (s z) / s does not depend
+    on the factor s. So its differences between several s measure the rounding errors.
     """
 
     def evaluate(k, state):

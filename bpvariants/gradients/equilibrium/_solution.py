@@ -1,4 +1,4 @@
-"""Results of solvers: the report of convergence, and the pair (h*, info)."""
+"""Results of fixed-point solvers: the convergence report, and the pair (h*, report)."""
 
 from typing import Any, NamedTuple, NoReturn
 
@@ -13,22 +13,26 @@ UNPACK = (
 
 
 class FixedPointInfo(NamedTuple):
-    """Convergence report of a fixed-point solver, arrays [*batch].
+    """Convergence report of a fixed-point solver; each field is an array [*batch].
 
-    It is returned because compiled code cannot raise errors.
+    The report is returned because compiled code cannot raise errors.
 
     Attributes:
-      steps: number of evaluations of the map, without those of the test for rounding.
-      residual: ‖g(h) − h‖ of the returned iterate, relative to the solver's scale.
-      converged: bool, whether the residual is within the tolerance, or as low as the
-        rounding errors of the map allow; then `residual` is above the tolerance. The
-        error is up to residual / (1 − spectral_radius).
-      spectral_radius: estimate of the factor by which a step shrinks the error. For
-        relaxation with damping 1, it estimates the spectral radius of the Jacobian. At
-        1 or more, the iteration does not converge.
-      krylov: bool, whether conjugate gradients took over from the method because it
-        failed, which only the default adjoint does. Then `steps` counts the steps of
-        both, and `spectral_radius` is the factor of conjugate gradients.
+      steps: number of evaluations of the map. Evaluations that only measure rounding
+        errors are not counted.
+      residual: ‖g(h) − h‖ / ‖h‖, where g is the map and h the returned iterate. If ‖h‖
+        is below atol / tol, ‖g(h) − h‖ is divided by atol / tol instead. For an adjoint
+        z, the residual is that of its linear equation, divided by the norm of the
+        right-hand side.
+      converged: bool, whether the residual is within the tolerance, or is above it only
+        because of rounding errors of the map. The relative error of the returned
+        iterate is up to residual / (1 − spectral_radius).
+      spectral_radius: estimate of the factor by which one step of the solver multiplies
+        the error. For relaxation with damping 1, it estimates the spectral radius of
+        the Jacobian. If it is 1 or more, the iteration does not converge.
+      krylov: bool, whether the solver's own method failed and conjugate gradients took
+        over, which happens only in the default adjoint solver. Then `steps` counts the
+        steps of both methods, and `spectral_radius` is that of conjugate gradients.
     """
 
     steps: jax.Array
@@ -39,12 +43,12 @@ class FixedPointInfo(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Three of the iterates, each with its :class:`FixedPointInfo`."""
+    """First, best and last iterate of a solver, each with a :class:`FixedPointInfo`."""
 
     first: tuple[PyTree, FixedPointInfo]
-    best: tuple[PyTree, FixedPointInfo]  # with the lowest ‖g(h) − h‖, or converged
+    best: tuple[PyTree, FixedPointInfo]  # iterate that converged or came closest to it
     last: tuple[PyTree, FixedPointInfo]
-    lost: jax.Array  # bool [*batch], whether it grew too much or was not finite
+    lost: jax.Array  # bool [*batch]: whether the residual grew too much or became NaN
 
 
 def _is_no_array(self: Any, *_: Any) -> NoReturn:
@@ -52,13 +56,13 @@ def _is_no_array(self: Any, *_: Any) -> NoReturn:
 
 
 class FixedPoint(NamedTuple):
-    """Result of :func:`fixed_point`, to be unpacked as `h, info`.
+    """Result of :func:`fixed_point`: a pair, to be unpacked as `h, info`.
 
-    It is no array: arithmetic on it raises a TypeError that says so.
+    The pair is not an array: arithmetic on it raises a TypeError that says so.
     """
 
-    h: PyTree  # h*, leaves [*batch, ...]
-    info: FixedPointInfo  # arrays [*batch]
+    h: PyTree  # the fixed point h*, leaves [*batch, ...]
+    info: FixedPointInfo  # convergence report, arrays [*batch]
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _is_no_array
     __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = _is_no_array

@@ -1,4 +1,4 @@
-"""Adjoints of fixed points: exact with every solver, truncated as predicted."""
+"""Adjoint solvers: exact ones agree with a reference, approximate ones with theory."""
 
 from functools import cache, partial
 from itertools import product
@@ -39,7 +39,7 @@ def loss_of(h, target):
 
 
 def newton(V):
-    """Dense reference: iterate to h*, then differentiate through two Newton steps."""
+    """Return the fixed point h*, differentiable through two dense Newton steps."""
     fixed = jax.lax.stop_gradient(V)
     h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, h, X), jnp.zeros(3))
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_finite_differences_agree_with_conjugate_gradients():
     jax.test_util.check_grads(solve, (V,), order=1, modes=("fwd", "rev"))
 
 
-# `recurrent_backprop`, and its info on both passes.
+# Tests of `recurrent_backprop`, and of its reports on the fixed point and the adjoint.
 
 
 def rule(**options):
@@ -139,7 +139,7 @@ def test_relaxation_cut_short_is_the_truncated_neumann_series(K):
     np.testing.assert_allclose(cut.adjoint.residual, left, rtol=1e-10)
     assert cut.adjoint.steps == K + 1
     assert not cut.adjoint.converged
-    # Begun at 0, relaxation lags one step behind, as does BPTT that starts at h*.
+    # If z starts at 0 instead of b, relaxation needs one step more for the same sum.
     from_zero = rule(adjoint=gradients.adjoints.relaxation(max_steps=K + 2))
     (_, lagging), _ = from_zero(start_adjoint=0 * X)
     np.testing.assert_allclose(lagging.z, series.z, rtol=1e-12)
@@ -270,11 +270,11 @@ def test_without_lineax_the_error_names_the_remedy(monkeypatch):
         jax.grad(lambda V: jnp.sum(relaxed(V, adjoint=adjoint)))(V)
 
 
-# Adjoints that do not contract have a gradient all the same.
+# The gradient is exact even if the adjoint iteration does not contract.
 
 
 def test_an_adjoint_that_does_not_contract_is_solved_by_default():
-    """J = −1 at the second h*, and −0.67 at the first."""
+    """The Jacobian of f is −0.67 at the first example's h*, and −1 at the second's."""
     f = lambda theta, h, x: jnp.cos(h) + theta
     theta = jnp.array([0.0, jnp.pi / 2])
     found = gradients.fixed_point(
@@ -300,7 +300,7 @@ def test_an_adjoint_that_does_not_contract_is_solved_by_default():
 @pytest.mark.parametrize("solver", ["anderson", "broyden"])
 @pytest.mark.slow
 def test_the_default_adjoint_falls_back_on_conjugate_gradients(solver):
-    """Of 30 units that grow threefold; no method of the solver's solves for it."""
+    """The weights enlarge h about threefold, so the solver's method cannot find z."""
     W = jax.random.normal(jax.random.key(0), (30, 30)) * 3 / 30**0.5
     f = lambda W, h, x: jnp.tanh(W @ h + x)  # h* = 0
     solver = getattr(gradients.solvers, solver)()
@@ -345,7 +345,7 @@ def test_lineax_solves_for_16_bits(solver, dtype):
 @pytest.mark.parametrize("adjoint", [None, "cg", "LU"])
 @pytest.mark.slow
 def test_complex_states(adjoint):
-    """The gradient is that of the steps themselves."""
+    """The gradient agrees with that of 80 steps of f, differentiated themselves."""
     W = jax.lax.complex(0.4 * V, 0.2 * U)
     x = jnp.array([0.3 + 0.5j, -0.2, 0.4j])
     f = lambda W, h, x: jnp.tanh(h @ W) * 0.5 + x

@@ -1,4 +1,4 @@
-"""Solvers and adjoints are distinguished by the names that a user types."""
+"""Error messages for solvers and adjoints use the names that a user types."""
 
 from types import SimpleNamespace
 

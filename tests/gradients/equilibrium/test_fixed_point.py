@@ -1,4 +1,4 @@
-"""Fixed points: derivatives against finite differences, and reported failures."""
+"""Fixed points: derivatives compared with finite differences, and reported failures."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ TIGHT = {"tol": 1e-13, "max_steps": 2000}
 
 
 def settle(params, h, x):
-    """Two populations of units, one of them leaky: a pytree state, any batch shape."""
+    """Evaluate a network of two groups of units, with a pytree as its state."""
     fast, slow = h["fast"], h["slow"][0]
     new = jnp.tanh(fast @ params["W"] + x @ params["U"] - 0.5 * slow)
     return {"fast": new, "slow": (0.4 * slow + 0.3 * fast * fast,)}
@@ -72,10 +72,10 @@ def test_equals_backpropagation_through_the_relaxation(batch, damping):
 @pytest.mark.parametrize("cell", ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"])
 @pytest.mark.slow
 def test_a_recurrent_cell_that_settles(make_problem, cell):
-    """Any recurrent network with a constant input is a map with a fixed point."""
+    """With a constant input, the step of a recurrent network can be the map f."""
     step, square, (params, h, xs, _), _ = make_problem(cell, batch=(2,))
     f = lambda params, h, x: step(params, h, x)[0]
-    if cell == "nested":  # its counter never settles, so it is not part of the state
+    if cell == "nested":  # the state is used without its counter, which never settles
         count = h["slow"][1]
         with_count = lambda h: {"fast": h["fast"], "slow": (h["slow"], count)}
         f = lambda params, h, x: without_count(step(params, with_count(h), x)[0])
@@ -100,7 +100,7 @@ def test_a_recurrent_cell_that_settles(make_problem, cell):
 
 @pytest.mark.slow
 def test_both_conventions_of_pineda():
-    """With the slopes before or after the adjoint, the gradient is the same."""
+    """Both equations of the adjoint in `solvers.relaxation` give the same gradient."""
     keys = jax.random.split(jax.random.key(5), 3)
     W = 0.5 * jax.random.normal(keys[0], (6, 6)) / 6**0.5
     x, outputs = jax.random.normal(keys[1], (6,)), jnp.arange(6) < 2
@@ -151,7 +151,7 @@ def test_neumann_is_truncated_backpropagation_at_the_fixed_point():
         want = jax.grad(partial(last_steps, steps=terms + 1))(params)
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-13)
         value = partial(mean_loss, x=x, h=h, target=target, adjoint=adjoint)
-        directional = jax.jvp(value, (params,), (params,))[1]  # truncated alike
+        directional = jax.jvp(value, (params,), (params,))[1]  # the same terms
         dots = jax.tree.map(lambda g, v: jnp.sum(g * v), got, params)
         np.testing.assert_allclose(directional, sum(jax.tree.leaves(dots)), rtol=1e-10)
 
@@ -229,7 +229,7 @@ def test_a_fixed_point_not_reached_is_told_and_poisons_the_gradient(case):
     assert jnp.isnan(grad)
     assert not equilibrium.forward.converged
     if case == "diverges":
-        assert info.steps < 100  # noticed long before max_steps
+        assert info.steps < 100  # divergence is detected long before max_steps
         assert info.spectral_radius > 1.4
         assert jnp.isfinite(h)
         assert jnp.isfinite(value)
@@ -275,7 +275,7 @@ def test_a_zero_fixed_point_and_an_empty_batch():
 
 
 def test_an_absolute_tolerance():
-    """At h* = 0 a relative one of 1e-5 asks for a residual of 1e-10."""
+    """If h* = 0, tol=1e-5 requires ‖f(h) − h‖ ≤ 1e-10; atol=1e-5 needs fewer steps."""
     solve = partial(gradients.fixed_point, linear, 0.5, 1.0, 0.0)
     relative, (h, info) = solve(), solve(atol=1e-5)
     assert relative.info.converged
@@ -289,7 +289,7 @@ def test_an_absolute_tolerance():
         assert few.converged
         assert few.steps < more.steps
     far = gradients.fixed_point(linear, 0.5, 1.0, 1000.0, atol=1e-30)
-    assert far.info.converged  # the relative tolerance still counts
+    assert far.info.converged  # by the relative tolerance
     rule = gradients.recurrent_backprop(linear, lambda h, t: h, atol=1e-5)
     assert rule(0.5, 1.0, 0.0, 0.0)[0][1].forward.steps == 17
 
@@ -397,5 +397,5 @@ def test_closes_over_integers_and_keys_inside_any_transformation():
 
 def test_tiny_cotangents_are_not_taken_for_none():
     solve = lambda w: gradients.fixed_point(linear, w, 0.0, 1.0, tol=1e-13)[0]
-    tiny = jax.grad(lambda w: 1e-200 * solve(w))(0.5)  # its square underflows to 0
+    tiny = jax.grad(lambda w: 1e-200 * solve(w))(0.5)  # its square rounds to 0
     np.testing.assert_allclose(tiny, 4e-200, rtol=1e-10)

@@ -1,4 +1,4 @@
-"""Fixed points that are not found: each is reported, and on_failure is obeyed."""
+"""Fixed points that are not found are reported and treated as on_failure selects."""
 
 from functools import cache, partial
 
@@ -10,7 +10,8 @@ import pytest
 
 from bpvariants import gradients
 
-# Four examples of one map, h ← tanh(s W h + x), named by their behaviour.
+# Four examples of one map, h ← tanh(s W h + x). KINDS says how the iteration of each
+# example behaves.
 W = jnp.array([[0.3, -0.7, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.4]])
 KINDS = ["settles", "grows", "cycles", "not a number"]
 S = jnp.array([[1.0], [4.0], [-3.0], [1.0]])
@@ -25,7 +26,8 @@ SOLVERS = {
 def settle(W, h, x):
     s, x = x
     pulled = s * (h @ W.T) + x
-    return jnp.where(s > 2, pulled, jnp.tanh(pulled))  # the second does not saturate
+    # The map is linear for the second example, so its state can grow without limit.
+    return jnp.where(s > 2, pulled, jnp.tanh(pulled))
 
 
 def solve(W, x=X, **options):
@@ -36,7 +38,10 @@ def solve(W, x=X, **options):
 
 @cache
 def jacobians(on_failure, solver, adjoint=None):
-    """Return the Jacobians of h* [4, 3] in W and x, in both modes."""
+    """Return (h*, info), and the Jacobians of h* [4, 3] with respect to W and x.
+
+    The Jacobians are computed in forward mode and in reverse mode.
+    """
     options = {"solver": SOLVERS[solver], "on_failure": on_failure, "adjoint": adjoint}
     f = partial(solve, **options)
     both = lambda mode: mode(f, argnums=(0, 1), has_aux=True)
@@ -46,7 +51,7 @@ def jacobians(on_failure, solver, adjoint=None):
 
 
 def implicit(i):
-    """Return the derivative of one example in W, by a dense solve."""
+    """Return the derivative of h* of example i with respect to W, by a dense solve."""
     x = (S[i], X[i])
     h = solve(W, solver=SOLVERS["relaxation"])[0][i]
     J = jax.jacobian(settle, argnums=1)(W, h, x)
@@ -60,13 +65,13 @@ def test_relaxation_tells_each_failure():
     assert jnp.all(jnp.isfinite(h))
     settles, grows, cycles, nan = info.steps.tolist()
     assert settles < 150
-    assert grows < 30  # noticed long before max_steps
+    assert grows < 30  # divergence is detected long before max_steps
     assert cycles == 300
     assert nan == 1
     assert info.spectral_radius[1] > 1.5
     assert info.spectral_radius[2] >= 0.99
     assert not jnp.isfinite(info.residual[3])
-    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # no finite iterate: the start
+    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # h is the start
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -88,16 +93,17 @@ def test_nan_is_the_derivative_of_what_failed_and_of_nothing_else(solver):
 def test_truncate_is_finite_and_the_same_in_both_modes(solver):
     (h, info), (forward, reverse) = jacobians("truncate", solver)
     (want, told), _ = jacobians("nan", solver)
-    chex.assert_trees_all_equal((h, info), (want, told))  # only the derivatives differ
+    chex.assert_trees_all_equal((h, info), (want, told))  # the same values of h
     assert jnp.all(jnp.isfinite(forward[0]))
     for tree in (forward, reverse):
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in tree)
         np.testing.assert_allclose(tree[0][0], implicit(0), rtol=1e-7, atol=1e-10)
-        assert jnp.all(tree[0][3] == 0)  # its h* is the start
+        assert jnp.all(tree[0][3] == 0)  # h* of the fourth example is the start
     if solver == "relaxation":
         chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-11)
         once = jax.jacobian(settle)(W, h, (S, jnp.nan_to_num(X)))
-        np.testing.assert_allclose(forward[0][1:3], once[1:3], rtol=1e-9)  # as with jfb
+        # The derivative is that of one evaluation of the map, as with jfb.
+        np.testing.assert_allclose(forward[0][1:3], once[1:3], rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,7 @@ def test_truncate_is_finite_and_the_same_in_both_modes(solver):
 )
 @pytest.mark.fast_rows(1)
 def test_truncated_adjoints_are_transposes(adjoint):
-    """Both modes take the same steps, although their residuals differ."""
+    """Forward and reverse mode take the same steps, although their residuals differ."""
     _, (forward, reverse) = jacobians("truncate", "relaxation", adjoint)
     chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-12)
     assert all(jnp.all(jnp.isfinite(leaf)) for leaf in forward)
@@ -122,9 +128,9 @@ def test_truncated_adjoints_are_transposes(adjoint):
 @pytest.mark.parametrize(
     ("A", "adjoint"),
     [
-        # For some right-hand sides, the residual grows at first.
+        # For some right-hand sides, the residual grows in the first steps.
         ([[0.9, 8.0], [0.0, 0.8]], gradients.adjoints.relaxation(max_steps=2)),
-        # Not a contraction, but one unit alone would settle, in one mode only.
+        # Not a contraction, but in reverse mode the adjoint of (0, 1) would converge.
         ([[1.5, 1.0], [0.0, 0.5]], gradients.adjoints.relaxation()),
     ],
     ids=["not normal", "in part"],
@@ -161,21 +167,21 @@ def test_ignore_gives_the_last_iterate():
     assert not jnp.any(info.converged[1:])
     best = jacobians("nan", "relaxation")[0][0]
     assert jnp.linalg.norm(h[1]) > 100 * jnp.linalg.norm(best[1])
-    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # no finite step: the start
+    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # h is the start
     assert jnp.all(jnp.isfinite(forward[0][:3]))
-    assert jnp.any(jnp.isnan(reverse[0][:3]))  # from the fourth example
+    assert jnp.any(jnp.isnan(reverse[0][:3]))  # NaN of the fourth example
     one = lambda w: gradients.fixed_point(
         lambda w, h, x: w * h + x, w, 0.0, 1.0, max_steps=3, on_failure="ignore"
     )
     (h, info), grad = jax.value_and_grad(one, has_aux=True)(0.5)
-    assert (h, grad) == (1.5, 1.5 * 1.75)  # three evaluations, three terms
+    assert (h, grad) == (1.5, 1.5 * 1.75)  # 1.75 = 1 + w + w²
     assert info.residual == 0.25 / 1.5
 
 
 @pytest.mark.parametrize("on_failure", ["nan", "truncate"])
 @pytest.mark.fast_rows(1)
 def test_examples_that_do_not_count_spoil_nothing(on_failure):
-    """The gradient of shared parameters stays finite too: 0 · NaN does not reach it."""
+    """Failed examples with zero cotangent leave the gradient of shared W finite."""
     options = {"solver": SOLVERS["relaxation"], "on_failure": on_failure}
     counts = jnp.array([1.0, 0.0, 0.0, 0.0])
     value = lambda W: jnp.sum(counts[:, None] * solve(W, **options)[0])
@@ -217,7 +223,7 @@ SINGULAR_ADJOINTS = {
 @pytest.mark.parametrize("name", SINGULAR_ADJOINTS)
 @pytest.mark.fast_rows(1)
 def test_a_singular_adjoint_is_told(name):
-    """h* exists, but I − J is singular, because the first unit integrates its input."""
+    """h* exists, but I − ∂f/∂h is singular: the first unit integrates its input."""
     f = lambda w, h, x: jnp.stack([h[0] + w * (h[1] - x), 0.5 * h[1] + 0.5 * x])
     options = {"adjoint": SINGULAR_ADJOINTS[name]}
     init = jnp.array([0.0, 1.0])
@@ -249,7 +255,7 @@ def test_the_adjoint_of_a_map_that_expands_is_not_solved():
 
 @pytest.mark.slow
 def test_an_unstable_fixed_point_that_was_the_start():
-    """Zero is the fixed point and the start, but relaxation of the adjoint diverges."""
+    """h* = 0 is found because it is the start, but the adjoint relaxation diverges."""
     f = lambda w, h, x: jnp.tanh(h @ w.T) + x * jnp.ones(3)
     w = 4 * W
     value = lambda x, adjoint, policy: jnp.sum(
@@ -258,7 +264,7 @@ def test_an_unstable_fixed_point_that_was_the_start():
         )[0]
     )
     assert jnp.isnan(jax.grad(value)(0.0, gradients.adjoints.relaxation(), "nan"))
-    # With "truncate", the first iterate replaces the adjoint.
+    # With "truncate", the adjoint is the first iterate, which is the cotangent of h*.
     np.testing.assert_allclose(
         jax.grad(value)(0.0, gradients.adjoints.relaxation(), "truncate"),
         3.0,
@@ -275,7 +281,7 @@ def test_an_unstable_fixed_point_that_was_the_start():
 
 @pytest.mark.slow
 def test_a_failure_is_seen_where_the_loss_is_stationary():
-    """Where no h* was found, h is 0 and so is b; the gradient must still be NaN."""
+    """If h* is not found, the gradient is NaN even if the loss has the derivative 0."""
     f = lambda w, h, x: jnp.tanh(h @ w + x)
     w, zeros = jnp.array([[0.3, 0.1], [-0.2, 0.4]]), jnp.zeros((2, 2))
     x = jnp.array([[0.1, 0.2], [jnp.nan, 1.0]])
@@ -284,7 +290,8 @@ def test_a_failure_is_seen_where_the_loss_is_stationary():
     (_, equilibrium), grads = rule(w, zeros, x, zeros)
     np.testing.assert_array_equal(equilibrium.forward.converged, [True, False])
     assert np.isnan(grads).all()
-    _, grads = rule(w, zeros, x, zeros, jnp.array([1.0, 0.0]))  # weight 0: it fails
+    # With weight 0, the failed example does not affect the gradient.
+    _, grads = rule(w, zeros, x, zeros, jnp.array([1.0, 0.0]))
     assert np.isfinite(grads).all()
 
 

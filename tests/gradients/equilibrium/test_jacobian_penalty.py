@@ -1,4 +1,4 @@
-"""The penalty on the Jacobian: unbiased, by enumeration of its draws."""
+"""The penalty on the Jacobian is unbiased: the mean over all possible random signs."""
 
 from functools import partial
 
@@ -12,7 +12,10 @@ from bpvariants import gradients
 
 
 def test_jacobian_penalty_is_unbiased():
-    """Two units have two draws, up to sign; their mean is the norm."""
+    """For two units, v and −v give the same penalty, so two values are possible.
+
+    The mean of the two values is ‖J‖_F² / 2, with the Jacobian J of the map.
+    """
     W, h = jnp.array([[0.3, -0.7], [0.5, 0.2]]), jnp.array([[0.4, -0.2], [0.0, 0.1]])
     f = lambda W, h, x: jnp.tanh(h @ W.T + x)
     keys = jax.random.split(jax.random.key(0), 32)

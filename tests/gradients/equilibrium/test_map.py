@@ -1,4 +1,4 @@
-"""The order of a map's arguments: a reversed map is named if shapes show it."""
+"""The order of a map's arguments: an error names a wrong order that shapes reveal."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def test_a_reversed_map_is_named_by_whoever_takes_it():
 def test_other_mistakes_in_a_map_are_told_as_they_are():
     with pytest.raises(ZeroDivisionError):
         gradients.fixed_point(lambda params, h, x: h * (1 // 0), 0.0, H, X)
-    # This map broadcasts in both orders; the mistake is that init is too small.
+    # This map accepts h and x in both orders by broadcasting; init is too small.
     with pytest.raises(ValueError, match="the result of f must have the structure"):
         gradients.fixed_point(lambda w, h, x: w * h + x, 0.5, jnp.zeros(()), X)
     with pytest.raises(ValueError, match=r"of init, float64\[3\]; got float32\[3\]"):

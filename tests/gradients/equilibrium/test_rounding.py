@@ -1,4 +1,4 @@
-"""Residuals that rounding keeps above the tolerance: converged, and nothing else is."""
+"""Only rounding errors may keep the residual of a converged example above tol."""
 
 from functools import cache, partial
 
@@ -10,12 +10,12 @@ import pytest
 from bpvariants import gradients
 from bpvariants.gradients.equilibrium._with_krylov import with_krylov
 
-FULL, TF32, BF16 = 23, 10, 7  # bits of the mantissa of what is multiplied
+FULL, TF32, BF16 = 23, 10, 7  # bits of the mantissas of factors in a product
 SOLVERS = ["relaxation", "anderson", "broyden"]
 
 
 def rounded(array, bits):
-    """Round to `bits` of mantissa, with the derivative of the identity (Veltkamp)."""
+    """Round to `bits` bits of mantissa (Veltkamp); the derivative is the identity's."""
     array_, factor = jax.lax.stop_gradient(array), 2.0 ** (23 - bits) + 1.0
     scaled = array_ * jnp.asarray(factor, array.dtype)
     return array + jax.lax.stop_gradient(scaled - (scaled - array_) - array_)
@@ -29,7 +29,7 @@ def settle(params, h, x):
 
 @cache
 def network(n, size, dtype="float32"):
-    """Return w with ‖w‖ = .9, and inputs of 16 examples."""
+    """Return weights w of n units with ‖w‖ = 0.9, and inputs of `size` examples."""
     keys = jax.random.split(jax.random.key(0))
     w = jax.random.normal(keys[0], (n, n))
     w = 0.9 * w / jnp.linalg.norm(w, 2)
@@ -43,7 +43,7 @@ def square(h, target):
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.fast_rows(1)
 def test_coarse_products_settle_and_give_a_gradient(name):
-    """At the default tolerance, which they cannot reach."""
+    """The residual stays above the default tolerance, but counts as converged."""
 
     @jax.jit
     def run(w, x, bits):
@@ -59,7 +59,7 @@ def test_coarse_products_settle_and_give_a_gradient(name):
         found, grad = run(w, x, bits)
         assert found.forward.converged.all()
         assert found.adjoint.converged.all()
-        assert (found.forward.residual > 1e-5).any()  # and it is told
+        assert (found.forward.residual > 1e-5).any()  # above tol
         assert found.forward.residual.max() < 0.5**bits
         assert found.forward.steps.max() < 300
         error = jnp.linalg.norm(grad - want) / jnp.linalg.norm(want)
@@ -68,7 +68,7 @@ def test_coarse_products_settle_and_give_a_gradient(name):
 
 @pytest.mark.slow
 def test_float32_reaches_what_it_can():
-    """A residual of 1.0e-7 was all that 256 × 256 numbers could reach."""
+    """Rounding errors of 256 units and 256 examples leave a residual of about 1e-7."""
     w, x = network(256, 256)
     f = lambda w, h, x: settle((w, FULL), h, x)
     solve = lambda w, tol: gradients.fixed_point(f, w, 0 * x, x, tol=tol)
@@ -87,7 +87,7 @@ def test_float32_reaches_what_it_can():
 @pytest.mark.parametrize("adjoint", ["cg", *SOLVERS, "default", "LU", "GMRES"])
 @pytest.mark.fast_rows(1)
 def test_the_adjoint_may_be_rounded_too(adjoint, bits):
-    """Here the derivative has rounded products of its own."""
+    """The adjoint equation itself is evaluated with rounded products."""
     w, _ = network(30, 8)
     b = jax.random.normal(jax.random.key(1), (8, 30), "float32")
     tol = 1e-5 if bits < FULL else 1e-8
@@ -111,7 +111,7 @@ def test_the_adjoint_may_be_rounded_too(adjoint, bits):
     assert error < 3 * 0.5**bits
 
 
-# What must not count.
+# Iterations that must not count as converged.
 
 turn = lambda angle: np.array(
     [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -132,7 +132,7 @@ LINEAR = {
 
 @cache
 def linear(name):
-    """Return the run from a distance of 1 %, for all maps at once, and all bits."""
+    """Return a function of `bits` that iterates all maps, starting 1 % away from h*."""
     maps = jnp.array(list(LINEAR.values()), "float32")
     base = jnp.tile(jnp.array([1.0, -0.7], "float32"), (10, 1))
 
@@ -151,7 +151,7 @@ def linear(name):
 
 @pytest.mark.parametrize("bits", [FULL, TF32])
 def test_what_turns_creeps_or_grows_has_not_converged(bits):
-    """None has lost more than nine tenths of its distance, 1 %, when it ends."""
+    """No iteration comes closer to h* than a tenth of its first distance, 1 %."""
     info = linear("relaxation")(bits).info
     assert not info.converged.any(), dict(zip(LINEAR, info, strict=True))
 
@@ -160,7 +160,7 @@ def test_what_turns_creeps_or_grows_has_not_converged(bits):
 @pytest.mark.parametrize("name", ["anderson", "broyden"])
 def test_what_accelerated_solvers_call_converged_is_a_fixed_point(name):
     h, info = linear(name)(FULL)
-    drifts = jnp.arange(10) == 9  # any point of a line is a fixed point
+    drifts = jnp.arange(10) == 9  # for this map, a line of fixed points
     near = np.linalg.norm(np.asarray(h) - [1.0, -0.7], axis=-1) < 1e-4
     assert jnp.all(~info.converged | near | drifts)
     assert jnp.sum(info.converged) >= 7
@@ -178,7 +178,7 @@ CHAOS = {
 
 
 def test_small_chaos_has_not_converged():
-    """One number of many, so that its residual is small: 10⁻² to 10⁻⁵ of ‖h‖."""
+    """One chaotic unit and 30 constant ones: the residual is 10⁻² to 10⁻⁵ of ‖h‖."""
     size = jnp.array([[0.1, 0.01, 0.001, 0.0003]], "float32")[..., None]
     steady = jnp.ones((len(CHAOS), 4, 30), "float32")
 
@@ -195,7 +195,7 @@ def test_small_chaos_has_not_converged():
 
 
 def test_a_slow_iteration_of_coarse_products_has_not_converged():
-    """Its residual hides in rounding long before it ends: the way to 1000 is far."""
+    """Rounding errors exceed the residual while h is still far from h* = 1000."""
     f = lambda w, h, x: rounded(h, TF32) * w + x
     args = jnp.float32(0.999), jnp.zeros(2, "float32"), jnp.ones(2, "float32")
     _, info = jax.jit(lambda *args: gradients.fixed_point(f, *args))(*args)

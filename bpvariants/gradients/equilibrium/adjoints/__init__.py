@@ -1,5 +1,6 @@
 """Solvers of the adjoint equation (I − Jᵀ) z = b. Each is a frozen dataclass.
 
+z is the adjoint, J the Jacobian of a map at its fixed point, b the point's cotangent.
 `anderson` and `broyden` are the same classes as in `gradients.solvers`.
 """
 

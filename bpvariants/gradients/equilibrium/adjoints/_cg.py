@@ -1,6 +1,8 @@
 """Conjugate gradients on the normal equations of the adjoint.
 
-Notation: A = I − Jᵀ, the ridge η. In the form that stores the residual r = b − A z,
+Notation: A = I − Jᵀ, where J is the Jacobian of f at the fixed point, b is the
+cotangent of this point, z the adjoint, η the ridge, r = b − A z the residual, s the
+negative gradient, p the search direction, and α the step length:
 
     [Aᵀ A + η I] z = Aᵀ b:    s = Aᵀ r − η z,    p ← s + p ‖s‖² / ‖s_before‖²
     α = ‖s‖² / (‖A p‖² + η ‖p‖²),    z ← z + α p,    r ← r − α A p
@@ -24,10 +26,10 @@ from bpvariants.types import PyTree
 
 class _State(NamedTuple):
     z: PyTree
-    r: PyTree  # b − A z
+    r: PyTree  # residual b − A z
     p: PyTree
-    gamma: jax.Array  # ‖s‖²
-    cost: jax.Array  # ‖r‖² + η ‖z‖², which each step reduces
+    gamma: jax.Array  # squared norm of s = Aᵀ r − η z
+    cost: jax.Array  # ‖r‖² + η ‖z‖² with the ridge η; each step reduces it
     steps: jax.Array
     active: jax.Array
 
@@ -37,18 +39,19 @@ class _State(NamedTuple):
 class cg:
     """Exact adjoint by conjugate gradients on [(I − J)(I − Jᵀ) + ηI] z = (I − J) b.
 
-    f need not be a contraction; I − J must only be invertible. With η = 0 and exact
-    arithmetic, it ends after at most n steps, where n is the size of an example. Until
-    then, its convergence depends on the *squared* condition number of I − J. With η > 0
-    it is biased, and rarely counts as converged. It stops when rounding prevents any
-    further progress. The residual is that of the adjoint equation, recomputed at the
-    end.
+    z is the adjoint, b the cotangent of the fixed point, J the Jacobian of f there, and
+    η the ridge. f need not be a contraction; I − J must only be invertible. With η = 0
+    and exact arithmetic, the method ends after at most n steps, where n is the number
+    of elements of an example. Before that, its convergence depends on the *squared*
+    condition number of I − J. With η > 0, z is biased, and rarely counts as converged.
+    The method stops when rounding errors prevent further progress. The reported
+    residual is that of the adjoint equation (I − Jᵀ) z = b, recomputed at the end.
 
-    A step costs a forward and a backward derivative of one evaluation of f. Memory is
-    that of a few states.
+    A step costs a forward-mode and a reverse-mode derivative of one evaluation of f.
+    Memory is that of a few states.
 
     Args:
-      ridge: η, at least 0.
+      ridge: ridge η, at least 0.
       tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
       max_steps: maximum number of steps.
 
@@ -80,7 +83,7 @@ class cg:
         check_limits(self.tol, self.max_steps)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z and its info, of arrays [*batch]."""
+        """Return z and its convergence report, of arrays [*batch]."""
         scale, b = normalised(b, batch_ndim)
         zeros = jax.tree.map(jnp.zeros_like, b)
         z = zeros if start is None else begin_at(times(1 / scale, start), b, batch_ndim)
@@ -103,7 +106,7 @@ class cg:
             p = _add(s, relative(gamma, state.gamma), state.p)
             steps = state.steps + state.active.astype(jnp.int32)
             cost = cost_of(z, r)
-            # Once only rounding errors are left in s, more steps would diverge.
+            # Steps diverge once only rounding errors are left in the gradient s.
             better = state.active & (cost < state.cost)
             active = better & (norm(r, batch_ndim) > tol * size) & (steps < limit)
             new, old = (z, r, p, gamma, cost), state[:5]
@@ -118,7 +121,7 @@ class cg:
         state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
         left, reached = check_linear(matvec, b, state.z, batch_ndim)
         residual = relative(left, size)
-        # By rounding, the recomputed residual may be a little above the tolerance.
+        # Because of rounding, the recomputed residual may be a little above tol.
         converged = (residual <= 2 * tol) | (reached & (state.steps < limit))
         taken = jnp.maximum(state.steps, 1).astype(residual.dtype)
         radius = residual ** (1 / taken)

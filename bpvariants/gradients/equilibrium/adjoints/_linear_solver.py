@@ -20,10 +20,12 @@ from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 class linear_solver:
     """Exact adjoint (I − Jᵀ) z = b by a linear solver of lineax.
 
-    The residual is computed here for each example, whatever the solver reports; the
-    solver's own errors are not raised. The solver sees all examples as one system. So a
-    direct solver such as LU forms a matrix of the whole state's size squared. For many
-    examples, use an iterative solver, or `jax.vmap` around :func:`fixed_point`.
+    z is the adjoint, b the cotangent of the fixed point, and J the Jacobian of f there.
+    The residual is computed for each example, independently of what the solver reports;
+    errors of the solver are not raised. The equations of all examples are solved as one
+    system. So for B examples of n elements, a direct solver such as LU forms a matrix
+    [B n, B n]. For many examples, use an iterative solver, or apply `jax.vmap` to
+    :func:`fixed_point`.
 
     Args:
       solver: a solver of lineax, such as `lineax.GMRES(rtol=1e-8, atol=1e-8)`.
@@ -55,7 +57,7 @@ class linear_solver:
         check_limits(self.tol, 1)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z and its info, of arrays [*batch]."""
+        """Return z and its convergence report, of arrays [*batch]."""
         lineax = _lineax(self.solver)
         check_no_start(self, start)
         scale, b = normalised(b, batch_ndim)

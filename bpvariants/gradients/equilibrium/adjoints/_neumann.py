@@ -1,8 +1,9 @@
 """Truncated Neumann series for the adjoint; Jacobian-free backpropagation (JFB).
 
-An adjoint solver is called with the map v ↦ (I − Jᵀ) v and b; it returns z and an info.
-For derivatives in forward mode, it solves (I − J) v = b in the same way. J itself,
-which has the size of the state squared, is never formed.
+An adjoint solver is called with the map v ↦ (I − Jᵀ) v and the cotangent b, where J is
+the Jacobian of f at the fixed point. It returns z, which solves (I − Jᵀ) z = b exactly
+or approximately, and a convergence report. For derivatives in forward mode, it solves
+(I − J) z = b instead. The matrix J of n² entries, for n state elements, is not formed.
 """
 
 from dataclasses import dataclass, field
@@ -24,11 +25,12 @@ from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 class neumann:
     """Approximate adjoint by a truncated Neumann series, z = Σ_{k=0..K} (Jᵀ)^k b.
 
-    Biased: its residual is (Jᵀ)^{K+1} b, which shrinks like ρ(J)^{K+1}. It gives the
-    gradient of K + 1 steps of backpropagation through time at the fixed point; K = 0 is
-    Jacobian-free backpropagation. Time is that of K + 1 backward passes through one
-    evaluation. The last pass only gives the residual, and is left out if `info` is not
-    used.
+    J is the Jacobian of f at the fixed point and b the cotangent of the fixed point. z
+    is biased: its residual is (Jᵀ)^{K+1} b, which shrinks like the spectral radius of J
+    to the power K + 1. The gradient is that of K + 1 steps of backpropagation through
+    time that stay at the fixed point; K = 0 is Jacobian-free backpropagation. The
+    method takes K + 1 backward passes through one evaluation of f. The last pass only
+    gives the residual, and is left out if `info` is not used.
 
     Args:
       terms: K, the number of terms after the first, at least 0.
@@ -60,7 +62,7 @@ class neumann:
         check_count("terms", self.terms, minimum=0)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z and its info, of arrays [*batch]."""
+        """Return z and its convergence report, of arrays [*batch]."""
         check_no_start(self, start)
         scale, b = normalised(b, batch_ndim)
         transposed = lambda v: jax.tree.map(jnp.subtract, v, matvec(v))
@@ -84,8 +86,9 @@ class neumann:
 def jfb(tol: float = 1e-5) -> neumann:
     """Jacobian-free backpropagation, the approximate adjoint z = b: `neumann(0)`.
 
-    The gradient is that of one evaluation at h*, at the cost of one backward pass. It
-    is a descent direction if f contracts strongly enough.
+    z is the adjoint and b the cotangent of the fixed point h*. The gradient is that of
+    one evaluation of f at a constant h*, and takes one backward pass. It is a descent
+    direction if f contracts strongly enough.
 
     Args:
       tol: largest residual ‖Jᵀ b‖ / ‖b‖ that `info` reports as converged.

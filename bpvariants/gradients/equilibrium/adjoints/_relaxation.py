@@ -22,17 +22,20 @@ from bpvariants.gradients.equilibrium.solvers._relaxation import (
 class relaxation:
     """Exact adjoint by relaxation, z ← (1 − τ) z + τ (Jᵀ z + b) from z = b.
 
-    It converges under the same condition as the forward relaxation with the same
-    damping, and at the same rate. Memory is that of a few states and of one
-    evaluation's derivative. Each step takes one backward pass through one evaluation.
+    z is the adjoint, b the cotangent of the fixed point, J the Jacobian of f there, and
+    τ the damping. The iteration converges under the same condition as the forward
+    relaxation with the same damping, and at the same rate. Memory is that of a few
+    states and of the derivative of one evaluation of f. Each step takes one backward
+    pass through one evaluation of f.
 
-    If it has not converged after max_steps, z is the last iterate, which is linear in
-    b. With τ = 1 this is the sum Σ (Jᵀ)^k b over k < max_steps, as in :class:`neumann`.
-    If the iteration grows, as for τ = 1 and ρ(J) > 1, z is the first iterate: b, or the
-    start if one is given.
+    If the iteration has not converged after max_steps steps, z is the last iterate,
+    which is linear in b. With τ = 1 and the Jacobian J of f, the last iterate is the
+    sum Σ (Jᵀ)^k b over k < max_steps, as in :class:`neumann`. If the iteration grows,
+    which it does if τ = 1 and the spectral radius of J is above 1, z is the first
+    iterate: b, or the start if one is given.
 
     Args:
-      damping: τ, 0 < τ ≤ 1; 1 is undamped.
+      damping: damping τ, 0 < τ ≤ 1; 1 is undamped.
       tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
       max_steps: maximum number of steps.
 
@@ -63,7 +66,7 @@ class relaxation:
         check_relaxation(self.damping, self.tol, self.max_steps)
 
     def __call__(self, matvec, b, batch_ndim, start=None, krylov=False):
-        """Return z and its info, of arrays [*batch]."""
+        """Return z and its convergence report, of arrays [*batch]."""
         solver = forward_relaxation(self.damping, self.tol, self.max_steps)
         size, outcome = solve_linear(solver, matvec, b, batch_ndim, start, krylov)
         (first, first_info), (last, info) = outcome.first, outcome.last

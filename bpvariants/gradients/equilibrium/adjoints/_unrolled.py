@@ -1,6 +1,8 @@
 """Backpropagation through a few steps of relaxation that start at the fixed point.
 
-h_0 = h*,    h_{k+1} = (1 − τ) h_k + τ f(θ, h_k, x),    dE/dθ through h_K
+For a fixed point h* of f, K steps with damping τ, and a loss E of h_K, dE/dθ is that of
+
+    h_0 = h*,    h_{k+1} = (1 − τ) h_k + τ f(θ, h_k, x)
 """
 
 from collections.abc import Callable
@@ -26,19 +28,22 @@ from bpvariants.types import PyTree
 class unrolled:
     """Approximate adjoint by backpropagation through K steps from a constant h*.
 
-    At h* it is z = τ Σ_{k<K} ((1 − τ) I + τ Jᵀ)^k b, the phantom gradient; with τ = 1
-    this is `neumann(K − 1)`. It serves as an oracle, because :func:`fixed_point`
-    differentiates the K steps themselves, and no adjoint equation is written down.
+    For the cotangent b of the fixed point h*, the Jacobian J of f at h* and the damping
+    τ, the adjoint is z = τ Σ_{k<K} ((1 − τ) I + τ Jᵀ)^k b, which gives the phantom
+    gradient. With τ = 1, z is that of `neumann(K − 1)`. This class is a reference for
+    other adjoint solvers, because :func:`fixed_point` differentiates the K steps
+    themselves and solves no adjoint equation.
 
-    Reverse mode takes the time and memory of K evaluations and their backward passes.
-    Forward mode differentiates the same K steps, and is the transpose of reverse mode.
-    Second derivatives are also those of the K steps. Like the first, they differ from
-    the exact ones by about ρ(J)^K. In :func:`recurrent_backprop`, which needs z, the
-    sum above is computed and nothing is stored.
+    Reverse mode takes the time and memory of K evaluations of f and their backward
+    passes. Forward mode differentiates the same K steps, and is the transpose of
+    reverse mode. Second derivatives are also those of the K steps. First and second
+    derivatives differ from the exact ones by about ρ^K, where ρ is the spectral radius
+    of (1 − τ) I + τ J. :func:`recurrent_backprop` computes the sum z instead, and
+    stores no iterates.
 
     Args:
       steps: K, the number of steps, at least 1.
-      damping: τ, 0 < τ ≤ 1, of these steps; 1 is undamped.
+      damping: damping τ of the K steps, 0 < τ ≤ 1; 1 is undamped.
       tol: largest residual, relative to ‖b‖, that `info` reports as converged.
 
     Raises:
@@ -71,7 +76,7 @@ class unrolled:
         check_relaxation(self.damping, self.tol, 1)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z and its info, of arrays [*batch]."""
+        """Return z and its convergence report, of arrays [*batch]."""
         check_no_start(self, start)
         scale, b = normalised(b, batch_ndim)
         residual_of = lambda z: jax.tree.map(jnp.subtract, b, matvec(z))
@@ -88,7 +93,7 @@ class unrolled:
         return times(scale, z), info
 
     def through(self, g: Callable[[PyTree], PyTree], h: PyTree) -> PyTree:
-        """Return h with the derivative of K steps of g that start at h."""
+        """Return h with the derivative of K steps of g that start at a constant h."""
 
         def step(moved: PyTree, _: Any):
             difference = jax.tree.map(jnp.subtract, g(moved), moved)

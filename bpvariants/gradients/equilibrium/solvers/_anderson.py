@@ -1,7 +1,7 @@
 """Anderson acceleration of a fixed-point iteration.
 
-Notation: z_i are the last m iterates of an example and G_i = g(z_i) − z_i their
-residuals. β is the mixing, λ the ridge:
+Notation: z_i are the last m iterates of an example, G_i = g(z_i) − z_i their residuals
+for the map g, α_i their weights, β is the mixing factor, and λ the ridge:
 
     α = argmin ‖Σ α_i G_i‖² + λ Σ α_i² ‖G_i‖²    with Σ α_i = 1
     z ← Σ α_i (z_i + β G_i)
@@ -20,14 +20,14 @@ from bpvariants.gradients.equilibrium._iteration import Method
 from bpvariants.gradients.equilibrium._protocols import solve_linear
 from bpvariants.gradients.equilibrium._vectors import iterate_vectors
 
-REBOUND = 100  # factor by which the residual may rise before the history is dropped
+REBOUND = 100  # factor by which a residual may rise before old iterates are dropped
 
 
 class _Memory(NamedTuple):
-    points: jax.Array  # [*batch, depth, n], the latest last
-    residuals: jax.Array  # [*batch, depth, n]
-    pairs: jax.Array  # [*batch], how many are known, counted up to depth + 2
-    lowest: jax.Array  # [*batch], the lowest residual since the history began
+    points: jax.Array  # [*batch, depth, n]: the last iterates, oldest first
+    residuals: jax.Array  # [*batch, depth, n]: g(z) − z of each of these iterates z
+    pairs: jax.Array  # [*batch]: number of iterates so far, counted up to depth + 2
+    lowest: jax.Array  # [*batch]: lowest residual since iterates were last dropped
 
 
 @register_dataclass  # settings may be tracers
@@ -35,30 +35,33 @@ class _Memory(NamedTuple):
 class anderson:
     """Anderson acceleration: a solver of h = f(h) for cases where relaxation is slow.
 
-    Each step moves to the combination of the last few iterates whose residuals cancel
-    best. On linear maps this is GMRES with a gradual restart. Near ρ(J) = 1 it takes a
-    fraction of the steps of :class:`relaxation`, and it often converges where
-    relaxation does not. The first two steps are plain, h ← h + β (f(h) − h). If the
-    residual rises to more than 100 times its lowest value, the history is dropped and
-    the method starts again with two plain steps.
+    Each step moves to a weighted sum of the last few iterates. The weights are those
+    for which the weighted sum of the residuals f(h) − h is smallest. If f is linear,
+    the method is GMRES that drops the oldest iterates. If the spectral radius of the
+    Jacobian of f is near 1, Anderson acceleration takes a fraction of the steps of
+    :class:`relaxation`, and it often converges where relaxation does not. The first two
+    steps are plain, h ← h + β (f(h) − h), where β is the argument `mixing`. If the
+    residual rises to more than 100 times its lowest value, the stored iterates are
+    dropped, and the method starts again with two plain steps.
 
-    It also solves the adjoint equation: `gradients.solvers.anderson` and
-    `gradients.adjoints.anderson` are the same class. If it is the solver, it is by
-    default also the adjoint, with the same settings. The gradient is that of the fixed
-    point, not of the steps that lead to it.
+    This class also solves the adjoint equation: `gradients.solvers.anderson` and
+    `gradients.adjoints.anderson` are the same class. If it is given as the solver, it
+    is by default also the adjoint solver, with the same settings. The gradient is that
+    of the fixed point, not of the steps that lead to it.
 
-    For each example of n elements, with m = depth, a step costs one evaluation of f and
-    O(m² n + m³); memory is 2 m n.
+    For each example of n elements, with m = depth, a step takes one evaluation of f and
+    O(m² n + m³) more operations; 2 m n elements are stored.
 
     Args:
       depth: m, the number of iterates that are combined, at least 1.
-      mixing: β, 0 < β ≤ 1, the damping of the combination; 1 is undamped.
-      ridge: λ, which keeps the combination from amplifying rounding errors. A small
-        minimum that depends on the dtype is added to it.
+      mixing: damping β of the residuals in each step, 0 < β ≤ 1; 1 is undamped.
+      ridge: regularisation λ of the weights, which keeps a step from amplifying
+        rounding errors. A small number that depends on the dtype is added to λ.
       tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
-      atol: largest ‖f(h) − h‖ that counts as converged too. Default: tol². Give it
-        where h* may be 0; it is not used for the adjoint.
+      atol: absolute tolerance. An example has also converged if ‖f(h) − h‖ is at most
+        atol. Default: tol². Give atol if the fixed point may be 0. The adjoint solver
+        does not use atol.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -97,14 +100,14 @@ class anderson:
         check_limits(self.tol, self.max_steps, self.atol)
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
-        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
+        """Iterate until ‖f(h) − h‖ ≤ tol · scale(h) or a failure; gap(h) = f(h) − h."""
         method = Method(self._init, self._move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         settings |= {"batch_ndim": batch_ndim, "pull": pull}
         return iterate_vectors(gap, start, scale, method, **settings)
 
     def __call__(self, matvec, b, batch_ndim, start=None, krylov=False):
-        """Return z and its info, of arrays [*batch]."""
+        """Return z and its convergence report, of arrays [*batch]."""
         size, outcome = solve_linear(self, matvec, b, batch_ndim, start, krylov)
         return times(size, outcome.best[0]), outcome.best[1]
 
@@ -130,11 +133,11 @@ class anderson:
         return h, _Memory(points, residuals, pairs, lowest)
 
     def _combination(self, residuals: jax.Array, known: jax.Array) -> jax.Array:
-        """Return α [*batch, depth], 0 for iterates that are not known."""
+        """Return the weights [*batch, depth], 0 for iterates that are not yet set."""
         dtype = residuals.dtype
         sizes = jnp.where(known, norm(residuals, residuals.ndim - 1), 0)
         inverse = jnp.where(sizes > 0, 1 / jnp.where(sizes > 0, sizes, 1), 0)
-        # Scaled to unit vectors, because large residuals would drown small ones.
+        # Residuals are scaled to unit length, because large ones would hide small ones.
         unit = residuals * inverse[..., None]
         gram = jnp.einsum(
             "...in,...jn->...ij", unit, unit, precision=jax.lax.Precision.HIGHEST
@@ -154,5 +157,5 @@ def _leading(array: jax.Array, size: jax.Array) -> jax.Array:
 
 
 def append(history: jax.Array, new: jax.Array) -> jax.Array:
-    """Add a row [*batch, n] to a history [*batch, m, n], and drop its oldest."""
+    """Add a row [*batch, n] to a history [*batch, m, n], and drop the oldest row."""
     return jnp.concatenate([history[..., 1:, :], new[..., None, :]], axis=-2)

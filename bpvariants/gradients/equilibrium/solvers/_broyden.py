@@ -1,7 +1,8 @@
 """Broyden's method with limited memory, for fixed points.
 
-Notation: d(h) = g(h) − h is the function whose root is sought. H ≈ (∂d/∂h)⁻¹ is stored
-by its last r changes, H = −I + Σ u_i v_iᵀ. Δ is the change since the last step:
+Notation: d(h) = g(h) − h is the function whose root is the fixed point of the map g.
+H ≈ (∂d/∂h)⁻¹ is an estimate of the inverse Jacobian of d. H = −I + Σ u_i v_iᵀ is stored
+as its last r changes u_i v_iᵀ. Δh and Δd are the changes of h and d in the last step:
 
     v = Hᵀ Δh,   u = (Δh − H Δd) / (vᵀ Δd),   H ← H + u vᵀ,   h ← h − H d
 """
@@ -25,12 +26,12 @@ from bpvariants.gradients.equilibrium.solvers._anderson import (
 
 
 class _Memory(NamedTuple):
-    us: jax.Array  # [*batch, rank, n], zero where there is no change yet
-    vs: jax.Array  # [*batch, rank, n]
-    h: jax.Array  # [*batch, n], the iterate at which the last step began
-    difference: jax.Array  # [*batch, n], d at this iterate
-    begun: jax.Array  # [*batch], whether there was a last step
-    lowest: jax.Array  # [*batch], the lowest residual since H was last reset
+    us: jax.Array  # [*batch, rank, n]: u_i of the changes u_i v_iᵀ of H, or zeros
+    vs: jax.Array  # [*batch, rank, n]: v_i of the changes u_i v_iᵀ of H, or zeros
+    h: jax.Array  # [*batch, n]: iterate at which the last step began
+    difference: jax.Array  # [*batch, n]: g(h) − h at this iterate
+    begun: jax.Array  # [*batch]: whether a step has been taken
+    lowest: jax.Array  # [*batch]: lowest residual since H was last reset to −I
 
 
 @register_dataclass  # settings may be tracers
@@ -38,25 +39,28 @@ class _Memory(NamedTuple):
 class broyden:
     """Broyden's method: a solver of h = f(h) for cases where relaxation is slow.
 
-    A quasi-Newton method: it estimates (I − J)⁻¹ from the steps it takes. Near the
-    fixed point it converges superlinearly, whether or not f is a contraction. The first
-    step is plain, h ← f(h). If the residual rises to more than 100 times its lowest
-    value, the estimate is dropped and the step is plain again.
+    Broyden's method is a quasi-Newton method: it estimates (I − J)⁻¹, where J is the
+    Jacobian of f, from the steps it takes. Near the fixed point it converges
+    superlinearly, whether or not f is a contraction. The first step is plain, h ← f(h).
+    If the residual rises to more than 100 times its lowest value, the estimate is
+    dropped and the next step is plain.
 
-    It also solves the adjoint equation: `gradients.solvers.broyden` and
-    `gradients.adjoints.broyden` are the same class. If it is the solver, it is by
-    default also the adjoint, with the same settings. The gradient is that of the fixed
-    point, not of the steps that lead to it. There is no damping.
+    This class also solves the adjoint equation: `gradients.solvers.broyden` and
+    `gradients.adjoints.broyden` are the same class. If it is given as the solver, it is
+    by default also the adjoint solver, with the same settings. The gradient is that of
+    the fixed point, not of the steps that lead to it. There is no damping.
 
-    For each example of n elements, with r = rank, a step costs one evaluation of f and
-    O(r n); memory is 2 r n.
+    For each example of n elements, with r = rank, a step takes one evaluation of f and
+    O(r n) more operations; 2 r n elements are stored.
 
     Args:
-      rank: r, the number of latest changes of H that are kept, at least 1.
+      rank: r, the number of rank-one changes of the estimate that are stored (the
+        latest ones), at least 1.
       tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
-      atol: largest ‖f(h) − h‖ that counts as converged too. Default: tol². Give it
-        where h* may be 0; it is not used for the adjoint.
+      atol: absolute tolerance. An example has also converged if ‖f(h) − h‖ is at most
+        atol. Default: tol². Give atol if the fixed point may be 0. The adjoint solver
+        does not use atol.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -87,14 +91,14 @@ class broyden:
         check_limits(self.tol, self.max_steps, self.atol)
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
-        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
+        """Iterate until ‖f(h) − h‖ ≤ tol · scale(h) or a failure; gap(h) = f(h) − h."""
         method = Method(self._init, _move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         settings |= {"batch_ndim": batch_ndim, "pull": pull}
         return iterate_vectors(gap, start, scale, method, **settings)
 
     def __call__(self, matvec, b, batch_ndim, start=None, krylov=False):
-        """Return z and its info, of arrays [*batch]."""
+        """Return z and its convergence report, of arrays [*batch]."""
         size, outcome = solve_linear(self, matvec, b, batch_ndim, start, krylov)
         return times(size, outcome.best[0]), outcome.best[1]
 
@@ -125,6 +129,6 @@ def _move(memory: _Memory, h: jax.Array, difference: jax.Array, size: jax.Array)
 
 
 def _times(lefts: jax.Array, rights: jax.Array, x: jax.Array) -> jax.Array:
-    """Return (−I + Σ left rightᵀ) x."""
+    """Return (−I + Σ l_i r_iᵀ) x for the rows l_i of `lefts` and r_i of `rights`."""
     weights = jnp.sum(rights * x[..., None, :], axis=-1, keepdims=True)
     return jnp.sum(weights * lefts, axis=-2) - x

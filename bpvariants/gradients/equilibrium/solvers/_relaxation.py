@@ -1,6 +1,8 @@
 """Relaxation to a fixed point: damped iteration, or Pineda's differential equation.
 
-h ← (1 − τ) h + τ g(h)    until ‖g(h) − h‖ ≤ tol · scale
+With the map g and the damping τ, the iteration is
+
+    h ← (1 − τ) h + τ g(h)    until ‖g(h) − h‖ ≤ tol · scale
 """
 
 from dataclasses import dataclass
@@ -17,37 +19,41 @@ from bpvariants.gradients.equilibrium._iteration import iterate, Method
 @register_dataclass  # settings may be tracers
 @dataclass(frozen=True)
 class relaxation:
-    """Solver of h = f(h) by damped iteration, h ← (1 − τ) h + τ f(h).
+    """Solver of h = f(h) by damped iteration, h ← (1 − τ) h + τ f(h), with damping τ.
 
     Each step costs one evaluation of f; memory is that of a few states. The solver
     gives up on an example if ‖f(h) − h‖ is not finite or exceeds 10⁴ times its lowest
     value.
 
     *In continuous time.* Pineda's network obeys T dh/dt = −h + f(h), with a time
-    constant T. Euler's method with time step dt is this relaxation with τ = dt / T. So
-    damping sets the time step, and with τ = 1 the network jumps to f(h). The adjoint
-    obeys a similar equation, in one of two conventions. For h = g(u), u = W h,
-    b = ∂E/∂h, slopes g′(u), and the element-wise product *:
+    constant T. Euler's method with time step dt is the relaxation with τ = dt / T. So
+    the damping τ sets the time step; with τ = 1, a step replaces h by f(h). The adjoint
+    obeys a similar differential equation, which is written in two conventions, for y or
+    for z. Let f(h) = g(u) with an activation function g of u = W h, slopes g′(u), the
+    loss E and b = ∂E/∂h; * is the element-wise product:
 
         A    T dy/dt = −y + g′(u) * (Wᵀ y + b)      dE/dW = y hᵀ
         B    T dz/dt = −z + Wᵀ (g′(u) * z) + b      dE/dW = (g′(u) * z) hᵀ
 
-    At rest, y = g′(u) * z. `gradients.adjoints.relaxation` uses B, because
-    Jᵀ = Wᵀ diag(g′(u)).
+    At the fixed point, y = g′(u) * z. `gradients.adjoints.relaxation` uses convention
+    B, because the transposed Jacobian of f is Jᵀ = Wᵀ diag(g′(u)).
 
-    *Where it is stable.* Let μ be the eigenvalues of J = ∂f/∂h at h*. J and Jᵀ have the
-    same eigenvalues, so the conditions hold for h and for the adjoint. The differential
-    equation is stable if every Re μ < 1. The relaxation is stable if every
-    |1 − τ + τμ| < 1, a stronger condition, which is ρ(J) < 1 at τ = 1. For real μ < 1
-    it is τ < 2 / (1 − μ_min). If J has an eigenvalue of −1 or less, h oscillates at
-    τ = 1, but settles with a smaller τ. If some real μ ≥ 1, no τ helps.
+    *Stability.* Let μ be the eigenvalues of the Jacobian J = ∂f/∂h at the fixed point.
+    J and Jᵀ have the same eigenvalues, so h and the adjoint have the same conditions of
+    stability. The differential equation is stable if Re μ < 1 for every μ. The
+    relaxation with damping τ is stable if |1 − τ + τμ| < 1 for every μ, which is a
+    stronger condition. For τ = 1, the condition is that the spectral radius of J is
+    below 1. If every μ is real and below 1, the condition is τ < 2 / (1 − μ_min), where
+    μ_min is the least eigenvalue; if μ_min is −1 or less, h oscillates at τ = 1, but
+    settles with a smaller τ. If a real μ is 1 or more, the relaxation is stable for no
+    τ.
 
     Args:
-      damping: τ, 0 < τ ≤ 1; 1 is undamped.
+      damping: damping τ, 0 < τ ≤ 1; 1 is undamped.
       tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
-      atol: largest ‖f(h) − h‖ that counts as converged too. Default: tol². Give it
-        where h* may be 0.
+      atol: absolute tolerance. An example has also converged if ‖f(h) − h‖ is at most
+        atol. Default: tol². Give atol if the fixed point may be 0.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -78,7 +84,7 @@ class relaxation:
         check_relaxation(self.damping, self.tol, self.max_steps, self.atol)
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
-        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
+        """Iterate until ‖f(h) − h‖ ≤ tol · scale(h) or a failure; gap(h) = f(h) − h."""
         damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
         move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
         method = Method(lambda start: (), move, pace=self.damping)
