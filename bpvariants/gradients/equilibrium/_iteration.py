@@ -53,7 +53,7 @@ class Method(NamedTuple):
 
 
 class _State(NamedTuple):
-    h: PyTree
+    h: PyTree  # or the next point of a walk
     best: PyTree  # the iterate with the lowest ‖g(h) − h‖
     memory: PyTree
     lowest: jax.Array  # ‖g(h) − h‖ of the best iterate
@@ -96,7 +96,7 @@ def iterate(
     limit = jnp.asarray(max_steps, jnp.int32)
 
     def step(state: _State) -> _State:
-        difference = gap(point(state.walk, state.h))
+        difference = gap(state.h)
         size = norm(difference, batch_ndim)
         residual = relative(size, scale(state.h))
         new = _step(state, difference, size, residual, method, tol, limit)
@@ -221,8 +221,11 @@ def _settle(
     rounded = ended & (NOISE**2 * noise(walk) >= 1)
     walk = walk._replace(place=jnp.where(ended, 0, walk.place))
     unexplained = (stalled & ~asked) | (ended & ~rounded)
+    h = select(ended, walk.start, state.h)
+    walk = begin_walk(walk, asked, h, times(size / units, difference), size)
     state = state._replace(
-        walk=begin_walk(walk, asked, state.h, times(size / units, difference), size),
+        h=select(walk.place > 0, point(walk), h),
+        walk=walk,
         rounded=state.rounded | rounded,
         active=(state.active & ~asked) | (ended & ~rounded),
     )

@@ -55,6 +55,7 @@ class Walk(NamedTuple):
     """
 
     place: jax.Array  # int [*batch], number of the next point; 0 is no walk
+    start: PyTree  # h
     u: PyTree
     last: PyTree  # g(h) − h at the last point
     rise: PyTree  # its change since the point before
@@ -65,7 +66,7 @@ def no_walk(h: PyTree, size: jax.Array) -> Walk:
     """Return the walk of examples that do not walk; size is an array [*batch]."""
     zeros = jax.tree.map(jnp.zeros_like, h)
     place = jnp.zeros(size.shape, jnp.int32)
-    return Walk(place, zeros, zeros, zeros, jnp.zeros((2, *size.shape), size.dtype))
+    return Walk(place, h, zeros, zeros, zeros, jnp.zeros((2, *size.shape), size.dtype))
 
 
 def begin_walk(
@@ -82,18 +83,19 @@ def begin_walk(
     u = jax.tree.map(lambda leaf, u: (leaf + u) - leaf, h, u)
     return walk._replace(
         place=jnp.where(asked, 1, walk.place),
+        start=select(asked, h, walk.start),
         u=select(asked, u, walk.u),
     )
 
 
-def point(walk: Walk, h: PyTree) -> PyTree:
-    """Return the next point of a walk, and h for examples that do not walk."""
+def point(walk: Walk) -> PyTree:
+    """Return the next point of a walk."""
     k = walk.place - 1
     far = 8 * (k - COARSE // 2)
     near = k - COARSE - FINE // 2
-    at = jnp.where(k < 0, 0, jnp.where(k < COARSE, far, near))
+    at = jnp.where(k < COARSE, far, near)
     move = times(at.astype(jnp.float32), walk.u)
-    return jax.tree.map(jnp.add, h, move)
+    return jax.tree.map(jnp.add, walk.start, move)
 
 
 def go_on(walk: Walk, gap: PyTree, length: jax.Array) -> Walk:
