@@ -120,7 +120,7 @@ def iterate(
     radius = _contraction(state)
     h = select(state.rounded, state.best, state.h)
     last = jnp.where(state.rounded, state.residual, state.last)
-    on = jnp.zeros_like(state.lost) if krylov is None else state.krylov.on
+    on = jnp.zeros_like(state.lost) if state.krylov is None else state.krylov.on
     info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on)
     done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
@@ -206,7 +206,7 @@ def _settle(
         away = in_units(size, jax.tree.map(jnp.subtract, state.h, state.best))
         pace = jnp.asarray(method.pace, size.dtype)
         returns = 4 * away <= (state.since.astype(size.dtype) * pace) ** 2
-    if state.krylov is not None:
+    if state.krylov is not None and pull is not None:
         on = state.krylov.on
         h, krylov = krylov_step(
             pull, state.krylov, on & state.active, state.h, difference, units

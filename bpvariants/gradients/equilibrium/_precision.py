@@ -18,7 +18,8 @@ def with_precise_products(
     """
 
     def precise(params, h, x):
-        if jax.config.jax_default_matmul_precision is not None:
+        chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+        if chosen is not None:
             return f(params, h, x)
         with jax.default_matmul_precision("highest"):
             return f(params, h, x)
