@@ -286,7 +286,7 @@ def test_an_adjoint_that_does_not_contract_is_solved_by_default():
             f, theta, found, (), tol=1e-9, batch_ndim=d
         )
         want = 1 / (1 + jnp.sin(found))
-        got = jax.grad(lambda theta, s=solve: jnp.sum(s(theta).h))(theta)
+        got = jax.jit(jax.grad(lambda theta, s=solve: jnp.sum(s(theta).h)))(theta)
         np.testing.assert_allclose(got, want, rtol=1e-8)
     rule = gradients.recurrent_backprop(f, lambda h, t: h, tol=1e-9)
     (_, equilibrium), grad = rule(theta, found, 0 * theta, theta)
