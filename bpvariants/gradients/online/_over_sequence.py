@@ -167,8 +167,8 @@ def over_sequence(
             state = online.init(theta, carry, inputs, initial=initial)
         steps = xs, targets, {"weight": weights, **flags, "key": keys}
         rule_at_a_step = _naming_sequences(online, length, weights=weights, **flags)
-        both = weights is not None and mask is not None
-        if both and weights.shape != mask.shape:
+        shapes = {flag.shape for flag in (weights, mask) if flag is not None}
+        if len(shapes) > 1:
             _name_wrong_entries(rule_at_a_step, theta, state, steps)
         counts = effective_weights(weights, mask)
         if update is None:
