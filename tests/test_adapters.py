@@ -89,9 +89,7 @@ def test_nnx_state_that_is_no_parameter_stays_as_it_is():
 
 
 def test_what_is_no_nnx_module_is_named():
-    with pytest.raises(
-        ValueError, match=r"module must be a flax\.nnx\.Module, got a"
-    ):
+    with pytest.raises(ValueError, match=r"module must be a flax\.nnx\.Module, got a"):
         adapters.from_nnx(nn.SimpleCell(3))
 
 
