@@ -30,6 +30,7 @@ PARTS = range(1 + -(-(hypothesis.settings.default.max_examples - FIRST) // PART)
 # other programs are refused by these rules.
 MADE_FOR = {
     "anything": list(CHECKS),
+    "without_branches": ["rflo", "eprop", "snap"],
     "elementwise": ["diagonal_rtrl", "rflo"],
     "affine": ["linear"],
     "factorised": ["kf_rtrl"],
@@ -38,10 +39,11 @@ MADE_FOR = {
 
 @st.composite
 def cases(draw):
-    """Draw a program, up to three rules, and how to compile them."""
-    kind = draw(st.sampled_from(list(MADE_FOR)))
+    """Draw a program, two or three rules, and whether XLA optimises them."""
+    kind = draw(st.sampled_from(["anything", *MADE_FOR]))
     first = draw(st.sampled_from(MADE_FOR[kind]))
-    others = draw(st.lists(st.sampled_from(list(CHECKS)), max_size=2))
+    any_rule = st.sampled_from(list(CHECKS))
+    others = draw(st.lists(any_rule, min_size=1, max_size=2))
     optimised = draw(st.sampled_from([False] * 5 + [True]))
     return draw(programs(kind)), list(dict.fromkeys([first, *others])), optimised
 

@@ -105,7 +105,8 @@ def read_names(layout: tuple[str, ...], extras: tuple[str, ...]) -> list[str]:
     of_leaf = {"h0": ["h0"], "h1": ["h1"], "line": ["oldest", "latest"], "memory": []}
     of_extra = {"count": ["clock"], "key": ["noise"]}
     names = [name for leaf in layout for name in of_leaf[leaf]]
-    return [*names, "x", *(name for each in extras for name in of_extra[each])]
+    # The carry is named twice, so that more expressions read it.
+    return [*names, *names, "x", *(name for each in extras for name in of_extra[each])]
 
 
 def new_names(layout: tuple[str, ...]) -> list[str]:
@@ -115,16 +116,17 @@ def new_names(layout: tuple[str, ...]) -> list[str]:
 
 
 @st.composite
-def anything(draw):
-    """Draw a network of any operations."""
+def anything(draw, **properties):
+    """Draw a network; operations on its way to the carry have these properties."""
     layout = draw(st.sampled_from(LAYOUTS))
     extras = draw(st.sampled_from([(), ("count",), ("key",), ("count", "key")]))
     names = [*read_names(layout, extras), *BIASES]
-    hidden = draw(st.none() | grown(names))
-    names += [] if hidden is None else ["a"]
+    hidden = draw(st.none() | grown(names, **properties))
+    names += [] if hidden is None else ["a", "a"]
     leaves = []
     for i, leaf in enumerate(layout):
-        leaves.append((leaf, draw(grown([*names, *new_names(layout[:i])]))))
+        known = [*names, *new_names(layout[:i])]
+        leaves.append((leaf, draw(grown(known, **properties))))
     output = draw(grown([*new_names(layout), *names]))
     return Program(tuple(leaves), output, hidden, extras)
 
@@ -170,6 +172,7 @@ def factorised(draw):
 
 KINDS = {
     "anything": anything(),
+    "without_branches": anything(for_rflo=True),
     "elementwise": elementwise(),
     "affine": affine(),
     "factorised": factorised(),
@@ -180,7 +183,7 @@ KINDS = {
 def programs(draw, kind: str):
     """Draw a network of one kind, its sizes, flags and data."""
     network = draw(KINDS[kind])
-    T, batch = draw(st.integers(1, 4)), draw(st.sampled_from([(), (2,)]))
+    T, batch = draw(st.sampled_from([2, 3, 4, 1])), draw(st.sampled_from([(), (2,)]))
     count = batch[0] if batch else 1
     flags = lambda values: (
         st.none() | st.tuples(*[st.tuples(*[st.sampled_from(values)] * count)] * T)
