@@ -100,8 +100,8 @@ def tutorial_form(text: str) -> str:
 def is_of_tutorial(pair: Pair) -> bool:
     """Return whether PyTorch's translation tutorial uses a pair of sentences.
 
-    The tutorial uses pairs of short sentences, of which the English one begins with
-    "i am", "he is" or similar words. Both sentences of the pair must be normalised by
+    The tutorial uses pairs of short sentences. The English sentence begins with "i am",
+    "he is" or similar words. Both sentences of the pair must be normalised by
     :func:`tutorial_form` before this function is called.
     The tutorial's pairs are 9,390 of train, 1,252 of validation and 1,173 of test. All
     of these pairs have 3,028 different words in English and 4,668 in French.

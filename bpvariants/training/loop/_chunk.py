@@ -28,7 +28,8 @@ from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
 OF_RULES = 0xFFFFFFFF  # folded into the rule's key; not a step's index
-SMALL = 64 * 2**20  # bytes of a state of which a chunk keeps a copy
+# Size in bytes. A chunk of steps keeps a copy of a training state of at most this size.
+SMALL = 64 * 2**20
 
 
 class Recipe(NamedTuple):

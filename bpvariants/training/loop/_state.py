@@ -77,7 +77,7 @@ class Values:
         self._all = None
 
     def put(self, first: int, values: np.ndarray) -> None:
-        """Store the losses [..., k] of k steps, the first of which is step `first`."""
+        """Store the losses [..., k] of the k steps that begin with step `first`."""
         if self._all is None:
             self._all = np.empty(self._shape, values.dtype)
         self._all[..., first : first + values.shape[-1]] = values

@@ -39,8 +39,8 @@ def irprop_minus(
         packed       4                 float32 without the last bit of the mantissa
         bfloat16     2                 with 6 bits of mantissa, in bfloat16
 
-    A test takes 1,000 steps on random gradients, some of which are 0, with each value
-    of `state`. Relative to the steps with "float32", each step differs by 0 with
+    For each value of `state`, a test takes 1,000 steps on random gradients. Some of
+    these gradients are 0. Relative to the steps with "float32", each step differs by 0 with
     "int8_sign", by at most 1e-5 with "packed", and by at most 0.1 with "bfloat16".
 
     Args:

@@ -133,6 +133,7 @@ def test_weight_decay_does_not_underflow_in_narrow_params():
     params = jnp.array([1e-3, -1e-3], jnp.float16)
     optimizer = updates.rprop(0.1, weight_decay=1e-6)
     step, _ = optimizer.update(0 * params, optimizer.init(params), params)
+    # The relative precision of float16 is 1e-3.
     np.testing.assert_allclose(step, [-0.1, 0.1], rtol=1e-3)
 
 
