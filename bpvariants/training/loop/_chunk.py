@@ -28,7 +28,7 @@ from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
 OF_RULES = 0xFFFFFFFF  # folded into the rule's key; not a step's index
-# Size in bytes. A chunk of steps keeps a copy of a training state of at most this size.
+# Size in bytes: a chunk of steps keeps a copy of a training state up to this size.
 SMALL = 64 * 2**20
 
 
