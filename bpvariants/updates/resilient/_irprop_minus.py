@@ -40,8 +40,8 @@ def irprop_minus(
         bfloat16     2                 with 6 bits of mantissa, in bfloat16
 
     For each value of `state`, a test takes 1,000 steps on random gradients. Some of
-    these gradients are 0. Relative to the steps with "float32", each step differs by 0 with
-    "int8_sign", by at most 1e-5 with "packed", and by at most 0.1 with "bfloat16".
+    these gradients are 0. Relative to the steps with "float32", each step differs by 0
+    with "int8_sign", by at most 1e-5 with "packed", and by at most 0.1 with "bfloat16".
 
     Args:
       learning_rate: first step size Δ_0 of each parameter, in the parameter's units,
