@@ -1,5 +1,7 @@
 """Task `language` of `compare`: a character model of Python's reference manual."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,7 +11,7 @@ from experiments import data
 from experiments.baselines.ngrams import interpolated_ngrams
 from experiments.compare.job import Job, Reference, Task
 
-UNITS, EMBEDDING = 24, 8
+UNITS, EMBEDDING = 16, 8
 LENGTH, BATCH = 32, 8  # time steps of a window of text, number of windows in a batch
 TEST_STREAMS = 64
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
@@ -37,6 +39,7 @@ def language(steps: int | None = None) -> Task:
         "train nats": _nats(params, train[: len(test)]),
         "test nats": _nats(params, test),
     }
+    init = partial(_init, symbols=symbols)
     jobs = [
         Job(
             kind="through time" if rule != "rtrl" else "forward in time",
@@ -45,7 +48,7 @@ def language(steps: int | None = None) -> Task:
             update="adam(0.01)",
             gradient=gradient,
             optimizer=optax.adam(0.01),
-            init=lambda key: _init(key, symbols),
+            init=init,
             data=train,
             sample=_sample,
             steps=steps or 300,

@@ -1,6 +1,7 @@
 """Study `compare`: four kinds of backpropagation compared on real data."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -126,7 +127,7 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
     After Ctrl-C, the row has the results of the updates so far.
     """
     init_key, sample_key = jax.random.split(jax.random.key(config.first_seed))
-    params = jax.vmap(job.init)(jax.random.split(init_key, config.seeds))
+    params = _for_all_seeds(job.init)(jax.random.split(init_key, config.seeds))
     result = training.fit(
         job.gradient,
         job.optimizer,
@@ -142,7 +143,7 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
     )
     if result.steps == 0:
         raise KeyboardInterrupt
-    scores = jax.jit(jax.vmap(job.evaluate))(result.params)
+    scores = _for_all_seeds(job.evaluate)(result.params)
     steps, curve = _smooth(result.values)
     row = Row(
         task=task,
@@ -162,6 +163,12 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
     )
     cut_short = {"cut_short": True} if result.interrupted else {}
     return dataclasses.asdict(row) | cut_short
+
+
+@cache
+def _for_all_seeds(function: Callable) -> Callable:
+    """Return the function for all seeds at once, compiled once for jobs that share it."""
+    return jax.jit(jax.vmap(function))
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
