@@ -87,8 +87,8 @@ class FactorisedStep(NamedTuple):
     def scaled(self, block: Block, values: jax.Array) -> jax.Array:
         """Return the gradient in a block's params, given the gradient in its matrix Θ.
 
-        The argument `values` is the gradient in Θ. The step may multiply params by
-        constants to compute Θ. `values` are then multiplied by the same constants.
+        The step may compute Θ as params times constants. The gradient in params is then
+        the gradient `values` in Θ times the same constants.
         """
         jaxpr = self.closed.jaxpr
         if not self.scales or block.variable in jaxpr.invars:

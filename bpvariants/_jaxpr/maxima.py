@@ -84,8 +84,8 @@ def run_stored(
 ) -> list[Any]:
     """Run one equation; store the operands of a differentiated maximum or minimum.
 
-    `differentiated` are the variables that are differentiated. By default, these are
-    all results of the equation.
+    `differentiated` is the set of variables through which derivatives flow; None means
+    all variables.
     """
     flags = [differentiated is None or v in differentiated for v in equation.outvars]
     if equation.primitive.name in COMPARING and any(flags):
@@ -99,9 +99,9 @@ def run_stored(
 
 
 def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
-    """Rewrite the maxima and minima in a parameter that is a jaxpr or tuple of jaxprs.
+    """Store the operands of maxima and minima in an equation's parameter.
 
-    Other parameters of an equation are returned unchanged.
+    Only a parameter that is a jaxpr or a tuple of jaxprs is changed.
     """
     if isinstance(parameter, tuple):
         return tuple(_with_stored_operands(each, flags) for each in parameter)
@@ -115,7 +115,7 @@ def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
     )
     if parameter is not jaxpr:
         return new
-    assert not new.consts  # an open jaxpr has no constants, and none were added
+    assert not new.consts  # an open jaxpr cannot hold constants
     return new.jaxpr
 
 
@@ -146,7 +146,8 @@ def _inner_flags(equation: Any, flags: Sequence[bool]) -> Sequence[bool] | None:
 def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
     """Return the variables on which a differentiated output depends.
 
-    Paths through `stop_gradient` are left out, such as for the maximum in `logsumexp`.
+    Paths through `stop_gradient` do not count. For example, `logsumexp` stops the
+    gradient of its maximum.
     """
     outputs = jaxpr.outvars
     flags = [True] * len(outputs) if flags is None else flags
@@ -160,7 +161,7 @@ def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
 
 
 def _varies(atom: Any, kind: Any = jnp.floating) -> bool:
-    """Return whether an atom is a variable for an array with a dtype of kind `kind`."""
+    """Return whether an operand is a variable whose dtype is of the kind `kind`."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
     return is_array and jnp.issubdtype(atom.aval.dtype, kind)
 
@@ -178,7 +179,7 @@ def _is_program(parameter: Any) -> bool:
 
 @jax.custom_jvp
 def _stored(x: jax.Array) -> jax.Array:
-    """Return x; where x is differentiated, store it in memory first."""
+    """Return x; if the call is differentiated, store x in memory first."""
     return _one_column(x)[..., 0]
 
 
@@ -191,7 +192,7 @@ def _stored_jvp(primals, tangents):
 def _in_memory(x: jax.Array) -> jax.Array:
     """Store x in memory and return it, so that no operation computes x again.
 
-    On accelerators, the optimization barrier achieves this. XLA's CPU compiler removes
+    On accelerators, the optimization barrier suffices. XLA's CPU compiler removes
     barriers before it fuses operations, but it never fuses a windowed reduction with
     the operations that use its result. Here, each window of the reduction holds one
     element of x and one element of padding, −∞. The maximum is therefore x itself.
@@ -217,9 +218,9 @@ def _in_memory_jvp(primals, tangents):
 
 
 def _one_column(x: jax.Array) -> jax.Array:
-    """Append an axis of length 1.
+    """Append an axis of length 1, so that `vmap` puts its mapped axis first.
 
-    Under `vmap` this makes the mapped axis the first. JAX needs the function of a
-    `custom_jvp` and its derivative to return the mapped axis in one place.
+    JAX requires that a `custom_jvp` function and its derivative return the mapped axis
+    at the same position.
     """
     return x[..., None]

@@ -1,19 +1,19 @@
 """Search in a step's jaxpr for the products of parameter matrices and vectors.
 
-A block is a vector u of the jaxpr that is a sum of products and biases. The step uses
-the parameters of a block, matrices W, U and a bias b, only to compute the block's u:
+A block consists of parameters, such as matrices W and U and a bias b, that the step
+uses only to compute one vector u. With vectors a₁ and a₂, u is the sum
 
     u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
 
-The derivative of the new carry h_t in an entry of Θ is then ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i.
-The vectors a₁ and a₂ may depend on the parameters of other blocks, as in a second
-layer.
+The matrix Θ stacks the k rows of b, W and U; the vector u has m elements. The new carry
+h_t has the derivative ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i in entry (i, j) of Θ. The vectors a₁
+and a₂ may depend on the parameters of other blocks, as in a second layer.
 
 Each element of params or of a product is a *term*. A rearranged term stays the same
 term. An element of params that is multiplied by a constant also stays the same term,
 but its derivative is later multiplied by the constant. Two terms become one if they are
-added and used nowhere else. The product with one matrix for all gates may therefore be
-split into gates, and matrices of several gates may be concatenated.
+added and used nowhere else. A step may therefore multiply by one matrix for all gates
+and split the product into gates, or concatenate the matrices of several gates.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from bpvariants._jaxpr.program import is_variable
 from bpvariants._jaxpr.rearrangements import rearranges
 from bpvariants._jaxpr.uses import ADDITIONS, passes_on, rearranged, Uses
 
-# Stands in place of a product's index for a bias, which is a parameter multiplied by 1.
+# Number that marks a bias in `Terms.parts`, where other entries have a product's index.
 BIAS = -1
 
 
@@ -34,9 +34,10 @@ class Block(NamedTuple):
     Attributes:
       variable: variable of the jaxpr that contains u.
       positions: [m], flat positions of the elements of u in `variable`.
-      inputs: parts of â. A part is None for a bias, which is multiplied by 1. Another
-        part is (variable of a vector, order of this variable's axes).
-      parameters: [k, m], for each entry of Θ its flat position in params.
+      inputs: parts of â. A bias has the part None, because it is multiplied by 1. Each
+        other part is a pair: the variable that holds a vector, and the order in which
+        to flatten this variable's axes.
+      parameters: [k, m], the flat position in params of each entry of Θ.
     """
 
     variable: Any
@@ -46,24 +47,24 @@ class Block(NamedTuple):
 
 
 class Terms:
-    """Elements of params, of products and of their sums, each treated as a term."""
+    """Elements of params, of products with params, and of sums, each as a term."""
 
     def __init__(self, thetas: list[Any], paths: list[str], uses: Uses):
         self.paths = paths
         self.uses_of = uses.counts
         self.depends = uses.depends
         self.scaled = uses.scaled
-        # (equation, index of its scaled operand, flat positions in params of the
-        # scaled operand's elements)
+        # (equation that multiplies params by constants, index of its operand of params,
+        # flat positions in params of this operand's elements)
         self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
         self.spent = np.zeros(0, bool)  # whether each term is part of another term
-        # term -> pairs (index of a product, column of the product's matrix), or for a
-        # bias (BIAS, flat position in params)
+        # term -> its summands: (index of a product, column of the product's matrix) or,
+        # for a bias, (BIAS, flat position in params)
         self.parts: dict[int, list[tuple[int, int]]] = {}
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        self.origins: list[tuple[int, Any]] = []  # each array's (first term, variable)
+        self.origins: list[tuple[int, Any]] = []  # (first term, variable) of an array
         for theta in thetas:
             self._add(theta, None)
         self.num_parameters = len(self.uses)
@@ -71,7 +72,7 @@ class Terms:
     def read(self, equation: Any) -> None:
         """Find the terms of an equation's results.
 
-        Raise an error if params do not factorise.
+        Raise an error if the equation uses params in a way that no block allows.
         """
         name = equation.primitive.name
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
@@ -94,10 +95,10 @@ class Terms:
             self._refuse(known, f"is used in `{name}`")
 
     def blocks(self) -> list[Block]:
-        """Return the blocks.
+        """Group the terms into blocks.
 
-        The elements of one array that are products with the same vectors form one
-        block. Terms that are part of other terms are left out.
+        The terms of one array that are sums over the same products form one block. A
+        term that is a summand of another term is left out.
         """
         grouped: dict[Any, list[int]] = {}
         starts = [start for start, _ in self.origins]
@@ -137,7 +138,7 @@ class Terms:
         return self.parts.get(term, [(BIAS, term)])
 
     def _meet(self, a, b):
-        """Return whether the addition of a and b is the only use of their terms."""
+        """Return whether the arrays a and b of terms are used only in their sum."""
         return a.shape == b.shape and np.all(self.uses[[a, b]] == 1)
 
     def _join(self, variable, a, b):
@@ -174,13 +175,13 @@ class Terms:
         self._refuse(known, "is multiplied by more than one vector")
 
     def _refuse(self, operands, reason):
-        """Raise an error for `reason` if elements of params are among the terms."""
+        """Raise an error that states `reason` if any term is an element of params."""
         for terms in operands:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # An empty array starts at the same term as the array after it. Take
-                # the last array that starts there, which is not empty.
+                # Empty arrays start at the same term as the array after them, so the
+                # last array that starts at this term is the one that contains it.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
                     f"params{path} does not factorise, which kf_rtrl needs: it "

@@ -21,7 +21,8 @@ Sparse: TypeAlias = Any  # a scipy.sparse.csr_array of bool
 class Dependence(NamedTuple):
     """Sparsity patterns of the Jacobians of one example's step.
 
-    An entry of a pattern is True if this entry of the Jacobian may be nonzero.
+    An entry of a pattern is True if this entry of the Jacobian may be nonzero. h_t is
+    the carry, with n elements, and θ are the parameters.
 
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
@@ -59,7 +60,7 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
 
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
-    """Return all-True patterns, but an all-False carry pattern with `direct_only`."""
+    """Return the patterns for a step with refs, whose dependences cannot be seen."""
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
     sizes = [theta.aval.size for theta in program.thetas]
@@ -67,7 +68,7 @@ def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
 
 
 def spread(link: Link, size: int, operand_size: int) -> Sparse:
-    """Return a link's dependences as a sparse bool matrix.
+    """Return the sparse bool matrix of the pairs of elements that a link connects.
 
     Its shape is [number of elements of the result, number of elements of the operand].
     """
@@ -77,17 +78,14 @@ def spread(link: Link, size: int, operand_size: int) -> Sparse:
 
 
 def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
-    """Return the pattern of a variable's or literal's Jacobian.
-
-    The pattern is all-False if no path leads to the variable.
-    """
+    """Return the pattern in `found`, or an all-False pattern if there is none."""
     if is_variable(atom) and atom in found:
         return found[atom]
     return sparse.csr_array((atom.aval.size, num_columns), dtype=bool)
 
 
 def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> dict:
-    """Return the pattern of each tangent's Jacobian in the sources it depends on."""
+    """Find the pattern of each variable's Jacobian in the variables `sources`."""
     sizes = [variable.aval.size for variable in sources]
     total, start, found = sum(sizes), 0, {}
     for variable, size in zip(sources, sizes, strict=True):
@@ -115,7 +113,7 @@ def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> d
 
 
 def _all_on_all(operands: list, size: int) -> Sparse:
-    """Return a result's pattern if all its elements depend on all operand elements."""
+    """Return the pattern of a result that depends on all operand elements."""
     rows = [operand.sum(axis=0) > 0 for operand in operands if operand is not None]
     row = np.logical_or.reduce(rows).reshape(1, -1)
     return sparse.csr_array(np.ones((size, 1), bool)) @ sparse.csr_array(row)

@@ -7,9 +7,10 @@ carry, and c_t [n] the learning signal.
     fixed       c_t = e_t B,      B [m, n] random and constant
     adaptive    c_t = e_t B_t,    B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-Adaptive feedback weights B are updated like the weights W [n, m] of a readout y = h W
-under gradient descent with learning rate η and weight decay λ. If W is trained with
-the same η and λ, the difference B − Wᵀ shrinks by the factor 1 − λ at each step.
+B and B_t are feedback weights. Adaptive feedback weights are updated like the weights
+W [n, m] of a readout y = h W under gradient descent with learning rate η and weight
+decay λ. If W is trained with the same η and λ, the difference B − Wᵀ shrinks by the
+factor 1 − λ at each step.
 """
 
 import math
@@ -68,7 +69,7 @@ Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
     """Draw feedback weights from a normal distribution of mean 0 and variance 1/n.
 
-    n is the number of elements of the carry's leaf to which the weights send a signal.
+    n is the number of elements of the carry's leaf to which B sends a learning signal.
     The initial weights of a readout [n, m] usually have this variance, too.
 
     Args:

@@ -23,7 +23,7 @@ from bpvariants.types import Loss, PyTree, Step
 class Cost(NamedTuple):
     """Cost of a remat policy for one gradient, returned by :func:`predicted_cost`."""
 
-    policy: Every | Slots  # policy to run; every(number of time steps) for remat=None
+    policy: Every | Slots  # policy that is run; None is run as every(number of steps)
     evaluations: int  # number of times that one gradient evaluates the step
     bytes: int | None  # bytes that the policy stores; None if no `size` is given
 
@@ -33,8 +33,8 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
 
     The predicted bytes include only the carries and residuals that the policy stores.
     Inputs, outputs, params and the gradient need additional memory. XLA may need
-    somewhat more memory than predicted, or less if it can compute one array from
-    another.
+    somewhat more memory than predicted. XLA needs less memory if it stores only one of
+    two arrays, because it can compute the other array from the stored one.
 
     Args:
       num_steps: T, the number of time steps.
@@ -49,8 +49,9 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
       no size is given.
 
     Raises:
-      ValueError: if num_steps is not an integer of at least 1, if remat or size has the
-        wrong type, if a budget comes without a size, or if no policy fits the budget.
+      ValueError: if num_steps is not an integer of at least 1, or if remat or size has
+        the wrong type. Also if a budget comes without a size, or is too small for all
+        policies.
 
     Example:
       >>> from bpvariants import gradients
@@ -75,7 +76,7 @@ def step_bytes(
     loss: Loss | None = None,
     target: PyTree = None,
 ) -> StepBytes:
-    """Return how many bytes of memory a step of a network needs, without running it.
+    """Return how many bytes of memory a step of a network needs; the step is not run.
 
     With a mask or resets, a step needs a little more memory than returned: for the
     flags of each example, and for a second copy of the inputs.
@@ -168,7 +169,7 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
-    # `every(k)` needs the least memory at a k that may not divide T, so add this k.
+    # The k at which `every(k)` stores the fewest bytes may not divide the length.
     best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
     ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]

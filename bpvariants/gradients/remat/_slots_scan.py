@@ -35,9 +35,10 @@ TWICE = (
 
 
 class Schedule(NamedTuple):
-    """Order in which to evaluate T steps, and slots for their carries: integer arrays.
+    """Binomial schedule for the backward pass of T steps, as integer arrays.
 
-    A slot is memory for one carry; the slots 0, …, m − 1 store m carries.
+    A slot is memory for one carry; the slots 0, …, m − 1 store m carries. An advance is
+    an evaluation of one step in the backward pass, to compute the next carry.
     """
 
     # [T]: slot in which the forward pass stores the carry before each step. An extra
@@ -206,9 +207,9 @@ def schedule(length: int, num_slots: int) -> Schedule:
 
 
 def _advance(length: int, num_slots: int) -> int:
-    """Return after how many steps to store the next carry.
+    """Return the number of steps to advance before the next carry is stored.
 
-    Of several optimal numbers of steps, return the smallest.
+    If several numbers of steps are optimal, return the smallest.
     """
     rounds = _rounds(length, num_slots)
     return max(
@@ -219,7 +220,7 @@ def _advance(length: int, num_slots: int) -> int:
 
 
 def _rounds(length: int, num_slots: int) -> int:
-    """Return the smallest integer ρ with C(m+ρ, m) ≥ T, for m slots and T steps.
+    """Return the smallest ρ with C(m+ρ, m) ≥ T, for m slots and T steps.
 
     C is a binomial coefficient.
     """

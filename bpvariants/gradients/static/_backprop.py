@@ -34,8 +34,8 @@ from bpvariants._losses import (
 from bpvariants.gradients.static._layer_info import BackpropInfo, LayerInfo
 from bpvariants.types import Loss, PyTree
 
-# A layer is a pair of functions: (params of the layer, y of the layer below) -> net
-# input s of the layer, and activation s -> y of the layer.
+# A layer is a pair of functions: (params of the layer, output y of the layer below) ->
+# net input s of the layer, and activation s -> output y of the layer.
 Layer: TypeAlias = tuple[Callable[[PyTree, PyTree], PyTree], Callable[[PyTree], PyTree]]
 
 
@@ -47,9 +47,9 @@ def backprop(
     `backprop` computes the same gradient as `jax.value_and_grad` at the same cost: the
     time of about three forward passes, and memory for all activations. Use
     `jax.value_and_grad` if you need only the gradient, and `backprop` if you also need
-    the factors of the chain rule. A layer may be dense, a convolution, a residual
-    block, or several branches, because the output y of a layer can be any pytree. For a
-    network that is not split into layers, see :func:`layer_deltas`.
+    the factors of the chain rule. A layer may be dense, a convolution or a residual
+    block. A layer may also have several branches, because its output y can be any
+    pytree. For a network that is not split into layers, see :func:`layer_deltas`.
 
     Args:
       layers: for each layer a pair of differentiable functions: (params of the layer, y
@@ -66,9 +66,9 @@ def backprop(
     Raises:
       ValueError: if layers is empty, or has an entry that is not a pair of functions.
         The returned function raises a ValueError if params does not have one entry for
-        each layer, if a layer cannot take the output of the layer below, if params or
-        outputs of layers are not floating, or if loss does not return one value for
-        each example.
+        each layer, or if a layer cannot take the output of the layer below. It also
+        raises one if params or outputs of layers are not floating, or if loss does not
+        return one value for each example.
 
     Example:
       >>> import jax.numpy as jnp
@@ -222,15 +222,15 @@ def backward_pass(
       error: ∂E/∂y_Λ, the derivative of the mean loss in the last layer's output.
       batch_ndim: the number of batch axes.
       direct: function (index of a hidden layer, counted from 0; last layer's δ_Λ) ->
-        array or pytree that the hidden layer uses as ∂E/∂y_l. Default: the ∂E/∂y_l
-        that the layer above computes.
+        array or pytree that the hidden layer uses as ∂E/∂y, with its output y.
+        Default: the ∂E/∂y that the layer above computes.
     """
     info, grads, last_delta = [], [], None
     for i, (x, s, y, pull_s, pull_y) in reversed(list(enumerate(passes))):
         if direct is not None and last_delta is not None:
             error = direct(i, last_delta)
-        (delta,) = pull_y(error)  # ∂E/∂y · ∂y/∂s
-        grad, error_below = pull_s(delta)  # δ · ∂s/∂w, and δ · ∂s/∂y
+        (delta,) = pull_y(error)
+        grad, error_below = pull_s(delta)
         last_delta = delta if last_delta is None else last_delta
         info.append(LayerInfo(x, s, y, error, delta, grad))
         grads.append(grad)

@@ -2,8 +2,9 @@
 
 Notation: layer l of Λ layers computes s_l = S_l(w_l, y_{l−1}) and y_l = φ_l(s_l), as in
 `_backprop`. S_l is affine in y, and J_l(w) = ∂S_l/∂y is its Jacobian at the weights w.
-Backpropagation computes ∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}). Feedback alignment replaces
-∂E/∂y_l by one of these products with random arrays B or R, or a constant α:
+E is the mean loss, and δ_l = ∂E/∂s_l. Backpropagation computes ∂E/∂y_l =
+δ_{l+1} J_{l+1}(w_{l+1}). Feedback alignment replaces ∂E/∂y_l by one of these products
+with random arrays B or R, or a constant α:
 
     fa      δ_{l+1} J_{l+1}(B_{l+1})                    B drawn once
     usf     δ_{l+1} J_{l+1}(α sgn w_{l+1})
@@ -104,9 +105,9 @@ def feedback_alignment(
 
     Raises:
       ValueError: if kind is unknown. The returned function raises a ValueError if
-        feedback or key is missing or is not used by this kind, if feedback does not fit
-        the params, if a layer with replaced weights is not affine in y, or in the cases
-        in which :func:`backprop` raises one.
+        feedback or key is missing or is not used by this kind, or if feedback does not
+        fit the params. It also raises one if a layer with replaced weights is not
+        affine in y, and in the cases in which :func:`backprop` raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -236,10 +237,7 @@ def _check_affine(index, function, theta, y):
 
 
 def _direct(layers, loss, params, x, target, weights, feedback):
-    """Return ((value, info), grads) of "dfa", direct feedback alignment.
-
-    "dfa" sends the last layer's delta δ_Λ to every hidden layer.
-    """
+    """Return ((value, info), grads) of "dfa", direct feedback alignment."""
     passes = forward_pass(layers, params, x)
     value, error, batch_ndim = loss_and_error(loss, passes[-1].y, x, target, weights)
     example = lambda tree: jax.tree.map(

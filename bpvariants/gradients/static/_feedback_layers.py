@@ -230,7 +230,6 @@ def _checked_strides(strides: Any, spatial: int) -> tuple[int, ...]:
 
 
 def check_scale(scale: Scale) -> None:
-    """Check that a scale is "xavier", "kaiming" or a number."""
     _alpha(scale, (1, 1))
 
 
