@@ -13,7 +13,7 @@ from bpvariants.types import Loss, OnlineRule, Step
 
 
 def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
-    """Exact RTRL of an element-wise recurrence, with memory B·p.
+    """Exact RTRL of an element-wise recurrence, with little memory.
 
     For B examples, memory is B·p for any sequence length, where p is the number of
     params that the carry depends on. An update takes the time of a few steps of the
@@ -29,9 +29,9 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
 
     Raises:
-      ValueError: in `init` and `update`, if by the step's jaxpr a parameter can
-        influence, over several steps, a unit that it does not influence within one
-        step; and in the same cases as :func:`rtrl`.
+      ValueError: in `init` and `update`, if the step's jaxpr lets a parameter influence
+        over several steps a unit that the parameter does not influence within one
+        step. Also in the same cases as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp

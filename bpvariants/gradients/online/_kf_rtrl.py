@@ -195,7 +195,6 @@ def _with_signs(
 
 
 def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
-    """Check that the state's influence has the shapes of `zeros`."""
     shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
     got, want = shapes(influence), shapes(zeros)
     if got != want:
@@ -225,10 +224,11 @@ def _add_influence(
     program: FactorisedStep,
     batch_rank: int,
 ) -> PyTree:
-    """Return the gradient ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}.
+    """Add to the gradient the part that goes through the old carry h_{t−1}.
 
-    `direct` is ∂ℓ/∂θ, the loss's derivative at fixed old carry h_{t−1}; `errors` are
-    ∂ℓ/∂h_{t−1}; `influence` has the factors Ω_{t−1} and A_{t−1} of each block.
+    `direct` is the loss's gradient in params at fixed h_{t−1}, and `errors` are the
+    loss's derivatives in h_{t−1}. The factor Ω of each block in `influence` is
+    multiplied by the errors, and the result by the block's factor A.
     """
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))

@@ -51,7 +51,7 @@ class OnlineStep(NamedTuple):
     def restarted(self, state: PyTree, fresh: PyTree | None = None) -> PyTree:
         """Return `state`, but `fresh` for examples that are reset at this step.
 
-        The leaves of both are [*batch, ...]. By default, `fresh` is zeros.
+        `state` and `fresh` have leaves [*batch, ...]. By default, `fresh` is zeros.
         """
         fresh = jax.tree.map(jnp.zeros_like, state) if fresh is None else fresh
         return restart(state, fresh, self.mask, self.reset)

@@ -38,9 +38,10 @@ def over_sequence(
 
     L is the mean loss of the sequence, and w_t are the weights of the losses of step t.
     g_t is the gradient that the online rule returns at step t, for the mean loss of the
-    batch. The rule needs the memory of the online rule and of one more gradient, and,
-    for T steps, the time of T updates of the online rule. Weights may be negative. But
-    if the nonzero weights of a step add up to W_t = 0, the result is NaN.
+    batch. The returned rule needs the memory of the online rule and of one more
+    gradient. For T steps, it takes the time of T updates of the online rule. Weights
+    may be negative. But if the nonzero weights of a step add up to W_t = 0, the result
+    is NaN.
 
     With an `update`, the returned rule also trains: it updates the parameters after
     each `every` steps, and has the form
@@ -48,12 +49,12 @@ def over_sequence(
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
     The new pair (params, opt_state) is returned instead of the gradients. Each
-    parameter update gets dL/dθ of the steps since the previous one. If the update
-    accepts `value`, it also gets the mean loss of these steps. If T is not a multiple
-    of `every`, the last parameter update comes after step T, with fewer steps. A
-    parameter update does not change the pair if the weights of the losses of its steps
-    sum to 0, or if the batch is empty. The returned value is the mean of all losses,
-    each computed with the parameters of its step.
+    parameter update gets the gradient dL/dθ of the steps since the previous parameter
+    update. If the update accepts `value`, it also gets the mean loss of these steps. If
+    the number of steps T is not a multiple of `every`, the last parameter update comes
+    after step T, with fewer steps. A parameter update does not change the pair if the
+    weights of the losses of its steps sum to 0, or if the batch is empty. The returned
+    value is the mean of all losses, each computed with the parameters of its step.
 
     A parameter update does not reset the state of the online rule. The carry h_t and
     the rest of the state, such as the influence dh_t/dθ of :func:`rtrl`, therefore
@@ -88,11 +89,11 @@ def over_sequence(
       one key for each time step.
 
     Raises:
-      ValueError: if online is not an online rule, if `update` is not a gradient
-        transformation, or if `every` is not an integer of at least 1 or is given
+      ValueError: if online is not an online rule, or `update` is not a gradient
+        transformation. Also if `every` is not an integer of at least 1, or is given
         without an update. The returned rule raises a ValueError if lengths, shapes or
-        dtypes disagree, if there is an update but params is not a pair, or if `initial`
-        is given although keep_state is True.
+        dtypes disagree. It also raises one if there is an update but params is not a
+        pair, or if `initial` is given although keep_state is True.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -190,8 +191,8 @@ def over_sequence(
 def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRule:
     """Return `online`, with error messages that give shapes of the whole sequence.
 
-    `online.update` gets arrays [*batch] of one step, but the user gave weights, mask
-    and reset as [T, *batch].
+    The user gave weights, mask and reset as [T, *batch], but `online.update` gets one
+    step's entries [*batch].
     """
 
     def update(*args, **options):
@@ -207,7 +208,7 @@ def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRu
 def _name_wrong_entries(
     rule: OnlineRule, params: PyTree, state: PyTree, steps: PyTree
 ) -> None:
-    """Trace one step, whose error says whether the weights or the mask are wrong."""
+    """Trace one step, to raise an error if weights or mask have a wrong shape."""
 
     def step(inputs):
         x, target, options = inputs

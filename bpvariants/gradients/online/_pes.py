@@ -200,7 +200,7 @@ def _draw(
     noise, sums = jax.lax.cond(first, another, lambda: (leaves, sums))
     if now.reset is not None:
         began = now.reset if now.mask is None else now.reset & now.mask
-        anew = jnp.all(began) & _goes_on(now)  # `all` of an empty batch is True
+        anew = jnp.all(began) & _goes_on(now)  # jnp.all of an empty batch is True
         sums = [jnp.where(anew, *both) for both in zip(noise, sums, strict=True)]
     return structure.unflatten(noise), structure.unflatten(sums)
 
@@ -213,8 +213,8 @@ def _play(
 ) -> tuple[jax.Array, PyTree]:
     """Run one step of the two networks of each of the N pairs.
 
-    Return the mean losses [N, 2] and the new carries, leaves [2, N, ...]. `enter`, a
-    function carry -> `OnlineStep`, checks and prepares the arguments of the step.
+    Return the mean losses [N, 2] and the new carries, with leaves [2, N, ...]. The
+    function `enter` checks a carry and returns the prepared `OnlineStep`.
     """
 
     def play(sign, noise, carry):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_single_key
 
-# Function (key, shape, dtype) -> random array v, whose elements have E[v vᵀ] = I.
+# Function (key, shape, dtype) -> independent random numbers of mean 0 and variance 1.
 Draw = Callable[..., jax.Array]
 
 
@@ -36,7 +36,6 @@ DISTRIBUTIONS = {"rademacher": rademacher, "normal": jax.random.normal}
 
 
 def check_distribution(distribution: str) -> None:
-    """Check that `distribution` is the name of a distribution."""
     if distribution not in DISTRIBUTIONS:
         raise ValueError(
             f"distribution must be one of {sorted(DISTRIBUTIONS)}, got "

@@ -10,11 +10,11 @@ With M_{t−1}, the gradient of a loss is available as soon as the loss is known
 
     dℓ_t/dθ = ∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ.
 
-Entries of the influence that are always zero are neither stored nor computed; they are
-found from the jaxpr of the step. For parameters of a readout, nothing is stored. In a
-stack of cells, the influence of a layer's parameters on the carries of lower layers is
-not stored. In an element-wise recurrence, only the influence of each parameter on its
-own unit is stored.
+The jaxpr of the step shows which entries of the influence are always zero. These
+entries are neither stored nor computed. For parameters of a readout, nothing is stored.
+In a stack of cells, the influence of a layer's parameters on the carries of lower
+layers is not stored. In an element-wise recurrence, only the influence of each
+parameter on its own unit is stored.
 """
 
 from bpvariants.gradients.online._influence.rule import influence_rule
@@ -50,9 +50,9 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if the step's jaxpr needs other entries of M than the jaxpr traced
-        in `init`; in both, if shapes or dtypes disagree, or if the step has no
-        forward-mode derivative (jax.custom_vjp).
+        in `update`, if the step's jaxpr needs other entries of the influence M than the
+        jaxpr traced in `init`. In both, if shapes or dtypes disagree, or if the step
+        has no forward-mode derivative (jax.custom_vjp).
 
     Example:
       >>> import jax.numpy as jnp

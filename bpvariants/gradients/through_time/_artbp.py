@@ -165,8 +165,8 @@ def _cuts(
     """Cut the backward pass wherever `uniforms` is below κ, the probability of a cut.
 
     `uniforms` [T, *batch] is drawn from [0, 1). The age of a step is the number of
-    steps since the last cut, reset or start. A step of age 0 is the first step or a
-    reset. It gets no cut, because no error signal goes back from it to earlier steps.
+    steps since the last cut, reset or start. A step of age 0, which is the first step
+    or a reset, sends no error signal to earlier steps. This step therefore gets no cut.
     """
     schedule = truncation if callable(truncation) else lambda age: truncation
 
@@ -184,7 +184,7 @@ def _cuts(
         age = older if mask is None else jnp.where(mask, older, age)
         return age, Cuts(cut, kappa)
 
-    # The cast hides no error: `guarded` rejects masks and resets that are not boolean.
+    # The cast is safe, because `guarded` rejects masks and resets that are not bool.
     mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
     if mask is not None and reset is not None:
         reset = reset & mask

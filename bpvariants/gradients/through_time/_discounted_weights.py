@@ -65,7 +65,7 @@ def discounted_weights(
     check_count("num_steps", num_steps, remedy="it is T, the length of the sequence")
     optional = {} if learning_rate is None else {"learning_rate": learning_rate}
     for name, setting in {"decay": decay, **optional}.items():
-        if not isinstance(setting, complex):  # which the next check refuses
+        if not isinstance(setting, complex):  # check_real refuses complex numbers
             check_scalar(name, setting)
         check_real(name, setting)
     if are_numbers(decay) and not 0 <= decay <= 1:

@@ -235,10 +235,10 @@ def solve_tangent(
 def _propagate(
     slopes: Gap, wrong: jax.Array, jacobian: Jacobian, keep: jax.Array, reverse: bool
 ) -> jax.Array:
-    """Return the corrections d_t = (1 − λ) J_t d_{t−1} + r_t of all carries.
+    """Compute the correction of each step's carry by a linear recurrence along time.
 
-    `wrong` has the residuals r_t, and `keep` is 1 − λ. `slopes` is a linear function
-    that contains the Jacobians J_t: slopes(v)_t is J_t v_{t−1} − v_t.
+    `wrong` has the residuals, `keep` is 1 − λ with the setting λ = `shrink`, and
+    slopes(v)_t is J_t v_{t−1} − v_t with the Jacobian J_t of step t.
     """
     if jacobian == "full":
         return dense_scan(keep * _matrices(slopes, wrong), wrong, reverse)
@@ -246,16 +246,16 @@ def _propagate(
 
 
 def _matrices(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return Jacobians J_t [T, *batch, n, n]; slopes(v)_t is J_t v_{t−1} − v_t."""
+    """Return the Jacobian of each step, [T, *batch, n, n]; `like` is a trajectory."""
     basis = jnp.eye(like.shape[-1], dtype=like.dtype)
     column = lambda e: carried(slopes, _everywhere(e, like))
     return jnp.moveaxis(jax.vmap(column)(basis), 0, -1)
 
 
 def _diagonals(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return the diagonals of Jacobians J_t, [T, *batch, n], one entry at a time.
+    """Return the diagonal of each step's Jacobian, [T, *batch, n].
 
-    One entry at a time takes less memory; slopes(v)_t is J_t v_{t−1} − v_t.
+    One entry of all diagonals is computed at a time, because this takes less memory.
     """
     numbers = jnp.arange(like.shape[-1])
 

@@ -18,7 +18,7 @@ from bpvariants.types import PyTree
 
 
 def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
-    """Return J_t v_{t−1}, [T, ...], the derivatives of all new carries along v.
+    """Return the derivative J_t v_{t−1} of each new carry in the direction v, [T, ...].
 
     J_t is the Jacobian of step t, and slopes(v)_t is J_t v_{t−1} − v_t. The sum
     slopes(v) + v would lose digits where J_t is small. Therefore, `slopes` is called
@@ -73,7 +73,7 @@ def dense_scan_in_order(
 ) -> jax.Array:
     """Compute the result of :func:`dense_scan` step by step.
 
-    Matrices are only multiplied by vectors, not by other matrices.
+    Matrices are only multiplied by vectors, because products of matrices may overflow.
     """
 
     def body(h, inputs):

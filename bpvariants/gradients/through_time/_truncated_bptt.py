@@ -60,7 +60,7 @@ class Call(NamedTuple):
     step: Step  # one time step of the network
     advance: Step  # the step, with the loss as output
     initial: PyTree  # carry after a reset
-    consumer: Consumer  # what to do with the gradients of windows
+    consumer: Consumer  # sums gradients of windows, or updates params
     block: Block  # new steps of the call and their targets
 
 
@@ -242,11 +242,12 @@ def _run_windows(
     if first:
         ends = phase + first == every
         reached = _take(call, reached, 0, first, every if ends else 0)
-    # If 1, the last window but one is not in the scan, because the last window begins
-    # only `rest` steps after it.
+    # `apart` is 1 if the last window starts only `rest` steps after the start of the
+    # window before it. The window before it then runs outside of the scan.
     apart = int(to_end and rest > 0)
 
-    # Scan over a counter `begin`: an array of the begins of all windows grows with T.
+    # The carry of the scan counts in `begin`, because an array of the first step of each
+    # window would grow with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         return (_take(call, reached, begin, every, every), begin + every), None

@@ -34,10 +34,10 @@ class Steps(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Start of the next window: its first carry, and its steps that already ran."""
+    """Start of the next window of a sequence."""
 
     start: PyTree  # first carry of the next window
-    steps: Steps | None  # its steps that already ran; None if there are none
+    steps: Steps | None  # steps of the next window that already ran; or None
 
 
 class Block(NamedTuple):
@@ -47,8 +47,8 @@ class Block(NamedTuple):
     targets: PyTree
 
 
-# Function (params, shares) -> ((Σ shares · losses, (carry at the end, Held)), grads).
-# Shares are weights w / Σ w of the losses; grads are float32 or wider.
+# Function (params, shares) -> ((mean loss, (carry at the window's end, Held)), grads).
+# Shares are normalised weights w / Σ w of the losses; grads are float32 or wider.
 GradientAt = Callable[
     [PyTree, jax.Array], tuple[tuple[jax.Array, tuple[PyTree, Held]], PyTree]
 ]
@@ -104,9 +104,9 @@ def window(
 
 
 def _before_losses(step: Step) -> Step:
-    """Return a step (params, carry, (x, began)) -> (carry, None).
+    """Return a step that computes only the new carry.
 
-    If `began` is False, the step does not change the carry.
+    The step does not change the carry if it is a placeholder, so if `began` is False.
     """
 
     def quiet_step(params, carry, inputs):
@@ -132,5 +132,4 @@ def after(earlier: Steps | None, later: Steps) -> Steps:
 
 
 def num_steps(steps: Steps) -> int:
-    """Return the number of time steps in `steps`."""
     return steps.began.shape[0]

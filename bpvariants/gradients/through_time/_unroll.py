@@ -56,14 +56,15 @@ def unroll(
       initial: the carry after a reset, with the shapes of carry. Default: the argument
         carry.
       remat: which arrays the forward pass stores for the backward pass; derivatives do
-        not depend on it. None stores all residuals. "step" stores only the T carries
+        not depend on remat. None stores all residuals. "step" stores only the T carries
         and computes each step again, for the time of one more forward pass. The
         policies :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` store
         fewer arrays.
-      backward: algorithm of the backward pass; derivatives do not depend on it. "scan"
-        is JAX's own. In "two_phase" the backward loop computes only the error signals,
-        and the weights' gradient is one matrix product for each block of steps; see
-        :func:`bptt`. "two_phase" requires remat=None, and has no forward mode.
+      backward: algorithm of the backward pass, which does not affect derivatives.
+        "scan" is JAX's derivative of `lax.scan`. In "two_phase", the backward loop
+        computes only the error signals. The weights' gradient is one matrix product for
+        each block of steps; see :func:`bptt`. "two_phase" requires remat=None, and has
+        no forward mode.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
@@ -172,7 +173,6 @@ def check_backward(remat: Remat, backward: Backward = "scan") -> None:
 
 
 def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
-    """Return a scan over time with the given remat policy and backward algorithm."""
     check_backward(remat, backward)
     if backward == "scan":
         return partial(remat_scan, remat=remat)

@@ -44,7 +44,7 @@ class Readout(NamedTuple):
       signals: c_t, the derivative in h_t: for each floating leaf an array
         [*batch, ...].
       skip: b_t, the derivative in the old carry: for each floating leaf an array
-        [*batch, ...]. None if no path from the old carry bypasses the new carry.
+        [*batch, ...]. None if the loss depends on it only by the new carry.
       direct: r_t, the derivative in the parameters, a pytree like params.
       errors: e_t, the derivative in the output: for each leaf of y an array
         [*batch, ...], or zeros for a leaf that is not floating.
@@ -76,8 +76,8 @@ def read_out(
     cut = _cut(step, loss, params, now, outputs, first)
     run = over_batch(lambda params, h, args: cut.run(params, h, *args), rank)
     at_cuts = over_batch(lambda *args: (None, cut.at_cuts(*args)), rank)
-    # Compute the new carry beforehand and pass its value as a constant. stop_gradient
-    # would also stop second derivatives, through the gradients of the rule.
+    # Compute the new carry beforehand, so that it is a constant of `mean_loss`. With
+    # stop_gradient instead, derivatives of the rule's gradients would be wrong.
     _, held = at_cuts(params, now.start, (x, target, outputs))
 
     def mean_loss(params, leaves, at_carry, at_output):

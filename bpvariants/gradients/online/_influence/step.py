@@ -27,7 +27,7 @@ from bpvariants.types import PyTree
 
 # The influence on K carry elements, for each array of params: [*batch, K, *shape]
 Rows = list[jax.Array | None]
-SUMMED = 16  # number of blocks that a sum adds in one pass
+SUMMED = 16  # number of blocks that `_sum_of_blocks` adds up
 UNROLLED = 8  # largest number of terms that are added one by one, without a gather
 
 
@@ -88,7 +88,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     """Return the product of the row vector `error` and J = ∂h_t/∂h_{t−1}, [*batch, n].
 
-    Element i is valid only if row i of the influence is stored.
+    Element i of the product is valid only if row i of the influence is stored.
     """
     lookup = plan.carry.lookup
     rows, columns = np.nonzero(lookup >= 0)
@@ -110,7 +110,7 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
 
 
 def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
-    """Return the new influence M_t of a batch from the old M_{t−1}, `entering`."""
+    """Return the influence after a step, from the influence `entering` before it."""
     jacobian, immediate = found
     return [
         None
@@ -125,10 +125,10 @@ def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
 def add_through(
     grads: PyTree, layout: Layout, error: jax.Array, influence: Rows
 ) -> PyTree:
-    """Return grads + Σ_batch error M, where M is the `influence`.
+    """Add to `grads` the product of `error` and the influence, summed over the batch.
 
-    `error` is a cotangent of the carry, as an array [*batch, n]. If M has no rows for
-    an array of params, the gradient of this array does not change.
+    `error` is a cotangent of the carry, as an array [*batch, n]. If no rows of the
+    influence are stored for an array of params, the array's gradient does not change.
     """
     thetas, structure = jax.tree.flatten(grads)
     rank, padded, new = error.ndim - 1, _with_zero(error), []
@@ -146,9 +146,9 @@ def add_through(
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
-    """Return the new influence J_t M_{t−1} + I_t of one array of params.
+    """Return the new influence of one array of params, [*batch, K, *shape].
 
-    The result is [*batch, K, *shape]. M_{t−1} is `old`, the influence before the step.
+    `old` is the array's influence before the step.
     """
     dtype, rank = old.dtype, jacobian.ndim - 1
     rows = leaf.rows
@@ -170,7 +170,11 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
 def _times(
     jacobian: jax.Array, places: np.ndarray, old: jax.Array, rank: int
 ) -> jax.Array:
-    """Return Σ_k J[places[:, k]] old[k], [*batch, K, *shape]."""
+    """Multiply the Jacobian by the K stored rows of the old influence.
+
+    `places` has the positions of the Jacobian's entries in `jacobian`. The result is
+    [*batch, K, *shape].
+    """
     if len(places) == 1:  # XLA can compute this simple product in place
         return _look_up(jacobian, places[0]) * old
     used = np.flatnonzero((places >= 0).reshape(*places.shape[:2], -1).any((0, 2)))
@@ -183,10 +187,7 @@ def _times(
 
 
 def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
-    """Return the stored rows of I_t = ∂h_t/∂θ from the results of backward passes.
-
-    The result is [*batch, K, *shape], where θ is one array of params.
-    """
+    """Collect the stored rows of ∂h_t/∂θ from backward passes, [*batch, K, *shape]."""
     if not passes.shape[rank]:
         return jnp.zeros((), passes.dtype)
     if colours.size == len(colours):  # each row comes from one backward pass
@@ -206,7 +207,7 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
 
 
 def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
-    """Return values[..., places].
+    """Return the entries of `values` at the positions `places` of the last axis.
 
     The gather is from the flattened array. In a gather from an array with a batch axis,
     XLA would put this axis last in memory, and later products would then access memory

@@ -76,7 +76,7 @@ class TraceState(NamedTuple):
     feedback: PyTree  # adaptive feedback weights, or None
 
 
-# Function (y, target) -> signal, which replaces ∂ℓ_t/∂h_t in the visible part.
+# Function (y, target) -> learning signal for the visible part of the carry.
 Signal = Callable[[PyTree, PyTree], PyTree]
 
 
@@ -102,7 +102,7 @@ class Paths(NamedTuple):
         return visible_places(carry, self.part)
 
     def plan(self, now: OnlineStep, params: PyTree, skipped: bool) -> Plan:
-        """Plan the traces; `skipped`: whether the loss uses the old carry directly."""
+        """Plan the traces; `skipped` tells if the loss uses the old carry directly."""
         through = None
         if self.visible is not None:
             example = example_shapes(now.start, len(now.batch))
@@ -210,11 +210,11 @@ def _floating(places: list[int | None]) -> list[int]:
 def _follow(
     plan: Plan, now: OnlineStep, params: PyTree, read: Readout, entering: Rows
 ) -> tuple[PyTree, Rows]:
-    """Return the gradient g_t and new traces P_t from old P_{t−1}, `entering`."""
+    """Return a step's gradient and new traces from the old traces `entering`."""
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
     signals = as_vectors(read.signals, now.batch)[0]
-    if plan.late_only:  # the second form of g_t in the module's docstring, with b_t = 0
+    if plan.late_only:  # the second form of g_t at the top of this file, with b_t = 0
         grads = _add_pulled(read, now, params)
         error = through_carry(plan, found, signals)
         return add_through(grads, plan.layout, error, entering), rows
@@ -228,9 +228,10 @@ def _follow(
 def _given_signals(
     step: Step, signal: Signal, params: PyTree, now: OnlineStep, part: PyTree
 ) -> list[jax.Array]:
-    """Return the signal for each visible leaf of the carry, times w / Σ w of its loss.
+    """Return the user's signal for each visible leaf of the carry.
 
-    `part` has the shapes of the visible part of one example's carry.
+    Each example's signal is multiplied by the normalised weight of its loss. `part` has
+    the shapes of the visible part of one example's carry.
     """
 
     def with_signal(params, carry, inputs):
