@@ -75,7 +75,7 @@ def learn_on_the_way(
         pair = updated(update, pair, value, grads, total != 0)
         return (pair, state), (total * value, total)
 
-    # The carry of the scan counts in `begin`, because an array of the first step of each
+    # The scan's carry counts in `begin`, because an array of the first step of each
     # window would grow with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin

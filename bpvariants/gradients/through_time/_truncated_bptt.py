@@ -246,7 +246,7 @@ def _run_windows(
     # window before it. The window before it then runs outside of the scan.
     apart = int(to_end and rest > 0)
 
-    # The carry of the scan counts in `begin`, because an array of the first step of each
+    # The scan's carry counts in `begin`, because an array of the first step of each
     # window would grow with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin

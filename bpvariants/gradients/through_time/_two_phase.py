@@ -107,7 +107,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
             return h, (y, plan.to_stack(linear))
 
         last, (ys, stacked) = jax.lax.scan(body, carry, inputs)
-        # Compile this call, as the scan's body is, so that both compute equal residuals.
+        # Compile this call like the scan's body, so that both compute equal residuals.
         constants = jax.jit(lambda *args: plan.constants(linearise(*args)[1]))
         constants = constants(fixed, carry, first)
         return (last, ys), (plan, stacked, constants, fixed, carry, inputs)

@@ -158,7 +158,7 @@ def spread_over(
 
 
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
-    """Return a pattern's distinct columns, and for each column the index of its equal."""
+    """Return a pattern's distinct columns, and which of them each column equals."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
     sums = (
         pattern.T.astype(np.int64) @ weights
