@@ -72,8 +72,6 @@ def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str
 
 
 def _follow(jaxpr: Any, inputs: Sequence[Label]) -> list[Label]:
-    """Return the labels of a jaxpr's outputs, given the labels of its inputs."""
-
     def label(equation, labels):
         inner = called(equation, CALLS | {"custom_vjp_call"})
         if inner is not None and len(inner[0].invars) == len(labels):

@@ -37,7 +37,7 @@ class CutStep(NamedTuple):
 
     Attributes:
       program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
-      structure: pytree structure of the jaxpr's outputs.
+      structure: pytree structure of (new carry, loss).
       cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
         the variable into that leaf).
       skips: whether the jaxpr has a path from the old carry to the loss without cuts.
@@ -49,7 +49,6 @@ class CutStep(NamedTuple):
     skips: bool
 
     def at_cuts(self, params: PyTree, carry: PyTree, inputs: PyTree) -> list[jax.Array]:
-        """Run the step; return the value at each cut."""
         read = _run(self.program, (params, carry, inputs))
         return [read(variable) for variable in self.cuts]
 
@@ -95,8 +94,8 @@ def cut_step(
     A leaf of the new carry may be a rearrangement of the array from which the output is
     computed, for example this array without its batch axes. The cut of the leaf is then
     the variable before the rearrangement. If several leaves rearrange one variable, its
-    cut is assigned to only one leaf. `first` has the indices of the floating leaves
-    that are assigned before all other leaves.
+    cut belongs to only one of them. This is the first of them that is listed in `first`
+    (indices of floating leaves), or else the leaf with the smallest index.
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
@@ -170,10 +169,7 @@ def _run(
     arguments: PyTree,
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
 ) -> Callable[[Any], Any]:
-    """Run a jaxpr; return a function that looks up the value of a variable or literal.
-
-    Each result of an equation is replaced by `change(variable, result)`.
-    """
+    """Run a jaxpr; replace each result of an equation by `change(variable, result)`."""
     leaves = jax.tree.leaves(arguments)
     env = environment(program.jaxpr, program.consts, leaves)
     return interpret(program.jaxpr.eqns, env, storing(program.jaxpr), change)

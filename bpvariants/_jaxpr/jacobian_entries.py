@@ -125,7 +125,6 @@ def _parts(
     values: dict[Any, jax.Array],
     read: Callable,
 ) -> list[jax.Array]:
-    """Return what each operand adds to the wanted Jacobian entries of a result."""
     parts = []
     for link, atom in zip(its_links, equation.invars, strict=True):
         if link is None or (entries.direct_only and link.mixes):
@@ -177,7 +176,7 @@ def _through(
     if np.array_equal(target, np.arange(result.nnz)):
         return terms
     zeros = jnp.zeros(result.nnz, terms.dtype)
-    if len(np.unique(target)) == len(target):  # each entry has at most one term
+    if len(np.unique(target)) == len(target):
         order = np.full(result.nnz, len(target))
         order[target] = np.arange(len(target))
         return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]
@@ -206,7 +205,6 @@ def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _take(values: jax.Array, positions: np.ndarray) -> jax.Array:
-    """Return the elements of `values` at `positions`; avoid a copy if these are all."""
     if np.array_equal(positions, np.arange(values.size)):
         return values
     return values[positions]

@@ -99,7 +99,6 @@ def links(
 def _rearranged(
     equation: Any, is_tangent: Sequence[bool], known: dict[Any, np.ndarray]
 ) -> list[list[Link | None]] | None:
-    """Return the links of a primitive that rearranges elements; None if not found."""
     values = [
         known.get(atom) if is_variable(atom) else np.asarray(atom.val)
         for atom in equation.invars
@@ -136,7 +135,6 @@ def _along(equation, i, apply):
 
 
 def _scaled(equation, i, nonzero):
-    """Return the link to operand i of a product or quotient of two operands."""
     rows, columns = _positions(equation, i)
     other = equation.invars[1 - i]
     shape = equation.outvars[0].aval.shape
@@ -221,7 +219,6 @@ def _axis_names(equation, k, contracted, batch):
 
 
 def _taken(flat, positions):
-    """Return the elements of `flat` at `positions`; avoid a copy if these are all."""
     if len(positions) == flat.size and np.array_equal(positions, np.arange(flat.size)):
         return flat
     return flat[positions]

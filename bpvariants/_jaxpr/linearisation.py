@@ -138,10 +138,7 @@ def _is_custom(equation: Any) -> bool:
 
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
-    """Split equations into those without tangents and those with tangent operands.
-
-    Each equation with tangent operands is paired with flags that mark these operands.
-    """
+    """Return equations without tangents, and (equation, flags of tangent operands)."""
     tangents = reached(equations, tangents)
     primal, linear = [], []
     for equation in equations:
@@ -184,7 +181,6 @@ def _known_value(atom: Any, known: dict[Any, np.ndarray]) -> np.ndarray | None:
 
 
 def _evaluate(equation, values, known, nonzero):
-    """Evaluate an equation whose operands are all known, and record its results."""
     if sum(variable.aval.size for variable in equation.outvars) > 1e7:
         return
     try:

@@ -99,7 +99,7 @@ def run_stored(
 
 
 def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
-    """Store the operands of maxima and minima in an equation's parameter.
+    """Rewrite an equation's parameter, so that its maxima and minima store operands.
 
     Only a parameter that is a jaxpr or a tuple of jaxprs is changed.
     """

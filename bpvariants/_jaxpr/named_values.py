@@ -17,13 +17,12 @@ from bpvariants._jaxpr.program import called, evaluate, PLAIN_CALLS
 class NamedProgram(NamedTuple):
     """Jaxpr of a function, and the names and shapes of its named floating arrays."""
 
-    program: Any  # closed jaxpr
+    program: Any
     names: list[str]  # names of the arrays, in the jaxpr's order; may repeat
-    places: list[jax.ShapeDtypeStruct]  # an array in a scan has a time axis
+    places: list[jax.ShapeDtypeStruct]  # shapes of the arrays, [T, ...] in a scan
 
     @property
     def outputs(self) -> list[Any]:
-        """Shapes and dtypes of the function's results."""
         return list(self.program.out_avals)
 
     def run(
@@ -41,7 +40,6 @@ class NamedProgram(NamedTuple):
 
 
 def named_program(function: Callable, *arguments: Any) -> NamedProgram:
-    """Trace a function, and find its named arrays."""
     program = jax.make_jaxpr(function)(*arguments)
     named = _named(program.jaxpr)
     return NamedProgram(program, [name for name, _ in named], [at for _, at in named])

@@ -47,7 +47,7 @@ class Block(NamedTuple):
 
 
 class Terms:
-    """Elements of params, of products with params, and of sums, each as a term."""
+    """Terms of a jaxpr. A term is an element of params, of a product or of a sum."""
 
     def __init__(self, thetas: list[Any], paths: list[str], uses: Uses):
         self.paths = paths
@@ -58,13 +58,13 @@ class Terms:
         # flat positions in params of this operand's elements)
         self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
-        self.spent = np.zeros(0, bool)  # whether each term is part of another term
+        self.spent = np.zeros(0, bool)  # whether each term is a summand of a term
         # term -> its summands: (index of a product, column of the product's matrix) or,
         # for a bias, (BIAS, flat position in params)
         self.parts: dict[int, list[tuple[int, int]]] = {}
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        self.origins: list[tuple[int, Any]] = []  # (first term, variable) of an array
+        self.origins: list[tuple[int, Any]] = []  # arrays: (first term, variable)
         for theta in thetas:
             self._add(theta, None)
         self.num_parameters = len(self.uses)
@@ -124,7 +124,6 @@ class Terms:
         return blocks
 
     def _add(self, variable, parts):
-        """Make each element of a variable a new term."""
         shape, start = variable.aval.shape, len(self.uses)
         uses = self.uses_of.get(variable, np.zeros(shape, int)).reshape(-1)
         self.uses = np.concatenate([self.uses, uses])
@@ -147,7 +146,6 @@ class Terms:
         self.spent[[a, b]] = True
 
     def _multiply(self, equation, operands):
-        """Record the terms of a product of a vector and a matrix made of params."""
         contracted, _ = equation.params["dimension_numbers"]
         shapes = [atom.aval.shape for atom in equation.invars]
         rest = [

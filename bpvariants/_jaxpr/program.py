@@ -57,8 +57,8 @@ def reached(
 ) -> set[Any]:
     """Return the variables `sources`, and all variables that depend on them.
 
-    If an operand of an equation is found, the variables in `results(equation)` are
-    found too. By default, `results` returns all results of the equation.
+    If an operand of an equation is returned, the variables in `results(equation)` are
+    returned too. By default, `results` returns all results of the equation.
     """
     found = set(sources)
     for equation in equations:
@@ -103,7 +103,6 @@ def evaluate(
 def environment(
     jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]
 ) -> dict[Any, Any]:
-    """Return a dict from a jaxpr's constant and input variables to their values."""
     env = dict(zip(jaxpr.constvars, consts, strict=True))
     return env | dict(zip(jaxpr.invars, arguments, strict=True))
 
@@ -135,7 +134,6 @@ def interpret(
 def run_equation(
     equation: Any, values: Sequence[Any], calls: Collection[str] = CALLS
 ) -> list[Any]:
-    """Compute the results of one equation from the values of its operands."""
     inner = called(equation, calls)
     if inner is not None:
         return evaluate(*inner, values, partial(run_equation, calls=calls))

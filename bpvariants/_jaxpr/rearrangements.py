@@ -88,7 +88,7 @@ REARRANGEMENTS: dict[str, Rearrangement] = {
 
 
 def rearranges(equation: Any) -> bool:
-    """Return whether an equation only moves elements, always in the same way."""
+    """Return whether an equation moves elements in a way fixed by its parameters."""
     found = REARRANGEMENTS.get(equation.primitive.name)
     return found is not None and found.in_numpy is not None
 

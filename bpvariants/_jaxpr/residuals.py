@@ -57,17 +57,15 @@ def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
 class Plan:
     """Plan of how to rebuild a step's linear map from its stored residuals."""
 
-    structure: Any  # pytree structure of the linear map
+    structure: Any
     # for each residual: kind ("stack", "input" or "constant"), and the residual's index
     # among the arrays of this kind
     sources: tuple[tuple[str, int], ...]
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:
-        """Return those residuals of a linear map that a scan has to stack."""
         return self._first_of("stack", jax.tree.leaves(linear))
 
     def constants(self, linear: PyTree) -> list[jax.Array]:
-        """Return those residuals of a linear map that are equal at all steps."""
         return self._first_of("constant", jax.tree.leaves(linear))
 
     def linear(self, stacked: list, inputs: PyTree, constants: list) -> PyTree:

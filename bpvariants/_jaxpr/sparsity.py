@@ -37,7 +37,7 @@ class Dependence(NamedTuple):
 
 
 def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence:
-    """Find the sparsity patterns of ∂h_t/∂h_{t−1} and ∂h_t/∂θ, carry h and params θ.
+    """Find the sparsity patterns of the derivatives of a step's new carry.
 
     With `direct_only`, paths from the old carry are left out if they add up several
     elements, as matrix products and sums do. The patterns are found while tracing, in a
@@ -78,7 +78,6 @@ def spread(link: Link, size: int, operand_size: int) -> Sparse:
 
 
 def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
-    """Return the pattern in `found`, or an all-False pattern if there is none."""
     if is_variable(atom) and atom in found:
         return found[atom]
     return sparse.csr_array((atom.aval.size, num_columns), dtype=bool)

@@ -85,7 +85,6 @@ def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
 
 
 def rearranged(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Rearrange the arrays `operands` as an equation rearranges its own operands."""
     return moved(equation, operands, [None] * len(operands)) or []
 
 

@@ -126,16 +126,11 @@ def starting_weights(feedback: Feedback) -> PyTree:
 def fed_back(
     weights: PyTree, errors: Sequence[jax.Array], y: PyTree, carry: PyTree
 ) -> list[jax.Array | None]:
-    """Return the learning signal c = e B, [*batch, *n], for each leaf of a carry.
+    """Return the learning signal c = e B for each leaf of a carry, [*batch, *n].
 
-    e are the errors of the outputs, and B the feedback weights. The signal of a leaf
-    without feedback weights is None.
-
-    Args:
-      weights: the feedback weights B.
-      errors: for each leaf of y, the error e = ∂ℓ/∂y, [*batch, *m].
-      y: the output of one example, or its shape.
-      carry: the carry of one example, or its shape.
+    B are the feedback `weights`. e are the `errors`, the derivatives of the loss in
+    each leaf of y, [*batch, *m]. y and carry are those of one example, or their shapes.
+    The signal of a leaf without feedback weights is None.
     """
     signals: list[jax.Array | None] = [None] * len(jax.tree.leaves(carry))
     links = _links(weights, y, carry)
@@ -155,11 +150,10 @@ def adapted(
     carry: PyTree,
     new_leaves: Sequence[jax.Array],
 ) -> PyTree:
-    """Return the feedback weights B after one update, (1 − λ) B − η Σ_batch eᵀ h.
+    """Return the feedback weights after one update by the rule of `feedback`.
 
-    `feedback` has the learning rate η and the decay λ. h is `new_leaves`, the leaves
-    [*batch, *n] of the new carry. `weights` are B before the update, and `errors` are
-    the errors e. For `errors`, `y` and `carry` see :func:`fed_back`.
+    `new_leaves` are the leaves [*batch, *n] of the new carry. The other arguments are
+    those of :func:`fed_back`.
     """
     arrays, structure = jax.tree.flatten(weights)
     adapt = lambda matrix, change: (

@@ -67,6 +67,6 @@ def _takes_value(update: Any) -> bool:
 
 
 def cut(tree: PyTree, begin: int | jax.Array, steps: int) -> PyTree:
-    """Return time steps begin, …, begin + steps − 1 of each sequence in a pytree."""
+    """Return `steps` time steps of each sequence in a pytree, from step `begin` on."""
     part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, steps)
     return jax.tree.map(part, tree)

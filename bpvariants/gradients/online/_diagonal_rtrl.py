@@ -54,7 +54,6 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
 
 def _check_separate(plan):
-    """Check that each parameter influences only the units that it enters directly."""
     if not plan.is_exact:
         raise ValueError(
             "step must be element-wise in its carry, so that each parameter influences "

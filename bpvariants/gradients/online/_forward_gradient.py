@@ -41,7 +41,7 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class ForwardGradientState(NamedTuple):
     """State of :func:`forward_gradient` after step t, with K directions."""
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # ḣ_t, tangents of h_t: for each floating leaf of the carry an array
     # [K, *shape of the leaf], float32 or wider
     carry_tangent: list[jax.Array]

@@ -69,7 +69,7 @@ class KroneckerFactors(NamedTuple):
 class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # the factors A_t and Ω_t of each block of params, in the order of the step's jaxpr
     influence: list[KroneckerFactors]
     initial: PyTree  # carry after a reset
@@ -248,7 +248,6 @@ def _propagate(
     influence: list[KroneckerFactors],
     signs: jax.Array,
 ) -> list[KroneckerFactors]:
-    """Return the factors A_t and Ω_t of each block of params after this step."""
     linearise = over_batch(partial(linearise_factors, program), len(now.batch))
     jacobian, immediate = linearise(params, now.start, now.inputs)
     size = lambda array: norm(array, len(now.batch)) + EPSILON

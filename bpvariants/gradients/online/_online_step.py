@@ -62,7 +62,6 @@ class OnlineStep(NamedTuple):
 
 
 def check_state(rule: str, state: object, kind: type) -> None:
-    """Check that a state has the type `kind` of the online rule `rule`."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be what {rule}'s init or update returned, got "
@@ -71,7 +70,6 @@ def check_state(rule: str, state: object, kind: type) -> None:
 
 
 def check_fits(rule: str, part: str, got: PyTree, want: PyTree) -> None:
-    """Check that the field `part` of a state has the structure and shapes of `want`."""
     shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
     structure = jax.tree.structure
     if structure(got) != structure(want) or shapes(got) != shapes(want):

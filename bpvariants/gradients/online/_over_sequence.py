@@ -218,7 +218,6 @@ def _name_wrong_entries(
 
 
 def _keys(key: jax.Array | None, length: int) -> jax.Array | None:
-    """Return a key for each step, or None if there is no key."""
     if key is None:
         return None
     check_single_key(key)

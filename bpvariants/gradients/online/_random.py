@@ -14,7 +14,6 @@ Draw = Callable[..., jax.Array]
 
 
 def check_key(rule: str, key: jax.Array | None) -> None:
-    """Check that a key was given to an online rule that uses random numbers."""
     if key is None:
         raise ValueError(
             f"key must be given, as a keyword, because {rule} draws at random. Use "
@@ -28,7 +27,7 @@ def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     check_single_key(key)
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # one bit for a sign
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1
     return 1 - 2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype)
 
 
@@ -46,7 +45,6 @@ def check_distribution(distribution: str) -> None:
 def draw_like(
     key: Any, leaves: Sequence[jax.Array], draw: Draw = rademacher
 ) -> list[jax.Array]:
-    """Draw random arrays with the shapes and dtypes of `leaves`."""
     check_single_key(key)
     keys = jax.random.split(key, len(leaves))
     return [

@@ -55,7 +55,7 @@ Leaves = list[jax.Array]
 class UOROState(NamedTuple):
     """State of :func:`uoro` after step t; the influence dh_t/dθ is about s̃_t θ̃_t."""
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
     # [*batch, ...], float32 or wider
     carry_factor: Leaves

@@ -116,7 +116,6 @@ def step_bytes(
 
 
 def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
-    """Return the :class:`Cost` of a remat policy for a sequence of `length` steps."""
     check_remat(remat)
     if isinstance(remat, Budget):
         return _within(length, remat.num_bytes, size)

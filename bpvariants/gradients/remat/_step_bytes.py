@@ -16,7 +16,7 @@ from bpvariants.types import PyTree
 class StepBytes(NamedTuple):
     """Memory for one step of a network and a whole batch, in bytes."""
 
-    carry: int  # bytes of the carry
+    carry: int
     kept: int  # bytes that the step stores for its backward pass, including its carry
     inputs: int  # bytes of x, target and flags
 

@@ -152,7 +152,6 @@ def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pas
 
 
 def check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Check that layers are pairs of functions, and return them as a tuple."""
     other = (
         "For a cell, or any step of a recurrent network, use gradients.bptt(step, "
         "loss); for a network that is one function, jax.grad or gradients.layer_deltas."
@@ -176,7 +175,6 @@ def check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def check_params(params: PyTree, num_layers: int) -> None:
-    """Check that params are floating arrays, with one entry for each layer."""
     check_floating("params", params)
     if isinstance(params, dict) or not hasattr(params, "__len__"):
         raise ValueError(

@@ -57,9 +57,9 @@ from bpvariants.types import GradientRule, Loss, PyTree, Step
 class Call(NamedTuple):
     """Arguments that are equal for all windows of a call."""
 
-    step: Step  # one time step of the network
+    step: Step
     advance: Step  # the step, with the loss as output
-    initial: PyTree  # carry after a reset
+    initial: PyTree
     consumer: Consumer  # sums gradients of windows, or updates params
     block: Block  # new steps of the call and their targets
 
@@ -68,8 +68,8 @@ class Reached(NamedTuple):
     """State of a call at the end of a window."""
 
     end: PyTree  # carry at the end of the window
-    held: Held  # start of the next window
-    state: PyTree  # state of the consumer
+    held: Held
+    state: PyTree
 
 
 def truncated_bptt(
@@ -214,7 +214,6 @@ def truncated_bptt(
 
 
 def _checked_lookback(every: int, lookback: int | None) -> int:
-    """Check `every` and `lookback`; return the lookback."""
     check_count("every", every)
     if lookback is None:
         return 2 * every

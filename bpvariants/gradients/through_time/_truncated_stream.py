@@ -158,7 +158,6 @@ def leave(
     every: int,
     lookback: int,
 ) -> TruncatedStream:
-    """Return the stream that a call of `length` steps passes to the next call."""
     return TruncatedStream(
         carry=carry,
         initial=stream.initial,

@@ -64,9 +64,9 @@ def window(
 
     Args:
       step: one time step of the network.
-      advance: the same time step, with the loss as output.
+      advance: one time step, with the loss as output.
       initial: the carry after a reset.
-      held: first carry of this window, and its steps that have already run.
+      held: first carry of this window, and steps of this window that have already run.
       block: the new steps, whose losses count.
       drop: number of steps from this window's start to the next window's start.
     """
@@ -125,7 +125,6 @@ def idle(first: Steps, times: int) -> Steps | None:
 
 
 def after(earlier: Steps | None, later: Steps) -> Steps:
-    """Concatenate earlier and later steps along time."""
     if earlier is None:
         return later
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), earlier, later)

@@ -161,7 +161,6 @@ def sum_steps(
 
 
 def check_backward(remat: Remat, backward: Backward = "scan") -> None:
-    """Check the remat policy, and that the backward algorithm can be used with it."""
     check_remat(remat)
     if backward not in ("scan", "two_phase"):
         raise ValueError(f"backward must be 'scan' or 'two_phase', got {backward!r}.")

@@ -107,7 +107,10 @@ def influence_pattern(
 
 
 def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
-    """Return the rows of the influence to store for an array of params, or None."""
+    """Choose the rows of the influence to store for an array of params.
+
+    Return None if there are no rows to store.
+    """
     rows = rows_by_kind(pattern)
     if not len(rows):
         return None
@@ -145,9 +148,9 @@ def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray
 def spread_over(
     table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Give each parameter the column of `table` for its kind; return [K, *shape].
+    """Give each parameter the column of `table` for the parameter's kind.
 
-    An axis along which the result is constant gets length 1.
+    The result is [K, *shape]. An axis along which the result is constant gets length 1.
     """
     same = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1)
     label, chosen = same[kind].reshape(shape), kind.reshape(shape)

@@ -142,7 +142,6 @@ def make_plan(
 
 
 def _are_same(patterns: list[LeafPattern], others: list[LeafPattern]) -> bool:
-    """Return whether two lists have equal patterns of the influence."""
     pairs = zip(patterns, others, strict=True)
     return all(np.array_equal(a.influence, b.influence) for a, b in pairs)
 
@@ -164,7 +163,6 @@ def _count_rows(patterns: list[LeafPattern]) -> int:
 
 
 def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
-    """Return bool [n]: the influence's rows that at least one array of params needs."""
     return np.logical_or.reduce([each.influence.any(axis=1) for each in patterns])
 
 

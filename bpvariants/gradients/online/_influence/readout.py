@@ -44,7 +44,7 @@ class Readout(NamedTuple):
       signals: c_t, the derivative in h_t: for each floating leaf an array
         [*batch, ...].
       skip: b_t, the derivative in the old carry: for each floating leaf an array
-        [*batch, ...]. None if the loss depends on it only by the new carry.
+        [*batch, ...]. None if the loss depends on the old carry only via h_t.
       direct: r_t, the derivative in the parameters, a pytree like params.
       errors: e_t, the derivative in the output: for each leaf of y an array
         [*batch, ...], or zeros for a leaf that is not floating.
@@ -99,10 +99,7 @@ def read_out(
 def skips(
     step: Step, loss: Loss, params: PyTree, now: OnlineStep, first: Sequence[int] = ()
 ) -> bool:
-    """Return whether a path from the old carry to the loss bypasses the new carry.
-
-    The inputs in `now` may be shapes.
-    """
+    """Return whether a path from the old carry to the loss bypasses the new carry."""
     y = jax.eval_shape(step, params, now.start, now.inputs[0])[1]
     outputs = _zeros(jax.tree.leaves(y))
     return _cut(step, loss, params, now, outputs, first).skips

@@ -40,7 +40,7 @@ class InfluenceState(NamedTuple):
         state = structure.unflatten(leaves)
     """
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # The influence M_t = dh_t/dθ, float32 or wider: for each array of params, in the
     # order of jax.tree.leaves, an array [*batch, K, *shape of the params] of the K rows
     # that `layout` lists, or None if there are no rows.

@@ -32,7 +32,6 @@ UNROLLED = 8  # largest number of terms that are added one by one, without a gat
 
 
 def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
-    """Return the influence before the first step: zeros, float32 or wider."""
     dtype = carry_dtype(now.start)
     shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
     return [
@@ -56,7 +55,6 @@ class Linearised(NamedTuple):
 
 
 def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
-    """Compute the parts of a step's linearisation that `plan` asks for."""
     thetas, structure = jax.tree.flatten(params)
 
     def of_example(start, inputs):
@@ -110,7 +108,6 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
 
 
 def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
-    """Return the influence after a step, from the influence `entering` before it."""
     jacobian, immediate = found
     return [
         None
@@ -146,10 +143,7 @@ def add_through(
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
-    """Return the new influence of one array of params, [*batch, K, *shape].
-
-    `old` is the array's influence before the step.
-    """
+    """Return the new influence of one array of params from its old influence `old`."""
     dtype, rank = old.dtype, jacobian.ndim - 1
     rows = leaf.rows
     if leaf.is_full:
@@ -238,9 +232,8 @@ def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
 def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
     """Add at most `SUMMED` blocks of an array; append the rows that fill no block.
 
-    A block is a slice of the first axis, and all blocks have the same length.
-    `block_of` returns the array's values in a slice of the first axis, which has the
-    given length.
+    A block is a slice of the first axis, and all blocks have the same length. `length`
+    is the length of the first axis. `block_of` returns the array's values in a slice.
     """
     count = min(length, SUMMED)
     size = length // count

@@ -67,7 +67,7 @@ class TraceState(NamedTuple):
     :class:`InfluenceState` explains how to save a state.
     """
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # The traces P_t, stored like the influence in InfluenceState. rflo and eprop may
     # store only the rows that later gradients need.
     influence: Rows
@@ -94,7 +94,6 @@ class Paths(NamedTuple):
     order: int | None = None
 
     def part(self, carry: PyTree) -> PyTree:
-        """Return the part of a carry to which signals go."""
         return carry if self.visible is None else self.visible(carry)
 
     def places(self, carry: PyTree) -> list[int | None]:
@@ -125,7 +124,6 @@ def trace_rule(
     feedback: Feedback = "symmetric",
     signal: Signal | None = None,
 ) -> OnlineRule:
-    """Return the online rule whose traces follow the given paths."""
     advance, fixed = with_loss(step, loss), starting_weights(feedback)
     learns = isinstance(feedback, AdaptiveFeedback)
     _check_one_signal(feedback, signal)
@@ -210,7 +208,6 @@ def _floating(places: list[int | None]) -> list[int]:
 def _follow(
     plan: Plan, now: OnlineStep, params: PyTree, read: Readout, entering: Rows
 ) -> tuple[PyTree, Rows]:
-    """Return a step's gradient and new traces from the old traces `entering`."""
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
     signals = as_vectors(read.signals, now.batch)[0]
