@@ -91,11 +91,11 @@ def cut_step(
 ) -> CutStep:
     """Trace the step of one example, and find its cuts.
 
-    A leaf of the new carry may be a rearrangement of the array from which the output is
-    computed, for example this array without its batch axes. The cut of the leaf is then
-    the variable before the rearrangement. If several leaves rearrange one variable, its
-    cut belongs to only one of them. This is the first of them that is listed in `first`
-    (indices of floating leaves), or else the leaf with the smallest index.
+    The step may rearrange the array from which it computes the output, for example
+    remove batch axes, to return the array as a leaf of the new carry. The cut of the
+    leaf is then the variable before the rearrangement. If several leaves rearrange one
+    variable, the variable's cut belongs to only one leaf. Leaves whose indices are in
+    `first` come before all other leaves.
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)

@@ -129,7 +129,7 @@ def factorise(
     and `inputs` are arrays of the whole batch, or their shapes.
 
     Raises:
-      ValueError: if the step's jaxpr uses refs, or if an array of params affects the
+      ValueError: if the step's jaxpr uses refs. Also if an array of params affects the
         new carry in another way than in a product with a vector or as a bias.
     """
     new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])

@@ -3,9 +3,9 @@
 The whole Jacobian of a carry h_t with n elements takes n backward passes, even if only
 its n diagonal entries are needed. This file takes two passes instead. The first pass
 goes backwards through the jaxpr of the linearised step. Each intermediate array of the
-step has a Jacobian in h_{t−1}, too, and the first pass finds the entries of these
-Jacobians on which the chosen entries depend. The second pass goes forwards through the
-jaxpr and computes only the entries that the first pass has found.
+step has a Jacobian in h_{t−1}, too. The first pass finds the entries of these Jacobians
+on which the chosen entries depend. The second pass goes forwards through the jaxpr and
+computes only the entries that the first pass has found.
 """
 
 from collections.abc import Callable

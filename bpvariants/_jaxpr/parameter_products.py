@@ -10,10 +10,11 @@ h_t has the derivative ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i in entry (i, j) of �
 and a₂ may depend on the parameters of other blocks, as in a second layer.
 
 Each element of params or of a product is a *term*. A rearranged term stays the same
-term. An element of params that is multiplied by a constant also stays the same term,
-but its derivative is later multiplied by the constant. Two terms become one if they are
-added and used nowhere else. A step may therefore multiply by one matrix for all gates
-and split the product into gates, or concatenate the matrices of several gates.
+term. An element of params that is multiplied by a constant also stays the same term.
+The derivative in this element is later multiplied by the constant. Two terms become one
+if they are added and used nowhere else. A step may therefore multiply by one matrix for
+all gates and split the product into gates, or concatenate the matrices of several
+gates.
 """
 
 from typing import Any, NamedTuple

@@ -1,9 +1,10 @@
 """Sparsity patterns of a step's Jacobians in its parameters and its old carry.
 
 The patterns come from the jaxpr of the linearised step, so they hold for all values.
-Let h_t be the carry and θ the parameters. An entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ counts
-as zero only if the jaxpr has no path from the element of h_{t−1} or θ to the element of
-h_t, or if each path goes through a factor that is known to be zero.
+Let h_t be the carry and θ the parameters. An entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ belongs
+to an element of h_{t−1} or θ and an element of h_t. The entry counts as zero if the
+jaxpr has no path between these two elements. The entry also counts as zero if each path
+goes through a factor that is known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -40,8 +41,8 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
     """Find the sparsity patterns of the derivatives of a step's new carry.
 
     With `direct_only`, paths from the old carry are left out if they add up several
-    elements, as matrix products and sums do. The patterns are found while tracing, in a
-    time that grows with the number of pairs of elements that depend on each other.
+    elements, as matrix products and sums do. The patterns are found while tracing. The
+    time for this grows with the number of pairs of elements that depend on each other.
     """
     if program.is_opaque:
         return _opaque(program, direct_only)

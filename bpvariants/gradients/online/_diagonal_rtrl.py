@@ -1,9 +1,9 @@
 """Real-time recurrent learning (RTRL) of element-wise recurrences, with little memory.
 
 Let h_t be the carry and θ the parameters. If each unit of the carry depends only on its
-own past, ∂h_t/∂h_{t−1} is diagonal (or has small blocks, for instance for the real and
-imaginary part of a complex unit). Each parameter then influences only one unit, or one
-block. The influence e_t = dh_t/dθ of a parameter on its unit is
+own past, ∂h_t/∂h_{t−1} is diagonal. With complex units it has small blocks, one for the
+real and imaginary part of each unit. Each parameter usually enters one unit, and then
+influences only this unit. The influence e_t = dh_t/dθ of a parameter on its unit is
 
     e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    element by element.
 """

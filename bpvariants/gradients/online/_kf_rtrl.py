@@ -87,24 +87,24 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     The mean of the estimate over the signs is the gradient of :func:`rtrl`. If params
     do not change along a sequence, the mean for the sequence is the gradient of
-    :func:`bptt`. Among the params that the carry depends on, each matrix must be used
-    once, in a product with one vector, and all other params must be biases. Before the
-    product, params may be rearranged, and multiplied by constants, such as a mask that
-    does not depend on params, carry or inputs.
+    :func:`bptt`. Each matrix that the carry depends on must be used once, in a product
+    with one vector. All other params that the carry depends on must be biases. Before
+    the product, params may be rearranged. They may also be multiplied by constants,
+    such as a mask that does not depend on params, carry or inputs.
 
-    Products and biases that are only added to each other share one pair of factors
-    A, Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs,
-    because its reset gate separates the products. Flax cells have one pair for each
-    gate. The rule finds the pairs in the step's jaxpr while tracing, but not inside
-    loops, nor inside a `custom_jvp`, which has its own derivative. Each example and
-    each pair has its own random signs.
+    Products and biases that are only added to each other share one pair of factors A,
+    Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs, because
+    its reset gate separates the products. Flax cells have one pair for each gate. The
+    rule finds the pairs in the step's jaxpr while tracing. It does not look into loops,
+    nor into a `custom_jvp`, which has its own derivative. Each example and each pair
+    has its own random signs.
 
-    For B examples and n elements in the carry of one example, memory is B·(n·m + k) for
-    each pair of factors, whose product u = â Θ multiplies a vector â of k elements by a
-    matrix Θ [k, m]. For a tanh network, this memory is of order B·n², whereas
-    :func:`rtrl` needs order B·n³. An update takes the time of B·(n + 1) backward passes
-    and B·n²·m multiplications. For params that the carry does not depend on (a
-    readout), the gradient is exact, without extra memory or time.
+    A pair of factors belongs to a product u = â Θ of a vector â [k] and a matrix Θ [k,
+    m]. For B examples with n carry elements each, its memory is B·(n·m + k). For a tanh
+    network, this memory is of order B·n², whereas :func:`rtrl` needs order B·n³. An
+    update takes the time of B·(n + 1) backward passes and B·n²·m multiplications. For
+    params that the carry does not depend on (a readout), the gradient is exact, without
+    extra memory or time.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
     step depends on params (a learned h_0), this carry is treated as a constant.

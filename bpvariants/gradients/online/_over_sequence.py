@@ -56,12 +56,12 @@ def over_sequence(
     weights of the losses of its steps sum to 0, or if the batch is empty. The returned
     value is the mean of all losses, each computed with the parameters of its step.
 
-    A parameter update does not reset the state of the online rule. The carry h_t and
-    the rest of the state, such as the influence dh_t/dθ of :func:`rtrl`, therefore
-    depend in part on older parameters. The gradient at step t is then not the gradient
-    at any single θ. For small parameter changes, this is the usual approximation of
-    online learning. If `every` is at least T, the gradients are not approximated. With
-    an `update`, memory also includes the pair (params, opt_state), for any T.
+    A parameter update does not reset the state of the online rule. The state, such as
+    the carry h_t and the influence dh_t/dθ of :func:`rtrl`, therefore depends in part
+    on older parameters. The gradient at step t is then not the gradient at any single
+    θ. For small parameter changes, this is the usual approximation of online learning.
+    If `every` is at least T, the gradients are not approximated. With an `update`,
+    memory also includes the pair (params, opt_state), for any T.
 
     By default, each call begins with a new state of the online rule and returns only
     the carry; the influence and adapted feedback weights are discarded. To pass the

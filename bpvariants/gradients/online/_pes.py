@@ -70,8 +70,8 @@ def pes(
     ĝ_t is the estimate at step t. ε is a random perturbation of the parameters θ with
     standard deviation σ, drawn anew every `window` steps. ξ is the sum of all
     perturbations so far. A pair is two networks, with parameters θ + ε and θ − ε and
-    losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over perturbations, and
-    Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. This gradient
+    losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over perturbations. The
+    sum Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. This gradient
     differs from the gradient of :func:`bptt` by O(σ²). A small σ magnifies rounding
     errors of parameters and losses, because the estimate divides by σ. The estimate
     includes effects over any number of steps, also over more steps than `window`. The
@@ -82,11 +82,11 @@ def pes(
     floating numbers.
 
     The variance grows with the number p of parameters, as in :func:`forward_gradient`.
-    (`forward_gradient` costs about the same and has no error from σ.) The variance of
-    PES also grows with the number of windows since the start, because each loss is
-    multiplied by the sum ξ of the perturbations of all windows. With longer windows, ξ
-    is a sum of fewer perturbations. If `window` is at least the sequence length, PES is
-    the usual antithetic evolution strategy for whole sequences.
+    (The rule `forward_gradient` takes about the same time and has no error of order
+    σ².) The variance of PES also grows with the number of windows since the start,
+    because each loss is multiplied by the sum ξ of the perturbations of all windows.
+    With longer windows, ξ is a sum of fewer perturbations. If `window` is at least the
+    sequence length, PES is the usual antithetic evolution strategy for whole sequences.
 
     If all examples are reset at the same step, the sum ξ of perturbations is set to the
     current perturbation. If only some examples are reset, ξ does not change, because

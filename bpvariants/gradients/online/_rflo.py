@@ -43,12 +43,13 @@ def rflo(
     replaces the derivatives of the loss ℓ_t through the readout. If the output depends
     on h_{t−1} directly, the gradient ignores this dependence too.
 
-    For B examples of a leaky or gated cell, memory is B·p times the number of carry
-    elements that one parameter enters and that the next step reads element-wise. In an
-    LSTM, this number is 1, for an element of c, because only matrix products read h. p
-    is the number of parameters without those of the readout. An update takes the time
-    of a few backward passes through the step. `step` gets one example at a time, as in
-    :func:`rtrl`, whose docstring lists further limits of online rules.
+    Consider the carry elements that one parameter enters and that the next step reads
+    element-wise. For B examples of a leaky or gated cell, memory is B·p times the
+    number of these elements. In an LSTM, this number is 1, for an element of c, because
+    only matrix products read h. p is the number of parameters without those of the
+    readout. An update takes the time of a few backward passes through the step. `step`
+    gets one example at a time, as in :func:`rtrl`, whose docstring lists further limits
+    of online rules.
 
     Args:
       step: one time step of the network.

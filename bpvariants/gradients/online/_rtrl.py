@@ -29,11 +29,11 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     For B examples of a dense cell with n carry elements and p parameters, memory is
     B·n·p for any sequence length. Each update takes B·n²·p multiplications for the
-    product J_t M_{t−1}, where J_t is the Jacobian of the step in its carry, and M_{t−1}
-    the influence. The backward passes through a step, n for J_t and one for ∂h_t/∂θ,
-    cost little in comparison. Only entries of the influence that can be nonzero are
-    stored and computed. p counts only arrays that the carry depends on, so a readout
-    needs no memory for the influence.
+    product J_t M_{t−1} of the step's Jacobian J_t = ∂h_t/∂h_{t−1} and the influence
+    M_{t−1}. The backward passes through a step, n for J_t and one for ∂h_t/∂θ, cost
+    little in comparison. Only entries of the influence that can be nonzero are stored
+    and computed. p counts only arrays that the carry depends on, so a readout needs no
+    memory for the influence.
 
     `step` gets one example at a time, as a batch of one. Random arrays that the step
     draws with the shape of the batch, such as for dropout, are therefore equal for all

@@ -9,10 +9,10 @@ At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
     θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁,
     dℓ_t/dθ ≈ (∂ℓ_t/∂h_{t−1} s̃_{t−1}) θ̃_{t−1} + ∂ℓ_t/∂θ.
 
-Because E[ν νᵀ] is the identity and E[ν] = 0, E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t
-for all positive ρ₀ and ρ₁, if ρ₀ does not depend on ν_t and ρ₁ is the same for ν_t and
-−ν_t. The scales ρ₀ and ρ₁ balance the norms of the added terms, so that the variance is
-small:
+The scale ρ₀ must not depend on ν_t, and ρ₁ must be the same for ν_t and −ν_t. Because
+E[ν νᵀ] is the identity and E[ν] = 0, the mean is then exact for all positive ρ₀ and ρ₁:
+E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t. The scales ρ₀ and ρ₁ balance the norms of
+the added terms, so that the variance is small:
 
     ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
     ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.

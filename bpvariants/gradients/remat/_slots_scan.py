@@ -1,9 +1,9 @@
 """Scan that stores at most m carries, and a backward pass by the binomial schedule.
 
-Notation: a slot is memory for one carry. E(t, m) is the smallest number of evaluations
-of the step for the backward pass of t steps with m slots, if one slot has the carry
-before the first step. C(a, b) is a binomial coefficient. The schedule advances by y
-steps and stores the carry after these steps. The best number y attains the minimum in
+Notation: a slot is memory for one carry. The backward pass of t steps with m slots
+takes at least E(t, m) evaluations of the step, if one slot has the carry before the
+first step. C(a, b) is a binomial coefficient. The schedule advances by y steps and
+stores the carry after these steps. The best number y attains the minimum in
 
     E(t, m) = min_y [ y + E(t−y, m−1) + E(y, m) ],    E(t, 1) = t (t+1)/2,  E(1, m) = 1.
 

@@ -1,7 +1,7 @@
 """Static backpropagation, written as the chain rule of each layer.
 
-Notation: layer l of Λ layers takes the output y_{l−1} of the layer below, computes the
-net input s_l with its weights w_l, and returns the output y_l,
+Notation: layer l of Λ layers takes the output y_{l−1} of the layer below. The layer
+computes the net input s_l with its weights w_l, and returns the output y_l,
 
     s_l = S_l(w_l, y_{l−1}),    y_l = φ_l(s_l),    y_0 = x,    l = 1 … Λ.
 

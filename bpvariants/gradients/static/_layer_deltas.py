@@ -45,9 +45,9 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
     - the output of every argument that is an NNX module, and of every NNX module inside
       such an argument. Its name is a path or a class, as for Linen modules.
 
-    If a name occurs several times, because a layer is called twice or its output is a
-    pytree, "[0]", "[1]", … are appended in the order of computation. Inside `lax.scan`,
-    values and deltas have time as their first axis, [T, ...].
+    A name may occur several times, because a layer is called twice or its output is a
+    pytree. Then "[0]", "[1]", … are appended in the order of computation. Inside
+    `lax.scan`, values and deltas have time as their first axis, [T, ...].
 
     `layer_deltas` works under `jit`. Time and memory are those of `jax.grad`, plus
     memory for the named values.

@@ -55,8 +55,8 @@ def artbp(
 
         δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1},   P(cut_t) = κ_t
 
-    δ_t is the error signal at the carry h_t, ℓ_t the loss of step t, J_t the Jacobian
-    ∂h_t/∂h_{t−1}, and κ_t the probability that the backward pass is cut after step t.
+    δ_t is the error signal at the carry h_t, ℓ_t the loss of step t, and J_t the
+    Jacobian ∂h_t/∂h_{t−1}. The backward pass is cut after step t with probability κ_t.
 
     The gradient is unbiased at fixed params; the value and the carry are exact. The
     variance of the gradient grows fast with the probability κ of a cut. With constant
@@ -69,11 +69,11 @@ def artbp(
     would have to choose the cuts outside of `jit`, and store only one segment at a
     time.
 
-    Each example has its own random cuts. Cuts shared by the batch would be unbiased
-    too, but with more variance, because the random errors of the examples would not
-    average out. No error signal passes a reset, so a reset starts a new segment. In
-    padding, error signals are neither cut nor scaled, and the step does not count as a
-    step since the last cut.
+    Each example has its own random cuts. Cuts shared by the batch would be unbiased,
+    too. But they would cause more variance, because the random errors of the examples
+    would not average out. No error signal passes a reset, so a reset starts a new
+    segment. In padding, error signals are neither cut nor scaled, and the step does not
+    count as a step since the last cut.
 
     Args:
       step: one time step of the network.

@@ -61,9 +61,9 @@ def bptt(
       A :class:`~bpvariants.types.GradientRule`.
 
     Raises:
-      ValueError: if step or loss is not a function; when the rule is called, if
-        lengths, shapes or dtypes disagree, if a key is given, if remat or backward is
-        unknown, or if remat and backward cannot be combined.
+      ValueError: if step or loss is not a function, if remat or backward is unknown, or
+        if remat and backward cannot be combined. When the rule is called, if lengths,
+        shapes or dtypes disagree, or if a key is given.
 
     Example:
       >>> import jax, jax.numpy as jnp

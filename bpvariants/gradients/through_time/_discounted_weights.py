@@ -29,10 +29,10 @@ def discounted_weights(
     """Return weights λ^{T−t}, [T], that make a gradient rule forget early losses.
 
     λ is the forgetting factor `decay`, T the number of time steps, and ℓ_t the loss of
-    step t. A gradient rule divides by the sum of the weights, so it returns a weighted
-    mean of the losses, whose scale does not depend on λ. To get the value and the
-    gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's results by w.sum(), where
-    w = discounted_weights(T, λ).
+    step t. A gradient rule divides by the sum of the weights. Its value is therefore a
+    weighted mean of the losses, whose scale does not depend on λ. To get the value and
+    the gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's results by w.sum(),
+    where w = discounted_weights(T, λ).
 
     With a batch of B examples, a rule's weights must be [T, B]; use
     `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum of the

@@ -9,9 +9,9 @@ t, and a linear recurrence computes the correction d_t of h^i_t from the residua
 
 λ is the setting `shrink`: λ = 0 is Newton's method, and λ = 1 is Picard's iteration.
 Quasi-Newton replaces the Jacobian J_t by its diagonal. In all three methods, the carry
-of step t is exact after t iterations, because the residuals and corrections are then 0
-at all steps up to t. The iterations are not differentiated. Instead, the derivative of
-the solution is computed, in reverse mode from the loss L and the adjoint z of h:
+of step t is exact after t iterations. All residuals and corrections up to step t are 0
+then. The iterations are not differentiated. Instead, the derivative of the solution is
+computed, in reverse mode from the loss L and the adjoint z of h:
 
     z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 """
@@ -47,10 +47,10 @@ class newton:
 
         h_t ← f_t + (1 − λ) J_t (h_{t−1} − its old value)    until |Δh| ≤ tol max |h|
 
-    h_t is the carry, with n elements for one example, f_t the new carry that step t
-    computes from the old h_{t−1}, and J_t the Jacobian ∂f_t/∂h_{t−1}. λ is the setting
-    `shrink`, and Δh the change of h in an iteration. Each iteration updates the whole
-    trajectory of T steps.
+    h_t is the carry, with n elements for one example. f_t is the new carry that step t
+    computes from the old h_{t−1}, and J_t is the Jacobian ∂f_t/∂h_{t−1}. λ is the
+    setting `shrink`, and Δh the change of h in an iteration. Each iteration updates the
+    whole trajectory of T steps.
 
     With jacobian="full" and shrink=0, convergence is quadratic near the solution. For
     each example with n carry elements, an iteration takes n + 1 evaluations of every

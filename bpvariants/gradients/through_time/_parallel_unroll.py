@@ -89,7 +89,7 @@ def parallel_unroll(
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
     The results are differentiable in params, carry, initial and xs, and in all arrays
-    that step closes over, in forward and in reverse mode, any number of times. The
+    that step closes over. Forward mode and reverse mode work, any number of times. The
     iterations are not differentiated. Instead, the derivative of the trajectory is
     computed by one more linear recurrence.
 
@@ -136,9 +136,9 @@ def parallel_unroll(
       [T, *batch, ...], both as from :func:`unroll`; and a :class:`ParallelInfo`.
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree, if the carry is not floating,
-        or if the method is "linear" and the step's jaxpr shows that the step is not
-        elementwise affine.
+      ValueError: if lengths, shapes or dtypes disagree, or if the carry is not
+        floating. With method "linear", also if the step's jaxpr shows that the step is
+        not elementwise affine.
 
     Example:
       >>> import jax.numpy as jnp

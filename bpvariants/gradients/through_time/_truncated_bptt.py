@@ -13,9 +13,10 @@ at a time, so that the residuals of only h steps are stored. (One scan with
 `stop_gradient` every h′ steps gives the gradient for h = h′, but stores the residuals
 of all T steps.)
 
-A window passes to the next window the carry from which the next window starts, and the
-inputs, masks and resets of those steps of the next window that have run already. In a
-stream, a call passes the same values to the next call.
+A window passes two things to the next window: the carry from which the next window
+starts, and the steps of the next window that have already run. Of these steps, it
+passes the inputs, masks and resets. In a stream, a call passes the same values to the
+next call.
 """
 
 import dataclasses
@@ -134,9 +135,9 @@ def truncated_bptt(
     Raises:
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
         or if `update` is not a gradient transformation. The returned rule raises a
-        ValueError if lengths, shapes or dtypes disagree, if a stream comes from a rule
-        with another every or lookback, if there is an update but params is not a pair,
-        or if a key is given.
+        ValueError if lengths, shapes or dtypes disagree, or if a key is given. It also
+        raises one if a stream comes from a rule with another every or lookback, or if
+        there is an update but params is not a pair.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax

@@ -75,8 +75,9 @@ def stream(carry: PyTree) -> TruncatedStream:
     A call of a stream may end within a block of `every` steps. The lookback of this
     block is then measured from the step at which the whole block will end. In a call
     with a plain carry, the lookback of the last block is measured from the end of the
-    call. One long call with a plain carry therefore differs from a stream only in the
-    gradients of the last block's losses, and only if T is not a multiple of `every`.
+    call. One long call with a plain carry therefore differs from a stream only if T is
+    not a multiple of `every`. Even then, only the gradients of the last block's losses
+    differ.
 
     At a reset, the carry is replaced by the `initial` of the most recent call that got
     an `initial`. If no call got an `initial`, the carry is replaced by the carry that

@@ -8,11 +8,11 @@ steps twice:
     δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, only for δ
     dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block together
 
-For blocks of K steps and a batch of B examples, the gradient of a layer's weights then
-takes one product of matrices with K·B rows, instead of K products of matrices with B
-rows. The forward pass linearises each step, and the backward pass transposes this
-linearisation. The forward pass stores only those residuals that vary in time and are
-not inputs of the scan.
+For a batch of B examples, step by step, the gradient of a layer's weights takes K
+products of matrices with B rows. For the whole block it takes one product of matrices
+with K·B rows. The forward pass linearises each step, and the backward pass transposes
+this linearisation. The forward pass stores only those residuals that vary in time and
+are not inputs of the scan.
 """
 
 import math
@@ -172,8 +172,8 @@ def by_blocks(
 def _phase_one(linear, along_time, ys_bar, delta, like):
     """Compute the error signals of a block, backwards in time.
 
-    Return the error signal at the carry before the block, and a sequence of the error
-    signals at the carry after each step of the block.
+    Return the error signal at the carry before the block, and the sequence of error
+    signals at the carries after each step.
     """
 
     def step_back(delta, at_time_and_bar):

@@ -1,15 +1,15 @@
 """Split a step's loss gradient: paths through the new carry, and all other paths.
 
 Notation: h_t are the floating leaves of the new carry, y_t the output, θ the
-parameters, ℓ_t the loss. The jaxpr of the step is divided at the new carry. The part
-that computes the output from the new carry takes h_t as an input, so one backward pass
-through this part computes
+parameters, ℓ_t the loss. The jaxpr of the step is divided at the new carry. One part
+computes the output from the new carry, with h_t as an input. A backward pass through
+this part computes
 
     c_t = ∂ℓ_t/∂h_t,   b_t = ∂ℓ_t/∂h_{t−1},   r_t = ∂ℓ_t/∂θ,   e_t = ∂ℓ_t/∂y_t,
 
-all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ. This
-equation is correct for every division of the jaxpr, because r_t and b_t contain all
-paths that do not go through the new carry.
+all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ. All
+paths that do not go through the new carry belong to r_t and b_t. The equation is
+therefore correct for every division of the jaxpr.
 """
 
 from collections.abc import Sequence

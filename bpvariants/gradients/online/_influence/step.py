@@ -1,7 +1,7 @@
 """Update of the influence by one step, M_t = J_t M_{t−1} + I_t, for stored entries.
 
-M_t = dh_t/dθ, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry h_t,
-which has n elements, in the params θ and in the old carry.
+The carry h_t has n elements. Its derivatives in the params θ and in the old carry are
+M_t = dh_t/dθ, I_t = ∂h_t/∂θ and J_t = ∂h_t/∂h_{t−1}.
 """
 
 import math
@@ -204,8 +204,8 @@ def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
     """Return the entries of `values` at the positions `places` of the last axis.
 
     The gather is from the flattened array. In a gather from an array with a batch axis,
-    XLA would put this axis last in memory, and later products would then access memory
-    in strides of the batch size, which is slow.
+    XLA would put this axis last in memory. Later products would then access memory in
+    strides of the batch size, which is slow.
     """
     count, size = math.prod(values.shape[:-1]), values.shape[-1]
     flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
