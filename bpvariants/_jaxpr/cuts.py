@@ -1,12 +1,14 @@
 """Functions that replace the new carry from which a step computes its outputs.
 
 A step computes a new carry h_t = f(θ, h_{t−1}, x_t) and, in most networks, an output
-y_t = g(θ, h_t). The step's signature does not show that y_t depends on h_t. The step's
-jaxpr does show it: the variable that is returned as h_t is an operand of an equation on
-the way to y_t. This variable is called a *cut*, because its value can be replaced.
+y_t = g(θ, h_t). The step's signature does not show that y_t depends on h_t, but the
+step's jaxpr does: the variable that is returned as h_t is an operand of an equation on
+the way to y_t. The variable of h_t is called a *cut*, because its value can be
+replaced.
 
 To change h_t, the step's jaxpr is evaluated twice: first to compute h_t, then with the
-changed h_t at the cut. The compiler merges the operations that both evaluations share.
+changed h_t at the cut. The compiler merges the operations that are equal in the two
+evaluations.
 """
 
 from collections.abc import Callable, Sequence
@@ -141,7 +143,7 @@ def _rearrange(value, chain):
 
 
 def reading_new_carry(step: Step, change: Callable[[PyTree], PyTree]) -> Step:
-    """Return a step that returns `change(new carry)` and computes y from it."""
+    """Return a step that computes its output from `change(new carry)`."""
 
     def changed_step(params, carry, x):
         arguments = params, carry, x

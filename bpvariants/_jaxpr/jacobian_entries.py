@@ -1,4 +1,4 @@
-"""Compute chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}, but not all its entries.
+"""Compute only chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}.
 
 The whole Jacobian of a carry h_t with n elements takes n backward passes, even if only
 its n diagonal entries are needed. This file takes two passes instead. The first pass

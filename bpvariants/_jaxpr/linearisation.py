@@ -1,10 +1,10 @@
 """Jaxpr of a step's linearisation, and the sparsity pattern of each of its primitives.
 
 The jaxpr of a step's forward derivative has two parts: primitives on the step's own
-arrays, and linear primitives on tangents. This file analyses the linear primitives
-while tracing. It finds which elements of a primitive's result depend on which elements
-of its operands. A factor that is known to be zero, for example in a constant mask,
-means no dependence.
+arrays, and linear primitives on tangents. While tracing, this file finds for each
+linear primitive which elements of the result depend on which elements of the operands.
+An element does not depend on an operand's element that is multiplied by a factor known
+to be zero, for example in a constant mask.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,8 +7,8 @@ multiply-add, no element equals the maximum. The derivative is then silently wro
 (jax-ml/jax#40564).
 
 This file stores the operand of each differentiated maximum or minimum in memory before
-it is used. The result and the comparison then read equal values. The results, and the
-derivatives at ties and NaN, are the same as in JAX.
+the operand is used. The result and the comparison then read equal values. The results,
+and the derivatives at ties and NaN, are the same as in JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -98,7 +98,7 @@ class Terms:
     def blocks(self) -> list[Block]:
         """Group the terms into blocks.
 
-        The terms of one array that are sums over the same products form one block. A
+        Terms of one array that are sums over equal lists of products form one block. A
         term that is a summand of another term is left out.
         """
         grouped: dict[Any, list[int]] = {}

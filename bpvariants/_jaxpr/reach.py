@@ -13,8 +13,9 @@ from bpvariants.types import PyTree, Step
 def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[bool]:
     """Return, for each array of params, whether the step's new carry depends on it.
 
-    The flags come from the step's jaxpr, so they hold for all values of the arguments.
-    A flag is False only if no path of the jaxpr leads from the array to the new carry.
+    The flags come from the step's jaxpr, so each flag holds for all values of the
+    arguments. A flag is False only if no path of the jaxpr leads from the array to the
+    new carry.
     """
     new_carry = lambda *arguments: floating_leaves(step(*arguments)[0])
     return needed_arguments(new_carry, params, carry, x)[0]

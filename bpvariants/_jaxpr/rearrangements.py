@@ -1,4 +1,4 @@
-"""Primitives that only rearrange array elements, and where they move each element."""
+"""Primitives that only rearrange array elements, and the places of moved elements."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

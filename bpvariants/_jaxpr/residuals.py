@@ -34,9 +34,9 @@ def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
 def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
     """Return (new carry, output y) of `advance(fixed, h, x)`, and its derivative.
 
-    The derivative is a linear map. It takes tangents of the floating leaves of `fixed`,
-    of the old carry h and of the input x. It returns tangents of the floating leaves of
-    the new carry and of the output y.
+    The derivative is a linear map from tangents to tangents. Its arguments belong to
+    the floating leaves of `fixed`, of the old carry h and of the input x. Its results
+    belong to the floating leaves of the new carry and of the output y.
     """
 
     def of_floating(fixed_leaves, h_leaves, x_leaves):

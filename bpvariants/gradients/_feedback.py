@@ -1,7 +1,7 @@
 """Learning signals: the derivative of a loss in the carry, or a substitute for it.
 
-Notation, for one example: ℓ_t is the loss, e_t = ∂ℓ_t/∂y_t [m] the error, h_t [n] the
-carry, and c_t [n] the learning signal.
+Notation, for one example: ℓ_t is the loss, y_t [m] the output, e_t = ∂ℓ_t/∂y_t the
+error, h_t [n] the carry, and c_t [n] the learning signal.
 
     symmetric   c_t = ∂ℓ_t/∂h_t                                      the derivative
     fixed       c_t = e_t B,      B [m, n] random and constant
@@ -129,8 +129,8 @@ def fed_back(
     """Return the learning signal c = e B for each leaf of a carry, [*batch, *n].
 
     B are the feedback `weights`. e are the `errors`, the derivatives of the loss in
-    each leaf of y, [*batch, *m]. y and carry are those of one example, or their shapes.
-    The signal of a leaf without feedback weights is None.
+    each leaf of y, [*batch, *m]. y and carry are arrays of one example, or shapes. The
+    signal of a leaf without feedback weights is None.
     """
     signals: list[jax.Array | None] = [None] * len(jax.tree.leaves(carry))
     links = _links(weights, y, carry)
@@ -152,8 +152,8 @@ def adapted(
 ) -> PyTree:
     """Return the feedback weights after one update by the rule of `feedback`.
 
-    `new_leaves` are the leaves [*batch, *n] of the new carry. The other arguments are
-    those of :func:`fed_back`.
+    `new_leaves` are the leaves [*batch, *n] of the new carry. `weights`, `errors`, `y`
+    and `carry` are the arguments that :func:`fed_back` takes.
     """
     arrays, structure = jax.tree.flatten(weights)
     adapt = lambda matrix, change: (

@@ -17,7 +17,7 @@ def updated(
 ) -> PyTree:
     """Return the pair (params, opt_state) after an update of the params.
 
-    `both` is the pair before the update; it is returned unchanged if `count` is False.
+    `both` is the pair before the update. If `count` is False, `both` is returned.
     """
     params, opt_state = both
     extra = {"value": value} if _takes_value(update) else {}

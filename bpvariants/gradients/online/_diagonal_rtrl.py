@@ -1,9 +1,10 @@
 """Real-time recurrent learning (RTRL) of element-wise recurrences, with little memory.
 
 Let h_t be the carry and θ the parameters. If each unit of the carry depends only on its
-own past, ∂h_t/∂h_{t−1} is diagonal. With complex units it has small blocks, one for the
-real and imaginary part of each unit. Each parameter usually enters one unit, and then
-influences only this unit. The influence e_t = dh_t/dθ of a parameter on its unit is
+own past, ∂h_t/∂h_{t−1} is diagonal. If the units are complex, ∂h_t/∂h_{t−1} has small
+blocks, one for the real and imaginary part of each unit. Each parameter usually enters
+one unit, and then influences only this unit. The influence e_t = dh_t/dθ of a parameter
+on its unit is
 
     e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    element by element.
 """
@@ -30,8 +31,8 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init` and `update`, if the step's jaxpr lets a parameter influence
-        over several steps a unit that the parameter does not influence within one
-        step. Also in the same cases as :func:`rtrl`.
+        over several steps a unit that the parameter does not influence within one step.
+        Also in the cases in which :func:`rtrl` raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp

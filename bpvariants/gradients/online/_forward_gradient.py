@@ -9,7 +9,7 @@ steps:
     ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
     ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
 
-Because the direction v is the same at all steps, the derivatives ℓ̇_t of the losses add
+The direction v is equal at all steps. Therefore, the derivatives ℓ̇_t of the losses add
 up to ∇L·v, the derivative of the sequence's loss L. The estimate (∇L·v) v therefore has
 the mean E[v vᵀ] ∇L = ∇L.
 """
@@ -64,9 +64,9 @@ def forward_gradient(
 
     The first update after `init` draws the directions from the key of this update. All
     examples and all later steps share these directions. If params do not change, the
-    sum of the estimates is therefore unbiased for the whole sequence. This also holds
-    if the sequence is processed in several parts. To draw new directions for each
-    sequence, call `init` again.
+    sum of the estimates is therefore unbiased for the whole sequence. The sum is also
+    unbiased if the sequence is processed in several parts. To draw new directions for
+    each sequence, call `init` again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
     for K Rademacher directions and (p + 1)/K · ‖g‖² for K normal directions, where g is

@@ -89,15 +89,15 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
     do not change along a sequence, the mean for the sequence is the gradient of
     :func:`bptt`. Each matrix that the carry depends on must be used once, in a product
     with one vector. All other params that the carry depends on must be biases. Before
-    the product, params may be rearranged. They may also be multiplied by constants,
-    such as a mask that does not depend on params, carry or inputs.
+    the product, params may be rearranged, and multiplied by constants. An example of a
+    constant is a mask that does not depend on params, carry or inputs.
 
     Products and biases that are only added to each other share one pair of factors A,
     Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs, because
     its reset gate separates the products. Flax cells have one pair for each gate. The
-    rule finds the pairs in the step's jaxpr while tracing. It does not look into loops,
-    nor into a `custom_jvp`, which has its own derivative. Each example and each pair
-    has its own random signs.
+    rule finds the pairs in the step's jaxpr while tracing, except in loops, and in
+    functions made by `jax.custom_jvp`. Each example and each pair has its own random
+    signs.
 
     A pair of factors belongs to a product u = â Θ of a vector â [k] and a matrix Θ [k,
     m]. For B examples with n carry elements each, its memory is B·(n·m + k). For a tanh

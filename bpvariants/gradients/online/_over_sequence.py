@@ -39,9 +39,9 @@ def over_sequence(
     L is the mean loss of the sequence, and w_t are the weights of the losses of step t.
     g_t is the gradient that the online rule returns at step t, for the mean loss of the
     batch. The returned rule needs the memory of the online rule and of one more
-    gradient. For T steps, it takes the time of T updates of the online rule. Weights
-    may be negative. But if the nonzero weights of a step add up to W_t = 0, the result
-    is NaN.
+    gradient. For T steps, the time is that of T updates of the online rule. Weights may
+    be negative. But if the nonzero weights of a step add up to W_t = 0, the result is
+    NaN.
 
     With an `update`, the returned rule also trains: it updates the parameters after
     each `every` steps, and has the form
@@ -68,13 +68,13 @@ def over_sequence(
     whole state to the next call, set `keep_state`. The state of the online rule then
     replaces the carry, both in the arguments and in the result.
 
-    A learning signal, as in :func:`eprop`, is part of the targets. It is multiplied by
-    the weight of the loss of the same example and step.
+    A learning signal, as in :func:`eprop`, is part of the targets. Each signal is
+    multiplied by the weight of its example's loss at its step.
 
     Examples may be sharded under `jax.jit` without further settings. `jax.shard_map`
-    needs check_vma=False, because it would take the zeros in a new state to be equal on
-    all devices. Each device then returns the gradients of its own examples; average
-    these gradients with `jax.lax.pmean`.
+    needs check_vma=False. With check_vma=True, JAX would take the zeros in a new state
+    to be equal on all devices. Each device then returns the gradients of its own
+    examples; average these gradients with `jax.lax.pmean`.
 
     Args:
       online: the online rule, for instance the result of :func:`rtrl`.

@@ -71,15 +71,16 @@ def pes(
     standard deviation σ, drawn anew every `window` steps. ξ is the sum of all
     perturbations so far. A pair is two networks, with parameters θ + ε and θ − ε and
     losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over perturbations. The
-    sum Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. This gradient
-    differs from the gradient of :func:`bptt` by O(σ²). A small σ magnifies rounding
-    errors of parameters and losses, because the estimate divides by σ. The estimate
-    includes effects over any number of steps, also over more steps than `window`. The
-    returned value and carry come from the network with the unperturbed parameters θ.
+    sum Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. The smoothed
+    loss's gradient differs from the gradient of :func:`bptt` by O(σ²). A small σ
+    magnifies rounding errors of parameters and losses, because the estimate divides by
+    σ. The estimate includes effects over any number of steps, also over more steps than
+    `window`. The returned value and carry come from the network with the unperturbed
+    parameters θ.
 
-    Step and loss need no derivative, so they may be piecewise constant, such as a
-    number of errors or a rounded value. Losses may be integers or bool, and are cast to
-    floating numbers.
+    Step and loss need no derivative. They may therefore be piecewise constant, such as
+    a number of errors or a rounded value. Losses may be integers or bool, and are cast
+    to floating numbers.
 
     The variance grows with the number p of parameters, as in :func:`forward_gradient`.
     (The rule `forward_gradient` takes about the same time and has no error of order

@@ -33,14 +33,14 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
 
     The predicted bytes include only the carries and residuals that the policy stores.
     Inputs, outputs, params and the gradient need additional memory. XLA may need
-    somewhat more memory than predicted. XLA needs less memory if it stores only one of
-    two arrays, because it can compute the other array from the stored one.
+    somewhat more memory than predicted. XLA may also need less memory, if it does not
+    store an array that it can compute from another stored array.
 
     Args:
       num_steps: T, the number of time steps.
       remat: a remat policy, as for :func:`bptt` and :func:`unroll`.
-      size: memory that one step needs, in bytes, as returned by :func:`step_bytes`. It
-        is required for a :func:`budget`, and to predict bytes.
+      size: memory that one step needs, in bytes, as returned by :func:`step_bytes`. The
+        size is required for a :func:`budget`, and to predict bytes.
 
     Returns:
       A NamedTuple: `policy`, the policy to run, which for a budget is the chosen
@@ -150,7 +150,8 @@ def _bytes(length: int, lengths: tuple[int, ...], size: StepBytes) -> int:
     stretches, left = divmod(length, k)
     copy = length * size.inputs if left else 0
     # The backward pass begins with the last `left` steps, which are too few for a
-    # stretch of k steps. It frees their memory before it recomputes a stretch.
+    # stretch of k steps. The memory of these steps is freed before a stretch is
+    # recomputed.
     most = max(_bytes(n, tuple(rest), size) for n in (k, left))
     return stretches * size.carry + most + copy
 

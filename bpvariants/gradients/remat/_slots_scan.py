@@ -10,7 +10,8 @@ stores the carry after these steps. The best number y attains the minimum in
 The minimum is E(t, m) = t + ρt − C(m+ρ, m+1), where ρ is the smallest integer such that
 C(m+ρ, m) ≥ t. A number y is optimal if and only if  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
 C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass makes the first advances of the
-schedule. It also evaluates the last step, so a gradient takes E(t, m) + 1 evaluations.
+schedule, and also evaluates the last step. A gradient therefore takes E(t, m) + 1
+evaluations.
 """
 
 import math

@@ -66,9 +66,9 @@ def backprop(
     Raises:
       ValueError: if layers is empty, or has an entry that is not a pair of functions.
         The returned function raises a ValueError if params does not have one entry for
-        each layer, or if a layer cannot take the output of the layer below. It also
-        raises one if params or outputs of layers are not floating, or if loss does not
-        return one value for each example.
+        each layer, or if a layer cannot take the output of the layer below. The
+        function also raises one if params or outputs of layers are not floating, or if
+        loss does not return one value for each example.
 
     Example:
       >>> import jax.numpy as jnp

@@ -12,7 +12,7 @@ with random arrays B or R, or a constant α:
     frsf    δ_{l+1} J_{l+1}(|R_{l+1}| ⊙ sgn w_{l+1})    R drawn once
     dfa     δ_Λ B_l                                     B drawn once, for every l < Λ
 
-The equations δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l stay the same. The
+The equations δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l do not change. The
 last layer's gradient is exact, because ∂E/∂y_l is replaced only for l < Λ.
 """
 
@@ -100,14 +100,14 @@ def feedback_alignment(
       ((value, info), grads), like the function that :func:`backprop` returns. "fa",
       "dfa" and "frsf" need `feedback`: one entry for each layer, drawn by
       :func:`alignment_weights`. "brsf" needs `key`, a new key for each batch. info has
-      the approximate errors ∂E/∂y_l. To compare them with the exact errors, use
+      the approximate errors ∂E/∂y_l. To compare approximate and exact errors, use
       :func:`alignment_angles`.
 
     Raises:
       ValueError: if kind is unknown. The returned function raises a ValueError if
         feedback or key is missing or is not used by this kind, or if feedback does not
-        fit the params. It also raises one if a layer with replaced weights is not
-        affine in y, and in the cases in which :func:`backprop` raises one.
+        fit the params. The function also raises one if a layer with replaced weights is
+        not affine in y, and in the cases in which :func:`backprop` raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp

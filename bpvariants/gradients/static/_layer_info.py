@@ -17,9 +17,9 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, with leaves of shape [*batch, ...].
 
-    All derivatives are derivatives of the weighted mean loss E. For one example, they
-    are the derivatives of that example's own loss, multiplied by the example's share
-    w / Σ w of all weights w. Without weights, this share is 1 / (number of examples).
+    All derivatives are derivatives of the weighted mean loss E. The derivatives of one
+    example are derivatives of the example's own loss, multiplied by the share w / Σ w
+    of the example's weight w. Without weights, the share is 1 / (number of examples).
     `grad` has the shapes of the layer's params, without batch axes.
     """
 

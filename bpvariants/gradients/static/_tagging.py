@@ -51,7 +51,7 @@ _contexts: list[Callable] = []
 
 
 def _tag_output(call, args, kwargs, context):
-    """Call a method of a Linen module, and tag the output if it is `__call__`.
+    """Call a method of a Linen module, and tag the output of the method `__call__`.
 
     This function is an interceptor for `flax.linen.intercept_methods`.
     """

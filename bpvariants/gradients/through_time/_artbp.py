@@ -2,14 +2,15 @@
 
 Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, and δ_t the
 error signal at h_t. Between steps t and t + 1 the backward pass is cut with probability
-κ_t: then cut_t = 1, and no error signal passes; otherwise cut_t = 0. κ_t may depend on
-earlier cuts, but not on the data. Error signals that pass are scaled up, to compensate
-for the cuts on average:
+κ_t. At a cut, cut_t is 1, and no error signal passes. Without a cut, cut_t is 0. κ_t
+may depend on earlier cuts, but not on the data. Error signals that pass are scaled up,
+to compensate for the cuts on average:
 
     δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1}.
 
-Given the earlier cuts, each factor (1 − cut_t) / (1 − κ_t) has mean 1. So products of
-these factors have mean 1 too, and the mean of the estimate is the exact gradient.
+Given the earlier cuts, each factor (1 − cut_t) / (1 − κ_t) has mean 1. Products of
+these factors therefore also have mean 1, and the mean of the estimate is the exact
+gradient.
 """
 
 from collections.abc import Callable

@@ -61,13 +61,14 @@ class newton:
 
     With jacobian="diagonal" the method is quasi-Newton (quasi-DEER), *not* Newton's.
     Quasi-Newton uses only the diagonal of the Jacobians, so it takes memory of T·n for
-    n carry elements, and few multiplications. It needs more iterations than Newton's
-    method, unless units hardly affect each other directly.
+    n carry elements, and few multiplications. Quasi-Newton needs more iterations than
+    Newton's method, unless units hardly affect each other directly.
 
     Derivatives are exact with both settings of `jacobian`, because the adjoint equation
     contains the full Jacobians. With "diagonal", a quasi-Newton iteration also solves
-    the adjoint equation, to the same tol. If that iteration does not converge for an
-    example, for instance because it overflows, the derivative of this example is NaN.
+    the adjoint equation, with the tolerance tol. If the iteration for the adjoint
+    equation does not converge for an example, for instance because of an overflow, the
+    derivative of this example is NaN.
 
     If the network is chaotic or unstable, products of Jacobians over many steps grow,
     and iterations make no progress. shrink = λ > 0 multiplies each Jacobian by 1 − λ,
@@ -95,9 +96,9 @@ class newton:
       max_steps: largest number of iterations. More than T + 1 iterations are never run,
         because T are enough, and one more detects that nothing changes.
       on_failure: what to do with examples that do not converge or are not finite.
-        "sequential" runs the network step by step to compute them again, which takes
-        the time of a sequential run of the whole batch. "nan" makes their results and
-        derivatives NaN.
+        "sequential" computes these examples again, step by step. This takes the time of
+        a sequential run of the whole batch. "nan" makes their results and derivatives
+        NaN.
 
     Raises:
       ValueError: if a setting is out of its range.

@@ -96,11 +96,11 @@ def parallel_unroll(
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
       such as `cells.lru` and `cells.min_gru`. The factor A_t and the summand u_t may
       depend in any way on θ and x_t, and may be complex for a complex carry. The method
-      finds A_t and u_t from the step. It takes as many operations as a few unrolls, in
-      parallel except for log₂ T sequential levels; memory is several times T·n for n
-      carry elements. If the jaxpr of the step shows that the step is not elementwise
-      affine, an error is raised. If only computed values show that it is not, results
-      and derivatives are NaN.
+      finds A_t and u_t from the step. The number of operations is that of a few
+      unrolls. They run in parallel, except for log₂ T sequential levels. Memory is
+      several times T·n for n carry elements. If the jaxpr of the step shows that the
+      step is not elementwise affine, an error is raised. If only computed values show
+      that the step is not elementwise affine, results and derivatives are NaN.
     - "newton" is for any step. Pass a :class:`newton` to choose the settings; its
       docstring states the costs. By default, examples that do not converge are run step
       by step.

@@ -1,4 +1,4 @@
-"""Two uses of the gradients of windows: sum them, or update params after each window.
+"""Sum the gradients of windows, or update params by the gradient of each window.
 
 A window is the part of a sequence that one backward pass of truncated BPTT covers.
 """

@@ -87,9 +87,9 @@ def stream(carry: PyTree) -> TruncatedStream:
     Besides carries, a stream stores the inputs, masks and resets of lookback − every
     steps and of the steps taken in the current block. Each call runs all stored steps
     again, so calls should be longer than the stored steps. If the lengths of all calls
-    are equal and a multiple of `every`, they share one compiled program from the second
-    call on. Then the stream is also a valid carry for `jax.lax.scan` and
-    `training.fit`.
+    are equal and a multiple of `every`, one compiled program serves all calls from the
+    second call on. With such lengths, the stream is also a valid carry for
+    `jax.lax.scan` and `training.fit`.
 
     Args:
       carry: the state h_0 before the first step, leaves [*batch, ...].

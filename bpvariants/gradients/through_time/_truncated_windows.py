@@ -1,8 +1,8 @@
 """One window of truncated BPTT: its steps, and its gradient.
 
 A window starts from a constant carry. The window first runs the held steps, whose
-losses were counted in earlier windows. Then it runs the new steps and counts their
-losses.
+losses were counted in earlier windows. After the held steps, the window runs the new
+steps, whose losses it counts.
 """
 
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def window(
 def _before_losses(step: Step) -> Step:
     """Return a step that computes only the new carry.
 
-    The step does not change the carry if it is a placeholder, so if `began` is False.
+    A placeholder step, which `began` marks by False, does not change the carry.
     """
 
     def quiet_step(params, carry, inputs):

@@ -2,17 +2,17 @@
 
 Notation: h_t is the carry, y_t the output, θ the parameters, L the loss, δ_t = dL/dh_t,
 ȳ_t = dL/dy_t. Plain reverse mode of a scan goes back one step at a time, and adds to
-the gradient dL/dθ at each step. Here the backward pass goes through each block of K
-steps twice:
+the gradient dL/dθ at each step. In this file, the backward pass goes through each block
+of K steps twice:
 
     δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, only for δ
     dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block together
 
 For a batch of B examples, step by step, the gradient of a layer's weights takes K
-products of matrices with B rows. For the whole block it takes one product of matrices
-with K·B rows. The forward pass linearises each step, and the backward pass transposes
-this linearisation. The forward pass stores only those residuals that vary in time and
-are not inputs of the scan.
+products of matrices with B rows. For the whole block, the gradient takes one product of
+matrices with K·B rows. The forward pass linearises each step, and the backward pass
+transposes this linearisation. The forward pass stores only those residuals that vary in
+time and are not inputs of the scan.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Layout of the influence M_t = dh_t/dθ of params θ on the carry h_t.
 
-Only entries of M that can be nonzero are stored. For each array of params, an array
-[K, *shape] stores K entries of M for each parameter. Each of them lies in a row of M
-that belongs to a carry element that the parameter can influence. A table [K, *shape],
+Only entries of M that can be nonzero are stored. For each array of params, an array [K,
+*shape] stores K entries of M for each parameter. A row of M belongs to a carry element,
+and the K entries lie in rows that the parameter can influence. A table [K, *shape],
 computed while tracing, lists these rows. If the table is constant along an axis, as for
 all weights that enter one unit, this axis has length 1.
 """

@@ -3,11 +3,11 @@
 Notation: J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry, which has
 n elements; M_t = dh_t/dθ is the influence.
 
-Rows of I_t that depend on no common parameter get the same colour. One backward pass
+Rows of I_t that depend on no common parameter may get equal colours. One backward pass
 computes all rows of a colour. The weights of a dense layer take only one backward pass.
-J_t is computed in the same way if its rows need few colours. If only few entries of J_t
-are needed, such as the diagonal of a dense J_t, forward mode computes these entries
-alone. Otherwise J_t takes up to n backward passes.
+J_t is also computed by backward passes if its rows need few colours. If only few
+entries of J_t are needed, such as the diagonal of a dense J_t, forward mode computes
+these entries alone. In all other cases, J_t takes up to n backward passes.
 """
 
 from typing import NamedTuple
@@ -125,8 +125,8 @@ def make_plan(
         both = _colour(share_params | share_carry)
         if _count(both) <= FEW:
             by_params = by_carry = both
-    # A row that is not stored still has nonzero entries in ∂h_t/∂θ. Keep this row out
-    # of the backward passes, because it would be added to stored rows.
+    # A row that is not stored still has nonzero entries in ∂h_t/∂θ. Keep the row out of
+    # the backward passes, where it would be added to stored rows.
     asked = share_params.any(axis=1) | (not late_only)
     shapes = [variable.aval.shape for variable in program.thetas]
     leaves = list(zip(patterns, shapes, strict=True))

@@ -66,9 +66,9 @@ def read_out(
     """Return the mean loss of one step with its derivatives, float32 or wider.
 
     The cost is one step, and one backward pass through the part of the step that
-    computes the output. If two leaves of the new carry are the same array, only one of
-    them gets the signal: the leaf listed in `first` (indices of floating leaves), or
-    else the earlier leaf.
+    computes the output. If two leaves of the new carry are one array, only one leaf
+    gets the signal c_t. A leaf whose index is listed in `first` comes before all other
+    leaves.
     """
     rank, (x, target) = len(now.batch), now.inputs
     y = jax.eval_shape(step, params, now.start, x)[1]

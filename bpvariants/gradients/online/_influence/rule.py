@@ -31,10 +31,10 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class InfluenceState(NamedTuple):
     """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t.
 
-    `layout` is part of the pytree's structure. Tools that also save structures, such as
-    `flax.serialization`, therefore cannot save the state. Save the leaves of the state
-    instead. After loading, put the leaves into the structure of a state that `init`
-    returns:
+    `layout` is part of the pytree's structure. Tools that save the structure of a
+    pytree, such as `flax.serialization`, therefore cannot save the state. Save the
+    leaves of the state instead. After loading, put the leaves into the structure of a
+    state that `init` returns:
 
         leaves, structure = jax.tree.flatten(state)
         state = structure.unflatten(leaves)

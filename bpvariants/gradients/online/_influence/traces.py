@@ -8,10 +8,11 @@ computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
     g_t = r_t + c_t P_t + b_t P_{t−1}
         = r_t + c_t ∂h_t/∂θ + (c_t J̃_t + b_t) P_{t−1}.
 
-The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. It does not
-need row i of P if element i of b and column i of J̃ are always 0, as for an LSTM's h.
-Feedback or a given signal replaces c_t in the visible part of the carry, and sets b_t
-to 0 there. With J̃ = J, the rule is real-time recurrent learning.
+The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. Row i of P
+is not needed for the second form if element i of b and column i of J̃ are always 0. For
+example, an LSTM needs no rows for its h. Feedback or a given signal replaces c_t in the
+visible part of the carry, and sets b_t to 0 there. With J̃ = J, the rule is real-time
+recurrent learning.
 """
 
 import warnings
