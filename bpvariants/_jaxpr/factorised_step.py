@@ -55,7 +55,6 @@ class FactorisedStep(NamedTuple):
 
     @property
     def variables(self) -> list[Any]:
-        """Variables that contain the blocks' products u = â Θ, each variable once."""
         return list(dict.fromkeys(block.variable for block in self.blocks))
 
     def run(

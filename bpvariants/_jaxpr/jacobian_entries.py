@@ -49,10 +49,9 @@ def plan_entries(
     """Plan how to compute the entries of J = ∂h_t/∂h_{t−1} marked in `needed` [n, n].
 
     h_t is the carry, with n elements. `found` is the result of `sparsity.dependence`
-    for the same `direct_only`. With `direct_only`, ignore paths through primitives that
-    add up different elements of an operand. Return None if the jaxpr uses refs. Also
-    return None if a path to a needed entry goes through a primitive that
-    `linear_operations` does not know.
+    for the same `direct_only`. Return None if the jaxpr uses refs. Also return None if
+    a path to a needed entry goes through a primitive that `linear_operations` does not
+    know.
     """
     if program.is_opaque and needed.any():
         return None
@@ -70,7 +69,7 @@ def plan_entries(
         if all(output is None or output.nnz == 0 for output in outputs):
             continue
         if its_links is None:
-            if direct_only:  # direct paths do not go through unknown primitives
+            if direct_only:  # element-wise paths avoid unknown primitives
                 continue
             return None
         for output, of_output in zip(outputs, its_links, strict=True):

@@ -173,7 +173,7 @@ def _summed(equation):
 
 
 def _contracted(equation, i, nonzero):
-    """Return the link to operand i of a `dot_general`; None if it is too large."""
+    """Return the link to operand i of a `dot_general`; None if too large."""
     (contracted, batch), other = equation.params["dimension_numbers"], 1 - i
     names = [_axis_names(equation, k, contracted, batch) for k in (0, 1)]
     shared = [n for n in names[0] if n[0] == "b"]

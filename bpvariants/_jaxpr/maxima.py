@@ -99,7 +99,7 @@ def run_stored(
 
 
 def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
-    """Rewrite an equation's parameter, so that its maxima and minima store operands.
+    """Store the operands of maxima and minima in the jaxprs of an equation's parameter.
 
     Only a parameter that is a jaxpr or a tuple of jaxprs is changed.
     """
@@ -203,7 +203,8 @@ def _in_memory(x: jax.Array) -> jax.Array:
     rank, padding = x.ndim, [(0, 0)] * x.ndim + [(0, 1)]
     largest = jax.lax.reduce_window(
         column,
-        np.array(-np.inf, x.dtype),  # concrete, so that JAX recognises a maximum
+        # With a concrete initial value, JAX recognises that the reduction is a maximum.
+        np.array(-np.inf, x.dtype),
         jax.lax.max,
         window_dimensions=(1,) * rank + (2,),
         window_strides=(1,) * (rank + 1),

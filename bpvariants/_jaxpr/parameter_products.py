@@ -59,7 +59,7 @@ class Terms:
         # flat positions in params of this operand's elements)
         self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
-        self.spent = np.zeros(0, bool)  # whether each term is a summand of a term
+        self.spent = np.zeros(0, bool)  # whether another term contains a term
         # term -> its summands: (index of a product, column of the product's matrix) or,
         # for a bias, (BIAS, flat position in params)
         self.parts: dict[int, list[tuple[int, int]]] = {}

@@ -14,7 +14,7 @@ SCALINGS = ("div", "mul", "neg", "select_n")
 
 
 class Uses(NamedTuple):
-    """Uses of params in a jaxpr.
+    """Description of how a jaxpr uses params.
 
     Attributes:
       depends: the floating variables that depend on params.

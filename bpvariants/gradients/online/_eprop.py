@@ -60,8 +60,8 @@ def eprop(
 
     A unit may remember its own spikes, for example in an adaptive threshold. The
     eligibility vector ε includes the effect of these spikes only if the step does not
-    read the spikes from the visible part z_{t−1}. Instead, the step must compute them
-    again from the internal part v_{t−1}. Define the derivative of a spike by
+    read the spikes from the visible part z_{t−1}. Instead, the step must compute the
+    spikes again from the internal part v_{t−1}. Define the derivative of a spike by
     `jax.custom_jvp`.
 
     For B examples, memory is B·p times the number of elements of the internal part v

@@ -1,12 +1,13 @@
 """KF-RTRL: replace the influence by a random Kronecker product with the same mean.
 
 Notation, for one example: h_t is the carry as a vector [n], ℓ_t the loss of step t and
-J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step only through
-u_t = â_t Θ. An example is u = b + x_t W + h_{t−1} U, with â_t = (1, x_t, h_{t−1}) and
-Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m]. Within one step, the influence ∂h_t/∂Θ is
-D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j] â_t[i]. RTRL's influence M_t = dh_t/dΘ is
-M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL replaces M_t by one product Ω_t ⊗ A_t of factors
-Ω_t [n, m] and A_t [k]. At each step, random signs ν, ν′ are drawn from {−1, 1}:
+J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step only through u_t
+= â_t Θ. With biases b, weights W and U, and inputs x_t, an example is u_t = b + x_t W +
+h_{t−1} U with â_t = (1, x_t, h_{t−1}) and Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m].
+Within one step, the influence ∂h_t/∂Θ is D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j]
+â_t[i]. RTRL's influence M_t = dh_t/dΘ is M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL
+replaces M_t by one product Ω_t ⊗ A_t of factors Ω_t [n, m] and A_t [k]. At each step,
+random signs ν, ν′ are drawn from {−1, 1}:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
@@ -207,10 +208,7 @@ def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
 def _zero_factors(
     program: FactorisedStep, carry: PyTree, batch: tuple[int, ...]
 ) -> list[KroneckerFactors]:
-    """Return the factors A and Ω before the first step, which are zeros.
-
-    For each block [k, m] of params, A is [*batch, k] and Ω is [*batch, n, m].
-    """
+    """Return the factors A and Ω of each block before the first step: zeros."""
     zeros = lambda *shape: jnp.zeros((*batch, *shape), carry_dtype(carry))
     size = sum(math.prod(a.shape[len(batch) :]) for a in floating_leaves(carry))
     shapes = [block.parameters.shape for block in program.blocks]

@@ -90,8 +90,8 @@ def enter_first_step(
 ) -> tuple[OnlineStep, PyTree]:
     """Check the arguments of an online rule's init; return (first step, initial).
 
-    `inputs` may be `jax.ShapeDtypeStruct`s. The `start` of the first step is `carry`,
-    as JAX arrays, and `initial` is the carry after a reset.
+    `inputs` may be `jax.ShapeDtypeStruct`s. The returned `initial` is the carry after a
+    reset.
     """
     if not isinstance(inputs, tuple | list) or len(inputs) != 2:
         raise ValueError(

@@ -68,8 +68,8 @@ def over_sequence(
     whole state to the next call, set `keep_state`. The state of the online rule then
     replaces the carry, both in the arguments and in the result.
 
-    A learning signal, as in :func:`eprop`, is part of the targets. Each signal is
-    multiplied by the weight of its example's loss at its step.
+    A learning signal, as in :func:`eprop`, is part of the targets. The signal of an
+    example at a step is multiplied by the weight of this example's loss at this step.
 
     Examples may be sharded under `jax.jit` without further settings. `jax.shard_map`
     needs check_vma=False. With check_vma=True, JAX would take the zeros in a new state

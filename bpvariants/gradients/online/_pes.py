@@ -78,9 +78,9 @@ def pes(
     `window`. The returned value and carry come from the network with the unperturbed
     parameters θ.
 
-    Step and loss need no derivative. They may therefore be piecewise constant, such as
-    a number of errors or a rounded value. Losses may be integers or bool, and are cast
-    to floating numbers.
+    Step and loss need no derivative. The loss may therefore be piecewise constant, such
+    as a number of errors or a rounded value. Losses may be integers or bool, and are
+    cast to floating numbers.
 
     The variance grows with the number p of parameters, as in :func:`forward_gradient`.
     (The rule `forward_gradient` takes about the same time and has no error of order
@@ -214,8 +214,7 @@ def _play(
 ) -> tuple[jax.Array, PyTree]:
     """Run one step of the two networks of each of the N pairs.
 
-    Return the mean losses [N, 2] and the new carries, with leaves [2, N, ...]. The
-    function `enter` checks a carry and returns the prepared `OnlineStep`.
+    Return the mean losses [N, 2] and the new carries, with leaves [2, N, ...].
     """
 
     def play(sign, noise, carry):

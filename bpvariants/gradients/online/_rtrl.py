@@ -37,9 +37,9 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     `step` gets one example at a time, as a batch of one. If the step draws random
     arrays with the shape of the batch, such as for dropout, these arrays are therefore
-    equal for all examples. If the step needs an array with batch axes, pass it in x. If
-    the carry before the first step depends on params (a learned h_0), this carry is
-    treated as a constant.
+    equal for all examples. If the step needs an array with batch axes, pass the array
+    in x. If the carry before the first step depends on params (a learned h_0), this
+    carry is treated as a constant.
 
     Args:
       step: one time step of the network.

@@ -126,10 +126,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, Leaves], Leaves]
 ) -> OnlineRule:
-    """Return the UORO rule that draws random signs by `draw`.
-
-    The function `draw(key, arrays)` returns signs with the arrays' shapes and dtypes.
-    """
+    """Return the UORO rule that draws the random signs by `draw(key, arrays)`."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):

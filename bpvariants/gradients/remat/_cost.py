@@ -78,8 +78,8 @@ def step_bytes(
 ) -> StepBytes:
     """Return how many bytes of memory a step of a network needs; the step is not run.
 
-    With a mask or resets, a step needs a little more memory than returned: for the
-    flags of each example, and for a second copy of the inputs.
+    With a mask or resets, a step needs a little more memory than returned: for the mask
+    and resets of the step, and for a second copy of the inputs.
 
     Args:
       step: one time step of the network.
@@ -157,11 +157,7 @@ def _bytes(length: int, lengths: tuple[int, ...], size: StepBytes) -> int:
 
 
 def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
-    """Return the cost of the policy that a budget of `num_bytes` chooses.
-
-    Of the candidate policies that store at most `num_bytes`, this is the policy that
-    evaluates the step the fewest times.
-    """
+    """Return the cost of the policy that `budget(num_bytes)` chooses."""
     if size is None:
         raise ValueError(
             "size must be given with a budget; get it from gradients.remat.step_bytes."

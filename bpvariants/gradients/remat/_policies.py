@@ -139,7 +139,7 @@ def slots(number: int) -> Slots:
 def budget(num_bytes: int) -> Budget:
     """Choose the fastest policy that stores at most `num_bytes` bytes.
 
-    The policy is the first of these that stores at most `num_bytes`:
+    The chosen policy is the first in this list that stores at most `num_bytes`:
 
     1. None, which stores the residuals of all steps;
     2. `every(k)` with the k that stores the fewest bytes;

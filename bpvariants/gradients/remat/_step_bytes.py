@@ -18,7 +18,7 @@ class StepBytes(NamedTuple):
 
     carry: int
     kept: int  # bytes that the step stores for its backward pass, including its carry
-    inputs: int  # bytes of x, target and flags
+    inputs: int  # bytes of x, target, mask and reset
 
 
 def measure(body: Callable, given: PyTree, carry: PyTree, x: PyTree) -> StepBytes:

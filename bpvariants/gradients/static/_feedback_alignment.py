@@ -82,9 +82,9 @@ def feedback_alignment(
     Args:
       layers: for each layer a pair of functions: (params of the layer, y of the layer
         below) -> net input s, and the activation s -> y. If a layer's weights are
-        replaced, the layer's first function must be affine in y. Write a layer that
-        contains several nonlinear layers with :func:`feedback_dense` and
-        :func:`feedback_conv`.
+        replaced, the layer's first function must be affine in y. If a layer contains
+        several nonlinear layers, use :func:`feedback_dense` and :func:`feedback_conv`
+        inside the layer's function.
       loss: function (last layer's y, target) -> one loss for each example.
       kind: "fa" (feedback alignment), "dfa" (direct feedback alignment), or a kind
         whose feedback weights have the signs of the layer's weights: "usf" (uniform),

@@ -64,9 +64,9 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         The column "shapes" has the shapes of the layer's input x and output y, batch
         axes first. All norms are Euclidean, over all array elements of all examples.
         The column "dead" is the fraction of units whose δ = ∂E/∂s is 0 in every
-        example, with mean loss E and net input s. Their weights get no gradient. Dead
-        units are, for example, relu units that are never active, and all units of a
-        layer that receives no error.
+        example, with mean loss E and net input s. The weights of these units get no
+        gradient. Dead units are, for example, relu units that are never active, and all
+        units of a layer that receives no error.
         """
         header = ["layer", "shapes", "‖y‖", "‖s‖", "‖δ‖", "‖∂E/∂w‖", "dead"]
         rows = [header]
@@ -79,7 +79,7 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         return aligned(rows)
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw the chain rule of a network: for each layer ∂E/∂y, ∂y/∂s, ∂s/∂w.
+        """Draw the chain rule of a network: factors ∂E/∂y, ∂y/∂s, ∂s/∂w of each layer.
 
         E is the mean loss; y, s and w are a layer's output, net input and weights; and
         δ is ∂E/∂s. Each layer is a column of three nodes; the last layer is at the

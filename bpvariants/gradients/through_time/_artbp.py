@@ -71,10 +71,10 @@ def artbp(
     time.
 
     Each example has its own random cuts. Cuts shared by the batch would be unbiased,
-    too. But they would cause more variance, because the random errors of the examples
-    would not average out. No error signal passes a reset, so a reset starts a new
-    segment. In padding, error signals are neither cut nor scaled, and the step does not
-    count as a step since the last cut.
+    too. But shared cuts would cause more variance, because the random errors of the
+    examples would not average out. No error signal passes a reset, so a reset starts a
+    new segment. In padding, error signals are neither cut nor scaled, and the step does
+    not count as a step since the last cut.
 
     Args:
       step: one time step of the network.

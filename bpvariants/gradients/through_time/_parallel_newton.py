@@ -219,7 +219,7 @@ def solve_tangent(
             x = dense_scan(matrices, -y, reverse)
             return jax.lax.cond(
                 jnp.all(jnp.isfinite(x)),
-                lambda: x,  # otherwise, a matrix product may have overflowed
+                lambda: x,  # else a product of two matrices may have overflowed
                 lambda: dense_scan_in_order(matrices, -y, reverse),
             )
         exact = newton("diagonal", method.shrink, method.tol, y.shape[0] + 1)

@@ -39,11 +39,11 @@ def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
 
 
 def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTree:
-    """Return all h_t = A_t ⊙ h_{t−1} + u_t, with A_t in `factors`.
+    """Solve the recurrence h_t = A_t ⊙ h_{t−1} + u_t for all h_t in parallel.
 
-    A_t, u_t and h_t are pytrees of equal shapes. For T steps and n elements, the number
-    of multiplications is of order T·n, memory is a few times T·n, and the scan has
-    log₂ T sequential levels.
+    `factors` are A. A_t, u_t and h_t are pytrees of equal shapes. For T steps and n
+    elements, the number of multiplications is of order T·n, and memory is a few times
+    T·n. The scan has log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -55,10 +55,11 @@ def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTre
 
 
 def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
-    """Return all h_t = A_t h_{t−1} + u_t, [T, *batch, n]; matrices A [T, *batch, n, n].
+    """Solve the recurrence h_t = A_t h_{t−1} + u_t for all h_t in parallel.
 
-    The number of multiplications is of order T·n³, memory is a few times T·n², and the
-    scan has log₂ T sequential levels.
+    `matrices` are A, [T, *batch, n, n]; u and h are [T, *batch, n]. The number of
+    multiplications is of order T·n³, and memory is a few times T·n². The scan has
+    log₂ T sequential levels.
     """
 
     def compose(first, second):

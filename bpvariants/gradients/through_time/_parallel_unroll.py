@@ -97,10 +97,11 @@ def parallel_unroll(
       such as `cells.lru` and `cells.min_gru`. The factor A_t and the summand u_t may
       depend in any way on θ and x_t, and may be complex for a complex carry. The method
       finds A_t and u_t from the step. The number of operations is that of a few
-      unrolls. They run in parallel, except for log₂ T sequential levels. Memory is
-      several times T·n for n carry elements. If the jaxpr of the step shows that the
-      step is not elementwise affine, an error is raised. If only computed values show
-      that the step is not elementwise affine, results and derivatives are NaN.
+      unrolls. The operations run in parallel, except for log₂ T sequential levels.
+      Memory is several times T·n for n carry elements. If the jaxpr of the step shows
+      that the step is not elementwise affine, an error is raised. If only computed
+      values show that the step is not elementwise affine, results and derivatives are
+      NaN.
     - "newton" is for any step. Pass a :class:`newton` to choose the settings; its
       docstring states the costs. By default, examples that do not converge are run step
       by step.
@@ -223,7 +224,10 @@ def _inspect(
 
 
 def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
-    """Multiply examples that are not right by NaN, so that derivatives are NaN too."""
+    """Multiply the values of examples with a wrong trajectory by NaN.
+
+    The derivatives of these examples are then NaN, too.
+    """
 
     def spoil(leaf):
         if not is_floating(leaf):

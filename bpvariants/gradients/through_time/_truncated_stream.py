@@ -127,11 +127,7 @@ def stream(carry: PyTree) -> TruncatedStream:
 def resume(
     stream: TruncatedStream, new: Steps, every: int, lookback: int
 ) -> tuple[Held, Steps]:
-    """Return the start of a call's first window, and the new steps of the call.
-
-    If only the stored or only the new steps have a mask, the other steps get a mask
-    that marks no padding. Resets are completed in the same way.
-    """
+    """Return the start of a call's first window, and the new steps of the call."""
     if stream.every is None:
         steps = idle(new, lookback - every)
         return Held(stream.carry, steps), new
@@ -173,10 +169,10 @@ def leave(
 def _both_or_neither(
     name: str, default: bool, held: Steps, new: Steps
 ) -> tuple[Steps, Steps]:
-    """Complete the flags `name`, "mask" or "reset", of the held and the new steps.
+    """Complete the mask or the resets of the held and the new steps.
 
-    If only the held or only the new steps have these flags, the other steps get flags
-    of value `default`.
+    If only the held or only the new steps have the flags `name`, the other steps get
+    flags of value `default`.
     """
     given = [getattr(steps, name) for steps in (held, new)]
     known = next((flags for flags in given if flags is not None), None)

@@ -59,16 +59,9 @@ def window(
 ) -> GradientAt:
     """Return a function that computes the loss and the gradient of one window.
 
-    The function also returns the carry at the end of the window, and the start of the
-    next window.
-
-    Args:
-      step: one time step of the network.
-      advance: one time step, with the loss as output.
-      initial: the carry after a reset.
-      held: first carry of this window, and steps of this window that have already run.
-      block: the new steps, whose losses count.
-      drop: number of steps from this window's start to the next window's start.
+    `advance` is the step with the loss as output. `held` is the start of this window,
+    and `block` has the new steps, whose losses count. The next window starts `drop`
+    steps after the start of this window.
     """
     steps = after(held.steps, block.steps)
     total = num_steps(steps)

@@ -123,11 +123,10 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
 
 
 def _transposed(linear, along_time, last_bar, ys_bar, like, block):
-    """Return the cotangents of the fixed arrays, of the carry and of the inputs.
+    """Return the cotangents of fixed arrays (such as params), of the carry and inputs.
 
-    Fixed arrays are equal at all steps, such as params. `linear(at_time)` is the
-    derivative of one step, as a linear function; `at_time` has the step's residuals and
-    inputs.
+    `linear(at_time)` is the derivative of one step, as a linear function; `at_time` has
+    the step's residuals and inputs.
     """
 
     def back(delta, part):
@@ -185,11 +184,7 @@ def _phase_one(linear, along_time, ys_bar, delta, like):
 
 
 def _phase_two(linear, along_time, ys_bar, deltas, like):
-    """Return the cotangents of the fixed arrays and of the inputs, for one block.
-
-    Fixed arrays are equal at all steps, such as params; their cotangents are summed
-    over the steps of the block.
-    """
+    """Return a block's cotangents of fixed arrays, such as params, and of inputs."""
     xs = floating_leaves(along_time[1])
 
     def all_steps(fixed, hs, xs):

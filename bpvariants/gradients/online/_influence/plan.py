@@ -89,7 +89,7 @@ def make_plan(
 ) -> Plan:
     """Plan how a step computes the influence M_t; `now` may contain shapes of arrays.
 
-    `order` is the order of the sparsity pattern of M_t, None for the whole pattern.
+    M_t contains influences within `order` steps, or all influences if order is None.
     `through`, bool [n], selects the elements of the old carry whose effects M_t
     includes, by default all. `direct_only` leaves out paths from the old carry that add
     up several elements. `late_only` allows the plan to store only the rows of M_t that
@@ -200,8 +200,7 @@ def _symmetric(matrix: np.ndarray) -> np.ndarray:
 def _colour(conflicts: np.ndarray) -> np.ndarray:
     """Give each row a colour, so that rows in conflict have different colours.
 
-    `conflicts` is bool [n, n]: which pairs of rows are in conflict. The greedy choice
-    need not find the smallest number of colours.
+    `conflicts` is bool [n, n]: which pairs of rows are in conflict.
     """
     colours = np.full(len(conflicts), -1)
     for row, conflict in enumerate(conflicts):
@@ -215,7 +214,6 @@ def _count(colours: np.ndarray) -> int:
 
 
 def _one_hot(colours: np.ndarray) -> np.ndarray:
-    """Return bool [colours, n]: which rows have each colour."""
     return np.arange(_count(colours))[:, None] == colours
 
 

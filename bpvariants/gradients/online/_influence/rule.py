@@ -58,8 +58,8 @@ def influence_rule(
 ) -> OnlineRule:
     """Return an online rule that stores the influence with a given sparsity pattern.
 
-    `order` is the order of this pattern, None for the whole pattern. `check_plan`
-    raises an error if the rule does not accept the plan of a step.
+    The pattern contains influences within `order` steps, or all influences if order is
+    None. `check_plan` raises an error if the rule does not accept the plan of a step.
     """
     advance = with_loss(step, loss)
 

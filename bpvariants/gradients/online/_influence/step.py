@@ -97,7 +97,7 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     padded = _with_zero(error.astype(found.jacobian.dtype))
     total = jnp.zeros_like(error, found.jacobian.dtype)
     every = np.arange(len(counts))
-    for k in range(counts.max(initial=0)):  # add entry k of each Jacobian column
+    for k in range(counts.max(initial=0)):  # add the k-th nonzero entry of each column
         place = np.full(len(counts), len(counts))
         first = np.cumsum(counts) - counts
         some = counts > k

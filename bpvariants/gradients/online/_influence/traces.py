@@ -86,8 +86,8 @@ class Paths(NamedTuple):
 
     With `visible`, J̃ has no paths through the visible part of the old carry, and
     signals go only to the visible part. Without `visible`, signals go to the whole
-    carry. With `direct_only`, J̃ has only element-wise paths. `order` is the order of
-    the traces' sparsity pattern, as in `make_plan`.
+    carry. With `direct_only`, J̃ has only element-wise paths. The traces contain
+    influences within `order` steps, or all influences if order is None.
     """
 
     visible: Callable[[PyTree], PyTree] | None = None
