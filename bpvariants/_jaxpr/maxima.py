@@ -64,7 +64,7 @@ def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
 
 
 def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
-    """Return a function (equation, operands) -> results to evaluate a jaxpr with.
+    """Return a function (equation, operands) -> results that runs one equation.
 
     The returned function stores the operands of differentiated maxima and minima in
     memory, also in inner jaxprs. Calls are not inlined, and `custom_jvp` functions keep

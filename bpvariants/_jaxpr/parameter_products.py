@@ -30,7 +30,7 @@ BIAS = -1
 
 
 class Block(NamedTuple):
-    """Vector u = â Θ in a jaxpr, the product of a vector â and parameters Θ [k, m].
+    """Block of parameters Θ [k, m], which a jaxpr multiplies by a vector â: u = â Θ.
 
     Attributes:
       variable: variable of the jaxpr that contains u.

@@ -230,7 +230,7 @@ def _play(
 
 
 def _goes_on(now: OnlineStep) -> jax.Array:
-    """Return a scalar: whether this step is not padding for at least one example."""
+    """Return whether at least one example is not padding at this step, as a scalar."""
     return jnp.array(True) if now.mask is None else jnp.any(now.mask)
 
 

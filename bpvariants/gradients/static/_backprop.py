@@ -114,8 +114,8 @@ class Pass(NamedTuple):
     x: PyTree  # y_{l−1}, input of the layer
     s: PyTree  # s_l, net input of the layer
     y: PyTree  # y_l, output of the layer
-    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # ∂E/∂s -> (∂E/∂w, ∂E/∂x)
-    pull_y: Callable[[PyTree], tuple[PyTree]]  # ∂E/∂y -> (∂E/∂s,)
+    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # maps ∂E/∂s to (∂E/∂w, ∂E/∂x)
+    pull_y: Callable[[PyTree], tuple[PyTree]]  # maps ∂E/∂y to (∂E/∂s,)
 
 
 def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:

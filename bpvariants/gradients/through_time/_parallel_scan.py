@@ -41,9 +41,9 @@ def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
 def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTree:
     """Solve the recurrence h_t = A_t ⊙ h_{t−1} + u_t for all h_t in parallel.
 
-    `factors` are A. A_t, u_t and h_t are pytrees of equal shapes. For T steps and n
-    elements, the number of multiplications is of order T·n, and memory is a few times
-    T·n. The scan has log₂ T sequential levels.
+    `factors` contains A_t for all steps t. A_t, u_t and h_t are pytrees of equal
+    shapes. For T steps and n elements, the number of multiplications is of order T·n,
+    and memory is a few times T·n. The scan has log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -57,9 +57,9 @@ def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTre
 def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
     """Solve the recurrence h_t = A_t h_{t−1} + u_t for all h_t in parallel.
 
-    `matrices` are A, [T, *batch, n, n]; u and h are [T, *batch, n]. The number of
-    multiplications is of order T·n³, and memory is a few times T·n². The scan has
-    log₂ T sequential levels.
+    `matrices` contains A_t for all steps t, [T, *batch, n, n]; u and h are [T, *batch,
+    n]. The number of multiplications is of order T·n³, and memory is a few times T·n².
+    The scan has log₂ T sequential levels.
     """
 
     def compose(first, second):

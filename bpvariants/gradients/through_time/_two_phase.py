@@ -37,8 +37,8 @@ def two_phase_scan(
     Derivatives in all arguments and closed-over arrays are the same as for
     `jax.lax.scan`. There is no forward mode: JAX raises a TypeError. `narrow` tells
     that the body casts `given` to less than 32 bits. The gradient's sum over a block of
-    steps would then be computed with less than 32 bits, too. To avoid this, each block
-    is a single step if `narrow` is True; two phases then save no time.
+    steps would then be computed with less than 32 bits, too. Therefore, each block is a
+    single step if `narrow` is True. Two phases then save no time.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 

@@ -124,7 +124,8 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 
     The result is int [K, kinds], where K is the number of rows stored for each kind. If
     a kind needs more than half of the rows, all rows are stored for all kinds, unless
-    all kinds need equal rows. One product with the whole Jacobian is then the fastest.
+    all kinds need equal rows. The new influence is then computed by one product with
+    the whole Jacobian.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
@@ -137,9 +138,9 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 
 
 def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray:
-    """Select the entries of each column that lie in the column's stored rows.
+    """Select from each column the entries of the column's stored rows.
 
-    The result is [K, kinds]. An absent row gets the value `absent`.
+    `rows` is int [K, columns]. An absent row gets the value `absent`.
     """
     last = np.full((1, columns.shape[1]), absent, columns.dtype)
     return np.concatenate([columns, last])[rows, np.arange(columns.shape[1])]

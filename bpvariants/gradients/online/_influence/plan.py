@@ -64,7 +64,7 @@ class Plan(NamedTuple):
       passes: [passes, n], cotangents for the backward passes that compute I.
       colours: for each array of params an int array with the shape of its rows in the
         layout: index of the backward pass that computes each entry of I, or −1 where
-        the entry is 0. None if the array has no influence.
+        the entry is 0. None if no rows are stored for the array.
       carry: plan to compute J.
       late_only: whether M has only the rows that the next step reads.
     """

@@ -119,7 +119,7 @@ def _cut(step, loss, params, now, outputs, first) -> CutStep:
 
 
 def _nudged(step, loss):
-    """Return the step with its loss; an extra input, `nudges`, is added to y.
+    """Return the step with its loss; add an extra input, `nudges`, to the output y.
 
     The loss's derivative in `nudges` is then equal to its derivative in the output y.
     """

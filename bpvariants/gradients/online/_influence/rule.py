@@ -46,7 +46,7 @@ class InfluenceState(NamedTuple):
     # that `layout` lists, or None if there are no rows.
     influence: Rows
     initial: PyTree  # carry after a reset
-    layout: Layout  # rows of the influence that are stored; static
+    layout: Layout  # static: which rows of the influence are stored
 
 
 def influence_rule(

@@ -156,7 +156,7 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
         places = plan.carry.lookup[rows[:, None], rows]
         new = _times(jacobian.astype(dtype), places, old, rank)
     new = new + _immediate(colours, passes, rank).astype(dtype)
-    if leaf.allowed.all() or not leaf.is_full:  # absent rows are 0 already
+    if leaf.allowed.all() or not leaf.is_full:  # absent rows of `new` are 0 already
         return new
     return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
 

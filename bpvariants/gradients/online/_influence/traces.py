@@ -73,7 +73,7 @@ class TraceState(NamedTuple):
     # store only the rows that later gradients need.
     influence: Rows
     initial: PyTree  # carry after a reset
-    layout: Layout  # rows of the traces that are stored; static
+    layout: Layout  # static: which rows of the traces are stored
     feedback: PyTree  # adaptive feedback weights, or None
 
 
