@@ -65,7 +65,8 @@ class Terms:
         self.parts: dict[int, list[tuple[int, int]]] = {}
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        self.origins: list[tuple[int, Any]] = []  # arrays: (first term, variable)
+        # for each array of terms: (number of its first term, its variable)
+        self.origins: list[tuple[int, Any]] = []
         for theta in thetas:
             self._add(theta, None)
         self.num_parameters = len(self.uses)

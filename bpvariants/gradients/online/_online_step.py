@@ -49,7 +49,7 @@ class OnlineStep(NamedTuple):
     reset: jax.Array | None
 
     def restarted(self, state: PyTree, fresh: PyTree | None = None) -> PyTree:
-        """Return `state`, but `fresh` for examples that are reset at this step.
+        """Replace `state` by `fresh` for examples that are reset at this step.
 
         `state` and `fresh` have leaves [*batch, ...]. By default, `fresh` is zeros.
         """
@@ -57,7 +57,7 @@ class OnlineStep(NamedTuple):
         return restart(state, fresh, self.mask, self.reset)
 
     def kept(self, new: PyTree, old: PyTree) -> PyTree:
-        """Return `new`, but `old` for examples that are padding at this step."""
+        """Replace `new` by `old` for examples that are padding at this step."""
         return keep(new, old, self.mask)
 
 

@@ -65,10 +65,10 @@ def artbp(
     multiplied by (1 − κ)^−k. With κ = 0 the rule is BPTT.
 
     Under `jit` shapes are static, and a segment between two cuts may be as long as the
-    sequence. Therefore, this rule takes the same time and memory as :func:`bptt`. Its
-    purpose is to study how much variance unbiased truncation adds. To save memory, you
-    would have to choose the cuts outside of `jit`, and store only one segment at a
-    time.
+    sequence. Therefore, this rule takes the same time and memory as :func:`bptt`. The
+    rule's purpose is to study how much variance unbiased truncation adds. To save
+    memory, you would have to choose the cuts outside of `jit`, and store only one
+    segment at a time.
 
     Each example has its own random cuts. Cuts shared by the batch would be unbiased,
     too. But shared cuts would cause more variance, because the random errors of the

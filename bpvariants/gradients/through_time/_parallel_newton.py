@@ -93,8 +93,8 @@ class newton:
       tol: an example has converged when an iteration changes no carry element by more
         than tol times the largest element of the same leaf along the trajectory. A tol
         below 4 machine epsilons is raised to 4 epsilons.
-      max_steps: largest number of iterations. More than T + 1 iterations are never run,
-        because T are enough, and one more detects that nothing changes.
+      max_steps: largest number of iterations. At most T + 1 iterations are run: T
+        iterations are enough, and one more detects that nothing changes.
       on_failure: what to do with examples that do not converge or are not finite.
         "sequential" computes these examples again, step by step. This takes the time of
         a sequential run of the whole batch. "nan" makes their results and derivatives

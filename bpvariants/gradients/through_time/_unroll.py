@@ -182,7 +182,7 @@ def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
 def _body(
     step: Step, params: PyTree, carry: PyTree, xs: PyTree, initial: PyTree
 ) -> tuple[Callable, PyTree]:
-    """Return the body of a scan over (xs, mask, reset), and its argument `given`."""
+    """Return the body of a scan over (xs, mask, reset), and the argument `given`."""
     step = with_stored_operands(step, params, carry, first_step(xs))
 
     def body(given, h, inputs):
