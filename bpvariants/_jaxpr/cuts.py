@@ -39,7 +39,6 @@ class CutStep(NamedTuple):
 
     Attributes:
       program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
-      structure: pytree structure of (new carry, loss).
       cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
         the variable into that leaf).
       skips: whether the jaxpr has a path from the old carry to the loss without cuts.

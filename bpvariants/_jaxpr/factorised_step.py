@@ -157,8 +157,8 @@ def linearise_factors(
 
     J = ∂h_t/∂h_{t−1} is [n, n], where h_t are the n floating elements of one example's
     carry. A block Θ [k, m] is a matrix of parameters that the step multiplies by a
-    vector â [k]. D [n, m] is the derivative of h_t in this product. The results are
-    float32 or wider. The cost is n backward passes through the step.
+    vector â [k]. D [n, m] is the derivative of h_t in this product. The cost is n
+    backward passes through the step.
     """
     dtype = carry_dtype(carry)
     h, as_carry = as_vectors(carry, (), dtype)

@@ -154,7 +154,6 @@ def _through(
     values: jax.Array,
     read: Any,
 ) -> jax.Array:
-    """Return what one operand adds to the wanted Jacobian entries of a result."""
     # Pair each (row, column) of the link with each entry (column, j) of the operand's
     # Jacobian, where j is the index of a carry element.
     counts = np.diff(operand.indptr)[link.columns]
@@ -183,7 +182,6 @@ def _through(
 
 
 def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
-    """Return the values of the entries in `rows`; 0 for entries without a value."""
     coordinates = rows.tocoo()
     positions = _find(entries, coordinates.row, coordinates.col)
     if np.array_equal(positions, np.arange(entries.nnz)):

@@ -121,10 +121,6 @@ def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
 
 
 def _positions(equation: Any, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return `rows` and `columns` of an element-wise primitive's link to operand i.
-
-    The primitive may broadcast axes of length 1.
-    """
     operand, out = equation.invars[i].aval, equation.outvars[0].aval
     columns = np.arange(operand.size).reshape(operand.shape)
     return np.arange(out.size), np.broadcast_to(columns, out.shape).reshape(-1)
@@ -153,7 +149,6 @@ def _scaled(equation, i, nonzero):
 
 
 def _chosen(equation, i):
-    """Return the link to operand i of a `select_n` with an unknown condition."""
     rows, columns = _positions(equation, i)
     condition, shape = equation.invars[0], equation.outvars[0].aval.shape
 
@@ -173,7 +168,6 @@ def _summed(equation):
 
 
 def _contracted(equation, i, nonzero):
-    """Return the link to operand i of a `dot_general`; None if too large."""
     (contracted, batch), other = equation.params["dimension_numbers"], 1 - i
     names = [_axis_names(equation, k, contracted, batch) for k in (0, 1)]
     shared = [n for n in names[0] if n[0] == "b"]

@@ -67,9 +67,8 @@ def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
     """Return a function (equation, operands) -> results that runs one equation.
 
     The returned function stores the operands of differentiated maxima and minima in
-    memory, also in inner jaxprs. Calls are not inlined, and `custom_jvp` functions keep
-    their own derivatives. `flags` mark which outputs of the jaxpr are differentiated;
-    by default, all outputs are.
+    memory, also in inner jaxprs. `flags` mark which outputs of the jaxpr are
+    differentiated; by default, all outputs are.
     """
     differentiated = _differentiated(jaxpr, flags)
 
@@ -139,7 +138,6 @@ def _compares_inside(equation: Any, flags: Sequence[bool]) -> bool:
 
 
 def _inner_flags(equation: Any, flags: Sequence[bool]) -> Sequence[bool] | None:
-    """Return which outputs of an inner jaxpr are differentiated; None for all."""
     return flags if equation.primitive.name in PLAIN_CALLS else None
 
 

@@ -113,7 +113,6 @@ def _is_named(equation: Any) -> bool:
 
 
 def _named(jaxpr: Any) -> list[tuple[str, jax.ShapeDtypeStruct]]:
-    """List the name and the shape of each named array, in the jaxpr's order."""
     found = []
     for equation in jaxpr.eqns:
         if _is_named(equation):

@@ -175,7 +175,6 @@ class Terms:
         self._refuse(known, "is multiplied by more than one vector")
 
     def _refuse(self, operands, reason):
-        """Raise an error that states `reason` if any term is an element of params."""
         for terms in operands:
             found = terms[terms < self.num_parameters]
             if found.size:

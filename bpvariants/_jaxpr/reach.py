@@ -29,7 +29,6 @@ def needed_arguments(function: Callable, *arguments: PyTree) -> list[list[bool]]
 
 
 def _needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
-    """Return, for each input of a jaxpr, whether a needed output depends on it."""
     if jaxpr.effects:  # a write to a ref hides how variables depend on each other
         return [True] * len(jaxpr.invars)
     outputs = zip(jaxpr.outvars, needed_outputs, strict=True)

@@ -69,10 +69,7 @@ def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
 
 
 def spread(link: Link, size: int, operand_size: int) -> Sparse:
-    """Return the sparse bool matrix of the pairs of elements that a link connects.
-
-    Its shape is [number of elements of the result, number of elements of the operand].
-    """
+    """Return the sparse bool matrix of the pairs of elements that a link connects."""
     ones = np.ones(len(link.rows), bool)
     shape = size, operand_size
     return sparse.csr_array((ones, (link.rows, link.columns)), shape=shape)

@@ -32,7 +32,7 @@ class OnlineStep(NamedTuple):
       start: the carry at the start of the step, after resets.
       inputs: (x, target), which are zeros in padding. If there are weights, the target
         is `Counted`.
-      batch: the batch shape.
+      batch: shape of the batch.
       dtype: dtype of the losses.
       mask: [*batch], False in padding; or None.
       reset: [*batch], True at a reset; or None.

@@ -119,7 +119,6 @@ class Pass(NamedTuple):
 
 
 def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:
-    """Run the layers; return the :class:`Pass` of each layer."""
     check_params(params, len(layers))
     check_arrays("x", x)
     passes, y = [], x

@@ -247,7 +247,6 @@ def _propagate(
 
 
 def _matrices(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return the Jacobian of each step, [T, *batch, n, n]; `like` is a trajectory."""
     basis = jnp.eye(like.shape[-1], dtype=like.dtype)
     column = lambda e: carried(slopes, _everywhere(e, like))
     return jnp.moveaxis(jax.vmap(column)(basis), 0, -1)

@@ -88,7 +88,6 @@ def block_length(length: int, carry: PyTree, narrow: bool) -> int:
 
 
 def _two_phase_scan(advance: Callable, block: int) -> Callable:
-    """Return a scan of `advance(fixed, h, x) -> (h, y)` with reverse mode by blocks."""
     linearise = partial(linearised, advance)
 
     @jax.custom_vjp

@@ -112,7 +112,6 @@ def begin(
     initial: PyTree | None,
     plan_of: Callable[[OnlineStep, PyTree], Plan],
 ) -> InfluenceState:
-    """Return the state of an online rule before the first step."""
     now, initial = enter_first_step(advance, params, carry, inputs, initial)
     if not floating_leaves(now.start):
         return InfluenceState(now.start, [], initial, Layout(0, ()))

@@ -143,7 +143,6 @@ def add_through(
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
-    """Return the new influence of one array of params from its old influence `old`."""
     dtype, rank = old.dtype, jacobian.ndim - 1
     rows = leaf.rows
     if leaf.is_full:
@@ -164,11 +163,6 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
 def _times(
     jacobian: jax.Array, places: np.ndarray, old: jax.Array, rank: int
 ) -> jax.Array:
-    """Multiply the Jacobian by the K stored rows of the old influence.
-
-    `places` has the positions of the Jacobian's entries in `jacobian`. The result is
-    [*batch, K, *shape].
-    """
     if len(places) == 1:  # XLA can compute this simple product in place
         return _look_up(jacobian, places[0]) * old
     used = np.flatnonzero((places >= 0).reshape(*places.shape[:2], -1).any((0, 2)))

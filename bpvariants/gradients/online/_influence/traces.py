@@ -256,7 +256,6 @@ def _given_signals(
 
 
 def _with_signals(read: Readout, places: list, given: list) -> Readout:
-    """Replace the derivatives in visible leaves of the carry by the given signals."""
     signals, skip = list(read.signals), read.skip and list(read.skip)
     for place, signal in zip(places, given, strict=True):
         if place is None:
