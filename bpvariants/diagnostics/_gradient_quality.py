@@ -91,11 +91,11 @@ def gradient_quality(
         bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
 
     Here g is the exact gradient, ĝ is one of K estimates by the rule, each with its own
-    random key, and ḡ is their mean. If a rule is unbiased, the measured bias is about
-    as large as its standard error. If the measured bias is many times the standard
-    error, the rule is biased. `step` and `loss` define the exact gradient. The rule
-    contains its own step and loss; the rule's step may differ from `step`, for example
-    in its precision.
+    random key, and ḡ is the mean of the K estimates. If a rule is unbiased, the
+    measured bias is about as large as its standard error. If the measured bias is many
+    times the standard error, the rule is biased. `step` and `loss` define the exact
+    gradient. The rule contains its own step and loss; the rule's step may differ from
+    `step`, for example in its precision.
 
     Params stay constant along the sequence, because every rule approximates the
     gradient at fixed params. To see how the quality changes during a training, measure

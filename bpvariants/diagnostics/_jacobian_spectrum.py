@@ -97,7 +97,7 @@ class JacobianSpectrum(NamedTuple):
         return f"{grow} by a factor of e in {steps} steps"
 
     def plot(self, axes: Any, label: str | None = None) -> None:
-        """Draw the exponents `running`, averaged over examples, into a plot."""
+        """Draw each exponent, averaged over examples, as a function of time."""
         running = np.asarray(self.running)
         examples = tuple(range(1, running.ndim - 1))
         for i, values in enumerate(running.mean(axis=examples).T):
@@ -228,7 +228,11 @@ def jacobian_spectrum(
 
 
 def _power(push, pull, vector, iterations):
-    """Iterate v ← JᵀJ v, scaled to norm 1; return v, ‖J v‖ and the residual."""
+    """Find the largest singular value of a Jacobian by power iteration.
+
+    Return the final unit vector, the norm of its product with the Jacobian as the
+    singular value, and the residual of the iteration.
+    """
 
     def body(_, vector):
         (new,) = pull(push(vector))
@@ -245,7 +249,6 @@ def _power(push, pull, vector, iterations):
 
 
 def _check_shapes(step, params, carry, xs, mask, batch_shape) -> tuple[int, ...]:
-    """Check the arguments; return the batch shape."""
     length = check_lengths(xs, mask=mask)
     step_shapes(step, params, carry, first_step(xs))
     if not isinstance(batch_shape, tuple | list):

@@ -167,7 +167,7 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
 
 @cache
 def _for_all_seeds(function: Callable) -> Callable:
-    """Return the function for all seeds at once, compiled once for jobs that share it."""
+    """Return the function under `vmap` over seeds, compiled once for all jobs."""
     return jax.jit(jax.vmap(function))
 
 

@@ -111,7 +111,7 @@ def fit(
         for each step. The keys of a step do not depend on `chunk`.
       carry: first carry of the rule, for successive windows of a sequence, or for
         online rules. If `carry` is given, the rule gets a carry as its second argument,
-        and the aux that it returns is the carry for the next training step.
+        and the aux that the rule returns is the carry for the next training step.
       runs: number of independent trainings that run together under `vmap`. If `runs` is
         given, the leaves of params and carry must have a first axis of this size. Each
         run has its own key.
@@ -203,5 +203,4 @@ def _start(update, params, carry, data, runs) -> Reached:
 
 
 def _numbers(key: jax.Array) -> list:
-    """Return the raw data of a random key as a list of integers."""
     return np.asarray(jax.random.key_data(key) if is_key(key) else key).tolist()

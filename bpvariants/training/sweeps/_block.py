@@ -38,7 +38,7 @@ class Clock:
 
 
 def stacked(group: Group, runs: Sequence[Run], size: int) -> tuple[PyTree, jax.Array]:
-    """Return float fields and keys of `size` runs, repeating the last run if needed.
+    """Return the float fields and keys of `size` runs; the last run may be repeated.
 
     The floats are weakly typed, so that they behave like Python floats in make_run.
     """
@@ -58,7 +58,7 @@ def run_block(
     curves: bool,
     clock: Clock,
 ) -> list[dict[str, Any]]:
-    """Train at most `block.size` runs; return the row of each in the sweep's table."""
+    """Train at most `block.size` runs; return each run's row of the sweep's table."""
     floats, keys = block.put(stacked(group, runs, block.size))
     begin = time.perf_counter()
     lanes, before = block.start(floats, keys), clock.seconds

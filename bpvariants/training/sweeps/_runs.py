@@ -56,7 +56,7 @@ def name_of(fields: dict[str, Any]) -> str:
 def all_runs(
     configs: Sequence[Any], seeds: Sequence[int]
 ) -> tuple[list[Run], list[Group]]:
-    """Check configs and seeds; return a run for each pair, and the groups of runs."""
+    """Check the arguments; return a run for each config and seed, and the groups."""
     records = _records(configs)
     seeds = _checked_seeds(seeds)
     runs = [Run(record, seed) for record in records for seed in seeds]
@@ -138,7 +138,6 @@ def _fields(index: int, config: Any) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Convert a field's value to a JSON value."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (str, bool)):

@@ -37,8 +37,8 @@ class SweepGroup(NamedTuple):
         program.
       runs: number of runs of the program in this call.
       block: number of runs that train at the same time, on all devices together.
-      num_bytes: memory in bytes that these runs need on each device; None if XLA does
-        not report it.
+      num_bytes: memory in bytes that a block of runs needs on each device; None if XLA
+        does not report it.
       compile_seconds: time spent in compiling the program.
       seconds: time spent in running the program.
     """
@@ -239,7 +239,6 @@ def _keep(
 
 
 def _summary(group: Group, runs: int, compiled: Block, seconds: float) -> SweepGroup:
-    """Return a :class:`SweepGroup`: memory and time of a group's compiled code."""
     return SweepGroup(
         group.static,
         runs,
