@@ -67,7 +67,7 @@ class NonFiniteUpdate(NamedTuple):
         return next(iter(self.faults), None)
 
     def table(self) -> str:
-        """Return text with a line for each array with NaN or infinity, first to last."""
+        """Return text, one line for each array with NaN or infinity, earliest first."""
         return tabulate(self.faults)
 
 

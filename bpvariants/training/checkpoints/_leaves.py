@@ -29,7 +29,7 @@ def describe(tree: PyTree) -> Described:
 
 
 def writable(tree: PyTree) -> dict[str, Any]:
-    """Return a dict from index to leaf, without empty arrays: orbax stores none."""
+    """Return a dict from index to leaf, without empty arrays, which orbax rejects."""
     return {
         str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
         for i, leaf in enumerate(jax.tree.leaves(tree))

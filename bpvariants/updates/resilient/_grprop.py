@@ -145,7 +145,7 @@ def grprop(
 
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
-    """Replace the step size of the parameter with g ≠ 0 that has the lowest `rank`."""
+    """Replace the step size of the lowest-ranked parameter with a nonzero gradient."""
     leaves, structure = jax.tree.flatten(steps)
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if not filled:
@@ -167,7 +167,7 @@ def _first(pairs, rank):
     """Return boolean masks like params, which are True only at the chosen parameter.
 
     The arrays of params are not concatenated, because XLA gives wrong results if a
-    single element of a concatenated array is written that is sharded over devices.
+    concatenated array is sharded over devices and a single element of it is written.
     """
     ranks, largest = [], jnp.finfo(pairs[0][1].dtype).max
     for step, g in pairs:  # an infinite gradient ranks before a gradient of 0
@@ -181,7 +181,7 @@ def _first(pairs, rank):
 
 
 def _descending(pairs, chosen, delta):
-    """Return the chosen parameter's step size, not yet clipped, and whether g_q ≠ 0.
+    """Return the chosen parameter's unclipped step size, and whether its gradient ≠ 0.
 
     The step size is −(Σ_{i≠q} Δ_i g_i + δ) / g_q, where q is the chosen parameter, Δ_i
     are step sizes and g_i are gradients. Infinite gradients are treated as equally

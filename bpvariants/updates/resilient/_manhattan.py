@@ -75,8 +75,8 @@ def manhattan(
                 f"manhattan needs learning_rate >= 0, got {learning_rate}; pass the "
                 "length of the steps, which are taken against the gradient."
             )
-        # As a schedule, because optax casts a schedule's value to the dtype of each
-        # array of updates, but does not cast a traced number.
+        # Make the number a schedule, because optax casts a schedule's value to the
+        # dtype of each array of updates, but does not cast a traced number.
         learning_rate = optax.constant_schedule(learning_rate)
     rate = optax.scale_by_learning_rate(learning_rate)
     return chain("manhattan", scale_by_sign(), rate)

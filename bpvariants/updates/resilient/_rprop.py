@@ -208,7 +208,7 @@ def array_rule_of(layout: RpropLayout) -> Any:
 
 
 def _cast(number, dtype):
-    """Cast a setting, or a traced float32 setting would make bfloat16 steps float32."""
+    """Cast a setting, because a float32 tracer would make bfloat16 steps float32."""
     return jnp.asarray(number, dtype)
 
 

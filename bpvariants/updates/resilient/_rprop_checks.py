@@ -10,7 +10,6 @@ from bpvariants.updates._params import check_number
 
 
 def check_choice(name, value, known):
-    """Check that the value of an argument is one of the allowed values."""
     if value not in known:
         raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
 

@@ -45,7 +45,10 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return moves and the new state; where gradient g is NaN, NaN and old state."""
+    """Return the moves of the params, and the new state.
+
+    Where the gradient g is NaN, the move is NaN and the state does not change.
+    """
     packed, _ = kept
     bits, g_bits = _bits(packed), _bits(g)
     top, flag = _top(bits), _flag(layout, bits)
