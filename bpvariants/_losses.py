@@ -47,7 +47,7 @@ class Padded(NamedTuple):
 
 
 class WrongEntries(ValueError):
-    """Error raised if weights, mask or reset lack the losses' shape, `shape`."""
+    """Error raised if weights, mask or reset do not have the shape of the losses."""
 
     def __init__(self, message: str, shape: tuple[int, ...]):
         super().__init__(message)
@@ -103,7 +103,6 @@ def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
 
 
 def check_loss_function(loss: object) -> None:
-    """Check that a loss is a function."""
     check_function("loss", loss, "(y, target) -> losses [*batch]")
 
 
@@ -260,7 +259,6 @@ def check_step(
 def check_entries(
     shape: tuple[int, ...], axes: str, **arrays: jax.Array | None
 ) -> None:
-    """Check that weights and flags have one entry for each loss."""
     for name, array in arrays.items():
         if array is not None and jnp.shape(array) != shape:
             raise WrongEntries(

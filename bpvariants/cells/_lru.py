@@ -32,12 +32,14 @@ class Lru(Cell):
 
         h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    y_t = Re(C h_t) + D x_t
 
-    The carry has one of two forms, which give the same outputs. A single complex array
-    works with `gradients.parallel_unroll(…, method="linear")`. A pair of real arrays,
-    the real part and the imaginary part of the state, works with `gradients.rtrl`,
-    which accepts only real carries. With n state elements, d inputs and m outputs, a
-    step takes 4 n (d + m) + 2 d m floating-point operations for each example, not
-    counting elementwise operations. `lru` computes in float32 or a wider dtype.
+    Here h_t is the complex state, λ are the eigenvalues of the recurrence, γ is the
+    gain of the input x_t, and B, C and D are matrices. The carry has one of two forms,
+    which give the same outputs. A single complex array works with
+    `gradients.parallel_unroll(…, method="linear")`. A pair of real arrays, the real
+    part and the imaginary part of the state, works with `gradients.rtrl`, which accepts
+    only real carries. With n state elements, d inputs and m outputs, a step takes 4 n
+    (d + m) + 2 d m floating-point operations for each example, not counting elementwise
+    operations. `lru` computes in float32 or a wider dtype.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.

@@ -94,8 +94,6 @@ def _can_trace(by_cudnn, arguments) -> bool:
 
 
 def _scan(params, carry, xs, lengths):
-    """Run the sequence by a scan over time steps."""
-
     def step(carry, inputs):
         x, real = inputs
         new, y = lstm(params, carry, x)

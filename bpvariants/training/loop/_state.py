@@ -19,7 +19,7 @@ class TrainState(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """State and counts of a training; replaced together, because of Ctrl-C."""
+    """State and counts of a training, in one object that Ctrl-C cannot tear apart."""
 
     state: TrainState
     alive: jax.Array  # [] or [runs]: False after NaN has ended the run

@@ -271,7 +271,7 @@ def _narrowed(g, dtype):
 
 
 def compare(value, last):
-    """Return whether the loss grew, and the loss to which the next is compared."""
+    """Return whether the loss grew, and the loss with which to compare the next one."""
     if value is None:
         raise ValueError(
             "irprop_plus needs value, the loss at params where the gradient was taken: "
