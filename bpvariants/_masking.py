@@ -92,5 +92,5 @@ def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
 
 
 def keep(new: PyTree, old: PyTree, mask: jax.Array | None) -> PyTree:
-    """Return the old carry for examples in padding, and the new for all others."""
+    """Return the old carry for examples in padding, and the new carry elsewhere."""
     return new if mask is None else select(mask, new, old)

@@ -72,7 +72,7 @@ def check_path(name: str, value: object) -> None:
 
 
 def module_remedy(value: Any) -> str:
-    """Return how to make a step of a module of Flax or Equinox; "" for other values."""
+    """Return how to make a step of a Flax or Equinox module; "" for other values."""
     kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
     homes = {kind.__module__.split(".")[0]: kind.__module__ for kind in kinds}
     if "flax" in homes and any(".linen" in kind.__module__ for kind in kinds):

@@ -28,7 +28,7 @@ NAME = "bpvariants_gates"
 
 
 def lean(function: Callable) -> Callable:
-    """Apply jax.checkpoint to a step, but store the values marked by `kept`."""
+    """Apply jax.checkpoint to a step; store only the values that `kept` marks."""
     policy = jax.checkpoint_policies.save_only_these_names(NAME)
     return jax.checkpoint(function, policy=policy, prevent_cse=False)
 

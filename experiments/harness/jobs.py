@@ -72,7 +72,7 @@ class Way:
         Raises:
           KeyboardInterrupt: after Ctrl-C; a checkpoint is written before it is raised.
         """
-        if not any(self.checkpoints.glob("[0-9]*")):  # start anew, without a checkpoint
+        if not any(self.checkpoints.glob("[0-9]*")):  # a new training begins
             self._curve.unlink(missing_ok=True)
         curve = training.JsonLog(self._curve, look)
         result = training.fit(
@@ -94,7 +94,7 @@ class Way:
         return training.read_checkpoint(self.checkpoints, params, best=True)
 
     def curve(self) -> list[Row]:
-        """Return the learning curve, with the lines from before a run was resumed."""
+        """Return the learning curve, including the part from before a resumption."""
         lines = map(json.loads, self._curve.read_text().splitlines())
         return [{name: _with_nan(line[name]) for name in line} for line in lines]
 
@@ -168,7 +168,7 @@ def open_run(
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
-    """Return the options of a stored run, but the new values of options in `free`."""
+    """Return the options of a stored run; options in `free` have their new values."""
     stored, theirs = _stored(run.out)["config"], {}
     for field in dataclasses.fields(run):
         if field.name in free or field.name not in stored:

@@ -66,8 +66,8 @@ def to_number(cell: str, decimal: str) -> float | None:
     """Parse a cell as a number; return NaN for a missing value, None for other text.
 
     Groups of digits may be separated by spaces or apostrophes. If the decimal mark
-    `decimal` is a point, commas may also separate them; if it is a comma, points may. A
-    percent or currency sign is ignored.
+    `decimal` is a point, commas may also separate the groups; if the decimal mark is a
+    comma, points may. A percent or currency sign is ignored.
 
     Example:
       >>> to_number("1.234,5", ","), to_number("−$1,234", "."), to_number("12 %", ".")

@@ -28,7 +28,7 @@ def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Count steps from row to row: those in the main direction, those of usual size."""
+    """Return the number of steps in the main direction, and of steps of usual size."""
     steps = np.diff(times[known(times)])
     _, counts = np.unique(np.abs(steps), return_counts=True)
     return max(directions(times)[:2]), int(max(counts, default=0))
@@ -137,7 +137,6 @@ def _usual(steps: np.ndarray) -> float:
 
 
 def _text(time: Any) -> str:
-    """Format a time, without trailing zeros."""
     if not isinstance(time, np.datetime64):
         return f"{time:.15g}"
     text = str(time.astype("datetime64[ms]")).replace("T", " ")

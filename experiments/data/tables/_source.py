@@ -131,7 +131,7 @@ def _fault(path: Path, open_bytes, encoding: str) -> str | None:
     try:
         with open_bytes(path) as file:
             while more:
-                begin = start - len(decoder.getstate()[0])  # of next byte to decode
+                begin = start - len(decoder.getstate()[0])  # next byte to decode
                 block = file.read(BLOCK)
                 start, more = start + len(block), bool(block)
                 decoder.decode(block, final=not more)
