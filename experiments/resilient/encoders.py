@@ -199,7 +199,7 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _grid(config: Config) -> list[tuple[float, float]]:
-    """Return all pairs to try of a bound of the initial weights and a value of clip."""
+    """Return all pairs (bound of the initial weights, value of clip) to try."""
     return list(itertools.product(config.weights, config.clip))
 
 
