@@ -240,7 +240,7 @@ def _draw(rows: list[Row], config: Config) -> Figure:
 
 
 def _draw_runs(axis: Axes, row: Row, config: Config) -> None:
-    """Draw the numbers of epochs with one setting: dots for runs, a bar as mean."""
+    """Draw the numbers of epochs with one setting: a dot per run, a bar as the mean."""
     i, grid = VARIANTS.index(row["variant"]), _grid(config)
     j = grid.index((row["weights"], row["clip"]))
     solved, height = _solved(row, config), i + 0.8 * (j + 0.5) / len(grid) - 0.4

@@ -43,7 +43,7 @@ def _play_step(system: System, state, raw, goal):
 
 
 def _roll(system: System, old_states, raw, gains, goals, alpha):
-    """Simulate an episode with v changed by k and K; return (states, new v, cost)."""
+    """Simulate an episode with changed actions; return its states, actions and cost."""
     k, K = gains
 
     def body(state, inputs):
@@ -59,7 +59,7 @@ def _roll(system: System, old_states, raw, gains, goals, alpha):
 
 
 def _backward(system: System, reached: _Reached, goals):
-    """Return the change k of v and the gain K at each step of the episode.
+    """Return the change k of the raw actions v, and the gain K, at each time step.
 
     Both are NaN if the damped cost is not convex in v.
     """
