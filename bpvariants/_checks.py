@@ -272,7 +272,7 @@ def first_step(sequences: PyTree) -> PyTree:
 
 
 def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
-    """Check that all leaves of `tree` have the same first `batch_ndim` axis lengths."""
+    """Check that the first `batch_ndim` axes of all leaves have equal lengths."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
     if not is_count(batch_ndim, 0, min(map(len, shapes))):
         raise ValueError(

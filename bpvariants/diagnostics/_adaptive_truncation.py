@@ -33,7 +33,7 @@ from bpvariants._settings import check_scalar
 from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
-VANISHED = -50.0  # the fit of β leaves out error norms below e^−50 of the largest
+VANISHED = -50.0  # the fit leaves out error norms below exp(−50) times the largest
 
 
 class TruncationCertificate(NamedTuple):
@@ -50,7 +50,7 @@ class TruncationCertificate(NamedTuple):
     absolute_bias: jax.Array  # [R]: estimated bias of each lookback
     beta: jax.Array  # []: factor by which error norms change per lag; NaN if not fitted
     norms: jax.Array  # [R]: mean norm of the error signals at each lag
-    truncated_norms: jax.Array  # [R]: norm of the summed error signals at lags below K
+    truncated_norms: jax.Array  # [R]: norm of the summed errors at lags < lookback
 
 
 def adaptive_truncation(
@@ -162,7 +162,7 @@ def certificate(
     tau: int,
     fit: str,
 ) -> TruncationCertificate:
-    """Compute a certificate from measurements at each lag; entry 0 is for lag 1."""
+    """Compute the TruncationCertificate from measurements at lags 1 to R."""
     beta = jnp.where(
         jnp.all(jnp.isfinite(norms)), _decay(norms, examples > 0, tau, fit), jnp.nan
     )
@@ -182,7 +182,7 @@ def certificate(
 
 
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
-    """Fit the decay β of the error norms; NaN if fewer than two lags k ≥ τ exist."""
+    """Fit the decay of error norms per lag; NaN if fewer than two lags were measured."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
     tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
     logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)
@@ -208,7 +208,7 @@ def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Arra
 
 
 def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
-    """Return the estimated bias of each lookback; infinite unless β is below 1."""
+    """Return the estimated bias of each lookback, or infinity if beta is at least 1."""
     lookbacks = jnp.arange(1, len(norms) + 1)
     measured = jnp.cumsum(norms[::-1])[::-1]
     before_tau = jnp.where(lookbacks < tau, measured - measured[tau - 1], 0)

@@ -239,7 +239,8 @@ def _one_step_back(step, loss, params, initial, state, inputs):
     (read_errors,) = pull_loss(share.astype(losses.dtype))
     added, errors = pull_back((errors, read_errors))
     grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added)
-    # `rebuild` adds the integer leaves of the carry, and integers cannot be NaN.
+    # `rebuild` replaces the floating leaves of the carry by the error signals. The
+    # integer leaves stay, and cannot be NaN.
     counts = put(read_errors), added, rebuild(errors)
     return (errors, grads), count_nonfinite(counts)
 

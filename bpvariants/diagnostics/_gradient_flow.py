@@ -36,7 +36,7 @@ from bpvariants._tables import aligned, short
 from bpvariants.diagnostics._look_back import Course, from_each_loss, ratio
 from bpvariants.types import Loss, PyTree, Step
 
-FADED = 1e-3  # errors count as vanished if their norm shrinks below this fraction
+FADED = 1e-3  # error signals count as vanished if their norms shrink by this factor
 
 
 class GradientFlow(NamedTuple):

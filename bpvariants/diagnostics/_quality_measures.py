@@ -87,7 +87,7 @@ def measures_of(sums: QualitySums, drawn: bool) -> QualityMeasures:
     per = lambda number, unit: number / jnp.where(unit == 0, jnp.nan, unit)
     variance = jnp.sum(sums.deviations) / max(count - 1, 1)
     if drawn and count == 1:
-        variance = jnp.full_like(variance, jnp.nan)  # one estimate shows no variance
+        variance = jnp.full_like(variance, jnp.nan)  # not known from one estimate
     zero = sums.estimates == 0
     cosines = per(sums.products, norm * jnp.sqrt(jnp.where(zero, 1, sums.estimates)))
     mean = lambda values: per(

@@ -30,7 +30,7 @@ from bpvariants.updates._params import (
     wide,
 )
 
-FRESH = 0.01  # weight of the random vector that is added to v
+FRESH = 0.01  # weight of a random vector, added to the stored singular vector
 
 
 class ProjectSpectralNormState(NamedTuple):

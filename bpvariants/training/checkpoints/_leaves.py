@@ -29,7 +29,10 @@ def describe(tree: PyTree) -> Described:
 
 
 def writable(tree: PyTree) -> dict[str, Any]:
-    """Return a dict from index to leaf, without empty arrays, which orbax rejects."""
+    """Return a dict from the index of a leaf to the leaf, without empty arrays.
+
+    The package orbax cannot store empty arrays.
+    """
     return {
         str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
         for i, leaf in enumerate(jax.tree.leaves(tree))
@@ -87,7 +90,7 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 def _as_json(value: Any) -> str:
-    """Return a value's JSON text; two NaNs are not equal, but their texts are."""
+    """Return JSON text for comparisons: the texts of two NaNs are equal."""
     return json.dumps(value, sort_keys=True)
 
 

@@ -160,7 +160,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """If a checkpoint cannot be written, add to the error how to resume."""
+        """If a checkpoint cannot be written, add advice on resuming to the error."""
         try:
             yield
         except Exception as error:
@@ -224,7 +224,7 @@ def _free(path: Path) -> Path:
 
 
 def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return the arrays that belong to the training state, in a dict by leaf index."""
+    """Return the arrays of the training state, as a dict from leaf index to array."""
     return {
         name.removeprefix("state"): leaf
         for name, leaf in arrays.items()

@@ -27,8 +27,8 @@ from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
-OF_RULES = 0xFFFFFFFF  # folded into the key to get the rule's key; no step's index
-# Largest size in bytes of a training state that is kept while a chunk of steps runs.
+OF_RULES = 0xFFFFFFFF  # folded into the training's key to get the rule's key
+# A chunk of steps keeps a copy of a training state with at most this number of bytes.
 SMALL = 64 * 2**20
 
 

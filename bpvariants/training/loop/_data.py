@@ -62,7 +62,7 @@ def _begins_anywhere(data) -> bool:
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:
-    """Return the number of batches in a chunk's inputs; `size` if no batches differ."""
+    """Return how many batches `inputs` has, or `size` if all steps share the data."""
     stacked = jax.tree.leaves(inputs[1])
     return stacked[0].shape[0] if stacked else size
 

@@ -11,7 +11,7 @@ from bpvariants._dtypes import is_floating
 from bpvariants.training.loop._state import Reached, Values
 from bpvariants.types import PyTree
 
-MOST = 65_536  # from twice this number of step sizes on, the median is of a subset
+MOST = 65_536  # least number of step sizes in the subset whose median is taken
 
 
 def state_readings(opt_state: PyTree) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def state_readings(opt_state: PyTree) -> dict[str, Any]:
 
 
 class Metrics:
-    """Function that makes the metrics of a chunk; params stay on the device."""
+    """Callable that returns the metrics of a chunk; the params stay on the device."""
 
     def __init__(self, runs: int | None, fresh: Reached):
         read = state_readings

@@ -113,7 +113,10 @@ def _curve(points: list[tuple], lane: int) -> dict[str, list]:
 
 
 def _number(value: Any) -> Any:
-    """Return a Python number, or NaN for infinity, which JSON cannot store."""
+    """Convert a value to a Python number; infinity becomes NaN.
+
+    The file of a sweep stores NaN as null, but cannot store infinity.
+    """
     number = value.item() if hasattr(value, "item") else value
     is_bad = isinstance(number, float) and not math.isfinite(number)
     return math.nan if is_bad else number

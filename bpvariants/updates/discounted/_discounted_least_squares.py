@@ -26,8 +26,8 @@ from bpvariants.updates._params import as_grads, check_number, check_state, wide
 class LeastSquaresState(NamedTuple):
     """State of :func:`discounted_least_squares`: two sums, in float32 or wider."""
 
-    moments: jax.Array  # [d, d]: the sum R
-    correlations: jax.Array  # the sum p, of the shape of w
+    moments: jax.Array  # [d, d]: discounted sum R of x xᵀ over examples
+    correlations: jax.Array  # discounted sum p of x y, in the shape of w
 
 
 class DiscountedLeastSquares(NamedTuple):

@@ -59,7 +59,7 @@ Rate: TypeAlias = float | jax.Array | optax.Schedule
 class ScaleByForgettingState(NamedTuple):
     """State of :func:`scale_by_forgetting`."""
 
-    trace: optax.Updates  # the trace m_n, like params, in float32 or wider
+    trace: optax.Updates  # sum m_n of discounted gradients, float32 or wider
     # []: number of steps so far, for schedules. The name hides the method
     # `tuple.count`, as in the states of optax.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]

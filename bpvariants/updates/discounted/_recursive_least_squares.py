@@ -124,7 +124,8 @@ def recursive_least_squares(
         norm = fade + x @ reach
         error = y - jnp.tensordot(x, cast_like(w, covariance), axes=1)
         step = jnp.tensordot(reach / norm, error, axes=0)
-        # Subtracting (P x)(P x)ᵀ keeps P exactly symmetric; K (xᵀ P) would not.
+        # Subtract the product (P x)(P x)ᵀ, which keeps the covariance P exactly
+        # symmetric. The product K (xᵀ P) with the gain K would not.
         covariance = (covariance - jnp.outer(reach, reach) / norm) / fade
         new = cast_like(cast_like(w, step) + step, w)
         return new, RecursiveLeastSquaresState(covariance)

@@ -146,7 +146,7 @@ def replay(
     def discounted_loss(params, state, *, learning_rate=None):
         ages = (state.newest - jnp.arange(length, dtype=jnp.int32)) % length
         full = ages < state.filled
-        # Replace empty slots: their loss might be NaN, and weight 0 · NaN is still NaN.
+        # Replace empty slots, because their loss might be NaN, and 0 · NaN is NaN.
         given = lambda leaf: jnp.where(
             full.reshape(length, *[1] * (leaf.ndim - 1)), leaf, leaf[state.newest][None]
         )

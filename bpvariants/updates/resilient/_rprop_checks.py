@@ -15,7 +15,7 @@ def check_choice(name, value, known):
 
 
 def check_weight_decay(weight_decay: Any) -> None:
-    """Check that the factor of weight decay is at least 0, unless it is an array."""
+    """Check that the factor of weight decay is at least 0; arrays are not checked."""
     if callable(weight_decay) or isinstance(weight_decay, dict | list | tuple):
         raise ValueError(
             f"weight_decay must be a number for all params, got {weight_decay!r}; for "

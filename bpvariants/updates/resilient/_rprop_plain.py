@@ -37,7 +37,8 @@ def advance(
     Where the gradient g is NaN, the move is NaN and the state does not change.
     """
     old, marks = kept
-    # Multiply signs; the product of two small gradients may underflow to 0.
+    # Multiply signs instead of gradients, because the product of two small gradients
+    # may underflow to 0.
     sign = jnp.sign(g)
     agreement = sign * _last_sign(marks, layout).astype(sign.dtype)
     flipped = agreement < 0

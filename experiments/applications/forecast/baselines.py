@@ -16,7 +16,7 @@ from experiments.applications.forecast.series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
 MOST = 20_000  # largest number of steps that linear models are fitted to
-PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # of ridge regression
+PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # to try in ridge regression
 
 
 def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
