@@ -45,7 +45,7 @@ class GradientRule(Protocol):
           targets: arrays that the loss compares with outputs, leaves [T, *batch, ...].
           weights: [T, *batch] real, the weight of each loss. Default: 0 in padding,
             else 1. Where a weight is 0, the step still runs, but the target may be
-            missing (NaN): a loss with weight 0 is left out of value and grads if the
+            missing (NaN). A loss with weight 0 is left out of value and grads if the
             loss or its target is not finite.
           mask: [T, *batch] bool, False in padding. In padding, the carry does not
             change, and no loss counts. Inputs, targets and weights in padding are

@@ -29,8 +29,8 @@ class Cell(abc.ABC):
     `Cell` and create one instance of the class.
 
     Args:
-      name: name of the cell, which must also be the name of the module's variable that
-        contains the cell, because `pickle` looks up the cell by this name.
+      name: name of the cell. The module's variable that contains the cell must have the
+        same name, because `pickle` looks up the cell by this name.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -3,9 +3,9 @@
 Notation: ℓ_s is the last loss of an example, at step s, and h_{s−k} is the carry k
 steps before step s. The error norm at lag k is φ_k = mean over examples of
 ‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. R is the largest lag that is measured. For lags k ≥ τ,
-the error norms are assumed to decay like β^k, where β is fitted to log φ_k. Under this
-assumption, truncated BPTT that propagates errors back over K steps has a bias of at
-most M_θ · bias(K), where M_θ is a bound on ‖∂h_t/∂θ‖ and
+the error norms are assumed to decay like β^k, where β is fitted to log φ_k. Let M_θ be
+a bound on ‖∂h_t/∂θ‖. Under this assumption, truncated BPTT that propagates errors back
+over K steps has a bias of at most M_θ · bias(K), where
 
     bias(K) = Σ_{k=K}^{τ−1} φ_k  +  φ_τ β^{max(K,τ)−τ} / (1 − β),    β ≥ 1: infinite.
 
@@ -16,10 +16,10 @@ sum of the error signals at lags below K:
     rel(K) = bias(K) / max_K (Ĝ_K − bias(K)).
 
 The sums over lags in bias(K) and Ĝ_K begin at the lag k = 1. The error signal at lag 0,
-∂ℓ_s/∂h_s, is not available, because a step returns the output y_s and the carry h_s
-together, and not y_s as a function of h_s. bias(K) does not need the error signal at
-lag 0, because truncated BPTT never leaves out this error signal. Without lag 0, Ĝ_K is
-in most cases smaller, and rel(K) larger.
+∂ℓ_s/∂h_s, is not available: a step returns the output y_s and the carry h_s together,
+and not y_s as a function of h_s. The bias does not need lag 0, because truncated BPTT
+never leaves out the error signal at lag 0. Without lag 0, Ĝ_K is in most cases smaller,
+and rel(K) larger.
 """
 
 from typing import Literal, NamedTuple
@@ -74,12 +74,12 @@ def adaptive_truncation(
         bias(K) / max_K (Ĝ_K − bias(K)) < bias
 
     Here bias(K) is the estimated bias of truncated BPTT that propagates errors back
-    over K time steps. Ĝ_K is the norm of the sum of the error signals at lags below K,
-    so the denominator is a lower bound of the gradient's norm. Use the resulting K in
-    `truncated_bptt(step, loss, every=K, lookback=2 * K)`. With these settings, the
-    error signal of every loss travels back at least K steps. K is valid only for the
-    given params, so repeat the estimate during the training. Under `jit`, `lookback` is
-    a traced array; call int(certificate.lookback) outside of `jit`.
+    over K time steps. Ĝ_K is the norm of the sum of the error signals at lags below K.
+    Therefore, the denominator is a lower bound of the gradient's norm. Use the
+    resulting K in `truncated_bptt(step, loss, every=K, lookback=2 * K)`. With these
+    settings, the error signal of every loss travels back at least K steps. K is valid
+    only for the given params, so repeat the estimate during the training. Under `jit`,
+    `lookback` is a traced array; call int(certificate.lookback) outside of `jit`.
 
     The bias is an estimate, not a proven bound: at lags k above the largest measured
     lag R, error norms may decay more slowly than the fitted β^k. The factor ‖∂h_t/∂θ‖,
@@ -112,10 +112,10 @@ def adaptive_truncation(
       reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
         Error signals do not pass a reset, so they are 0 at steps before it.
       initial: the carry that a reset puts in place. Default: `carry`.
-      fit: how β is fitted. "least_squares" fits a line to log φ_k as a function of the
-        lag k, where φ_k is the error norm at lag k. "max" uses the largest ratio
-        φ_{k+1} / φ_k at lags k ≥ τ; with "max", the bias is less often underestimated,
-        but β is more often at least 1, and the estimated bias is then infinite.
+      fit: how β is fitted. Let φ_k be the error norm at lag k. "least_squares" fits a
+        line to log φ_k as a function of k. "max" uses the largest ratio φ_{k+1} / φ_k
+        at lags k ≥ τ; with "max", the bias is less often underestimated, but β is more
+        often at least 1, and the estimated bias is then infinite.
 
     Returns:
       A :class:`TruncationCertificate`. `certified` is False, and the relative bias is
@@ -182,7 +182,7 @@ def certificate(
 
 
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
-    """Fit the decay of error norms per lag; NaN if fewer than two lags were measured."""
+    """Fit the decay of error norms per lag; NaN with fewer than two measured lags."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
     tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
     logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)

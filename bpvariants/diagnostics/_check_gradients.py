@@ -1,7 +1,7 @@
 """Check of a gradient against central differences of the loss along random directions.
 
 Notation: L is the value of a rule, and g_i is the rule's gradient for leaf i of the
-parameters θ. v is a random vector of unit length that changes only leaf i, and ε is the
+parameters θ. The random vector v has unit length and changes only leaf i; ε is the
 length of a step along v. The check compares two derivatives of L along v:
 
     analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
@@ -93,12 +93,12 @@ def check_gradients(
 
         ⟨g_i, v⟩    and    (L(θ + εv) − L(θ − εv)) / 2ε
 
-    Here g_i is the rule's gradient for leaf i of params θ, L is the rule's value, and ε
-    is a small step along a random direction v. The function measures the relative
-    difference between the two derivatives. A large difference does not raise an error.
-    The relative differences of an exact rule are about 1e-9 in float64. For a biased
-    rule or a random rule, the differences measure how wrong its gradient is along the
-    random directions.
+    Here L is the rule's value, and g_i is the rule's gradient for leaf i of params θ. A
+    step along a random direction v has the small length ε. The function measures the
+    relative difference between the two derivatives. A large difference does not raise
+    an error. The relative differences of an exact rule are about 1e-9 in float64. For a
+    biased rule or a random rule, the differences measure how wrong its gradient is
+    along the random directions.
 
     All floating arrays of params, args and options are cast to float64, or to float32
     if JAX's x64 mode is off. In float32, expect relative errors of 1e-4 to 1e-2, as

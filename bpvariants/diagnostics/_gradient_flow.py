@@ -1,8 +1,8 @@
 """Measurement of how error signals decay or grow from one time step to the previous.
 
-Notation: h_t is the carry, ℓ_t is the loss, w_t is its weight, and J_t = ∂h_t/∂h_{t−1}
-is the Jacobian of step t. c_t = ∂ℓ_t/∂h_t is the derivative of the loss through the
-output y_t alone. The error signal at h_t is
+Notation: step t has the carry h_t, the loss ℓ_t with the weight w_t, and the Jacobian
+J_t = ∂h_t/∂h_{t−1}. c_t = ∂ℓ_t/∂h_t is the derivative of the loss through the output
+y_t alone. The error signal at h_t is
 
     δ_t = w_t c_t + δ_{t+1} J_{t+1}.
 
@@ -43,9 +43,9 @@ class GradientFlow(NamedTuple):
     """Result of :func:`gradient_flow` for T time steps and S measured losses.
 
     Attributes:
-      deltas: [T]: norm ‖δ_t‖ of the error signal, the derivative of the weighted sum of
-        losses Σ_s w_s ℓ_s in the carry h_t, averaged over the examples for which step t
-        is not padding.
+      deltas: [T]: norm ‖δ_t‖ of the error signal, averaged over the examples for which
+        step t is not padding. The error signal is the derivative of the weighted sum of
+        losses Σ_s w_s ℓ_s in the carry h_t.
       curve: [T]: look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1; NaN
         at lags k that reach back before the first step for all measured losses.
       norms: [S, T]: the look-back curve of each single loss ℓ_s.
@@ -54,10 +54,10 @@ class GradientFlow(NamedTuple):
       beta: []: decay β of the error norms φ_k ∝ β^k, fitted by least squares to log φ_k
         for lags k ≥ tau. β is 0 if errors vanish within one time step, and NaN if fewer
         than two of these lags were measured.
-      lookback: [] int: the smallest number K of lags for which the left-out sum Σ_{k≥K}
-        φ_k of the look-back curve is at most `tolerance` times the whole sum, or T if
-        all lags are needed. `truncated_bptt(..., every=1, lookback=K)` leaves out all
-        lags k ≥ K.
+      lookback: [] int: the smallest number K of lags that suffices, or T if all lags
+        are needed. K lags suffice if the left-out sum Σ_{k≥K} φ_k of the look-back
+        curve is at most `tolerance` times the whole sum. `truncated_bptt(..., every=1,
+        lookback=K)` leaves out all lags k ≥ K.
     """
 
     deltas: jax.Array
@@ -116,8 +116,8 @@ class GradientFlow(NamedTuple):
         """Draw error norms into `axes`, against the lag k or against the time step t.
 
         `axes` are Matplotlib axes. Against the lag, the plot shows the look-back curve
-        φ_k (the mean norm of the error signals at lag k), with the fitted decay β^k as
-        a dashed line. Against time, the plot shows the norms ‖δ_t‖ of the error
+        φ_k, which is the mean norm of the error signals at lag k. A dashed line is the
+        fitted decay β^k. Against time, the plot shows the norms ‖δ_t‖ of the error
         signals. Curves of several networks may be drawn into the same axes, each with
         its own `label`.
         """
@@ -159,17 +159,17 @@ def gradient_flow(
         ‖δ_t‖ for each t,    φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for each k,    φ_k ∝ β^k
 
     The error signal δ_t is the derivative of the weighted sum of an example's losses in
-    the carry h_t; for the derivative of the weighted mean, divide δ_t by Σ w, the sum
-    of the weights. φ_k is the mean norm of the error signals of single losses ℓ_s at
-    the carry k steps before step s, and β is the fitted decay of φ_k per lag. The
-    gradient in the parameters is a sum over time steps, so it does not show how error
-    signals decay. `gradient_flow` works within `jit`; the result's `verdict`, `table()`
-    and `plot()` work only outside of `jit`.
+    the carry h_t. For the derivative of the weighted mean, divide δ_t by Σ w, the sum
+    of the weights. The error signal of a single loss ℓ_s at the carry k steps before
+    step s is ∂ℓ_s/∂h_{s−k}. Its mean norm is φ_k, and β is the fitted decay of φ_k per
+    lag. The gradient in the parameters is a sum over time steps, so it does not show
+    how error signals decay. `gradient_flow` works within `jit`; the result's `verdict`,
+    `table()` and `plot()` work only outside of `jit`.
 
     Time: S + 1 backward passes for S measured losses, one after another; these passes
     differentiate in the carry but not in the params. Memory: the arrays that the T
-    steps compute, as in one backward pass, and T·n·B array elements for errors, where n
-    is the number of elements of an example's carry and B the number of examples.
+    steps compute, as in one backward pass, and T·n·B array elements for errors. Here B
+    is the number of examples, and n is the number of elements of an example's carry.
 
     Args:
       step: one time step of the network.

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 class QualityMeasures(NamedTuple):
     """Measures of a gradient's quality, for one array of params or for all params.
 
-    Here g is the exact gradient, ĝ is one of K estimates by the rule, each with its own
-    random key, and ḡ is the mean of the estimates. If g is 0, all measures except
-    `norm`, `sign_agreement` and `zeros` are NaN.
+    Here g is the exact gradient, and ĝ is one of K estimates by the rule. Each estimate
+    has its own random key, and ḡ is the mean of the estimates. If g is 0, all measures
+    except `norm`, `sign_agreement` and `zeros` are NaN.
 
     Attributes:
       norm: ‖g‖, norm of the exact gradient.

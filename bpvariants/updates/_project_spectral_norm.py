@@ -63,7 +63,7 @@ def project_spectral_norm(
     float32 numbers are multiples of 1/16. The next update corrects the rounding error.
 
     If a matrix or its update contains NaN or infinity, the returned update is not
-    finite, and the singular vector of the matrix in the state does not change. The
+    finite. The singular vector of the matrix in the state then stays unchanged. The
     state stores n elements for a matrix [m, n]; an update takes time O(steps·m·n).
 
     Args:

@@ -17,12 +17,13 @@ Best = str | Callable[[dict[str, Any]], Any]
 class Checkpoint:
     """Settings with which :func:`fit` writes checkpoints, and resumes from them.
 
-    A checkpoint contains the whole state of a training: params, the states of the
-    update and of the rule, the number of steps taken, and all losses so far. Even if
-    the process is killed, a checkpoint is either complete or absent. If a checkpoint
-    was damaged later, a training that resumes renames it to `<step>.torn`, with a
-    warning, and uses the previous checkpoint. The package `orbax-checkpoint` writes
-    checkpoints in the background, while the training continues.
+    A checkpoint contains the whole state of a training. This state consists of the
+    params, the states of the update and of the rule, the number of steps taken, and all
+    losses so far. Even if the process is killed, a checkpoint is either complete or
+    absent. If a checkpoint was damaged later, a training that resumes renames it to
+    `<step>.torn`, with a warning, and uses the previous checkpoint. The package
+    `orbax-checkpoint` writes checkpoints in the background, while the training
+    continues.
 
     A resumed training is bit-identical to an uninterrupted one, on the same machine and
     with the same `chunk`. An error is raised if the checkpoint has a different key or

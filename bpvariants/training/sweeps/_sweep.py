@@ -102,7 +102,7 @@ def sweep(
     runs, which train at the same time under `vmap`, ends when all its runs have ended.
     No run affects another run, and devices exchange no data.
 
-    The result of a run does not depend on its position in a block of runs: results are
+    The result of a run does not depend on its position in a block of runs. Results are
     bit-identical for equal block sizes on equal devices. If the number of runs in a
     block or the number of devices changes, XLA may order sums differently. On CPU, in
     float32, losses of a small network then differed by 2e-7 after 10 steps of Adam, and
@@ -149,12 +149,12 @@ def sweep(
         timed.
 
     Returns:
-      A :class:`SweepResult`. A row has the fields of the config, `seed`, `status`,
-      `steps` (the number of steps taken, including a last one that diverged), `limit`
-      (the argument `steps`), `seconds` (the run's share of the time of the runs that
-      trained together), the metrics of the last step, and the metrics of evaluate.
-      Infinite metrics appear as NaN. The metrics of evaluate are NaN if the run
-      diverged.
+      A :class:`SweepResult`. A row has the fields of the config, the `seed`, the
+      `status`, the metrics of the last step, and the metrics of evaluate. The entry
+      `steps` is the number of steps taken, including a last one that diverged, and
+      `limit` is the argument `steps`. The entry `seconds` is the run's share of the
+      time of the runs that trained together. Infinite metrics appear as NaN. The
+      metrics of evaluate are NaN if the run diverged.
 
     Raises:
       ValueError: if there are no configs or no seeds, a run is given twice, an argument

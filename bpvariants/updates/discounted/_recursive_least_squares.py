@@ -55,10 +55,10 @@ def recursive_least_squares(
     The weights w are the exact minimum of the sum of discounted squared errors, so no
     learning rate is needed. With forgetting factor λ, w depends mainly on the last
     1/(1−λ) examples, whose inputs should vary in all directions. In a direction in
-    which no input varies for n examples, the covariance P of the weights grows as λ⁻ⁿ,
-    and the next examples are overfitted (windup). After many examples without variation
-    in some direction, P overflows to NaN and stays NaN. An example that is not finite
-    also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
+    which no input varies for n examples, the covariance P of the weights grows as λ⁻ⁿ.
+    The next examples are then overfitted (windup). After many examples without
+    variation in some direction, P overflows to NaN and stays NaN. An example that is
+    not finite also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
 
     If the model has d inputs and k outputs, the state has d² elements, and an update
     takes time O(d² + d·k).

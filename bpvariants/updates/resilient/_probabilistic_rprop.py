@@ -75,14 +75,15 @@ def probabilistic_rprop(
         ρ = p (1 − p′) + p′ (1 − p),    p = Φ(m / s) = P(g > 0),  p′ the previous p
         Δ ← clip(Δ exp(−2 ln(η⁺) (ρ − ½)), Δ_min, Δ_max),    θ ← θ − sign(m) Δ.
 
-    Here g is the gradient, m and s are its moving mean and standard deviation, p is the
-    probability that g is positive, ρ is the probability that g changes its sign, Φ is
-    the standard normal distribution function, and Δ is the step size. The defaults are
-    those of the report cited below. With these defaults, a step size hardly ever
-    shrinks: it shrinks only if ρ > ½, that is, if p is above ½ and the previous
-    probability p′ is below ½, or the reverse. With move="expected", a parameter moves
-    less if the sign of g is uncertain. Among the methods for mini-batches that `python
-    -m experiments rprop_minibatch` compares, move="expected" reached the lowest loss.
+    Here g is the gradient, and m and s are its moving mean and standard deviation. The
+    probability that g is positive is p, and the probability that g changes its sign is
+    ρ. Φ is the standard normal distribution function, and Δ is the step size. The
+    defaults are those of the report cited below. With these defaults, a step size
+    hardly ever shrinks: it shrinks only if ρ > ½, that is, if p is above ½ and the
+    previous probability p′ is below ½, or the reverse. With move="expected", a
+    parameter moves less if the sign of g is uncertain. Among the methods for
+    mini-batches that `python -m experiments rprop_minibatch` compares, move="expected"
+    reached the lowest loss.
 
     If any gradient element is not finite, the whole update is NaN and the state does
     not change. The state has 3 elements per parameter, 12 bytes in float32; an update
@@ -219,9 +220,9 @@ _FACTORS = {
 def _probability(mean, root, decay, count):
     """Return P(g > 0) of a gradient g, which is taken to be normally distributed.
 
-    Let m be the moving mean of g, v the moving mean of g², s = √(v − m²) the standard
-    deviation of g, and r = m / √v. The ratio m / s equals r / √(1 − r²), which does not
-    depend on the unit of the gradients.
+    Let m be the moving mean of g, and v the moving mean of g². The standard deviation
+    of g is s = √(v − m²). Let r be m / √v. The ratio m / s equals r / √(1 − r²), which
+    does not depend on the unit of the gradients.
     """
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)

@@ -24,7 +24,7 @@ lengths D_t and signs s_t:
     Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
 
 No variant needs to store the last step of θ to revert it. A step is reverted only if
-the gradient changes its sign, and then the last step was −Δ_{t−1} s_{t−1}: the old step
+the gradient changes its sign. The last step was then −Δ_{t−1} s_{t−1}, the old step
 size times the stored sign. After a skipped or reverted step, the stored sign is 0, so
 the next gradient cannot count as a sign change.
 

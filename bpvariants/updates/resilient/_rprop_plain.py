@@ -2,7 +2,8 @@
 
 The signs, with which the next gradient is compared, have the dtype of the step sizes,
 or int8. Where the gradient changed its sign at the last step, the array of signs stores
-2 in place of 0, and ±2 in place of ±1, so that `rprop_report` can count sign changes.
+2 in place of 0, and ±2 in place of ±1. From these values, `rprop_report` counts sign
+changes.
 """
 
 import jax
