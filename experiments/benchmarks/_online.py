@@ -1,9 +1,9 @@
 """Benchmark of RTRL against its matrix product, and of its approximations against BPTT.
 
 Each step of exact RTRL must compute the matrix product J M, so RTRL is compared with
-the time of this product alone. J [B, n, n] is the Jacobian of a time step in the n
-units of the carry, and M [B, n, p] is the influence of the cell's p parameters on the
-carry. Approximations of RTRL are compared with BPTT on the same cell and sequence. For
+the time of this product alone. Here J [B, n, n] is the Jacobian of a time step in the n
+units of the carry. The influence of the cell's p parameters on the carry is M [B, n,
+p]. Approximations of RTRL are compared with BPTT on the same cell and sequence. For
 each additional time step, an online rule stores only a loss, a loss weight and a key.
 """
 

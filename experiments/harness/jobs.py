@@ -125,10 +125,10 @@ def open_run(
 ) -> Iterator[tuple[Config, Path]]:
     """Create the folder of a new run, or with `resume` continue the run in `out`.
 
-    When a run is continued, options that the user does not set take the values that
-    they had when the run began, except for the options in `free`. The user's files,
-    which the study names in `FILES`, must be unchanged. Within the `with` block, no
-    other process can run a study in the folder.
+    When a run is continued, options that the user does not set keep the values that
+    they had when the run began. The options in `free` are an exception. The user's
+    files, which the study names in `FILES`, must be unchanged. Within the `with` block,
+    no other process can run a study in the folder.
 
     Args:
       study: the study's name.

@@ -5,11 +5,11 @@ N unit vectors to itself through H < N logistic units. A run has solved the prob
 the first epoch at which all outputs are right. An output is right if it is below 0.4
 for the target 0, and above 0.6 for the target 1.
 
-The output y of each unit is clipped to an interval within (0, 1), and the slope
-y(1 − y) of the unit is computed from the clipped y. Without clipping, runs get stuck
-where slopes are nearly zero. The paper mentions no clipping, and does not state the
-initial weights. The study therefore tries several clipping intervals, and several
-ranges of initial weights.
+The output y of each unit is clipped to an interval within (0, 1). The slope y(1 − y) of
+the unit is computed from the clipped y. Without clipping, runs get stuck where slopes
+are nearly zero. The paper mentions no clipping, and does not state the initial weights.
+The study therefore tries several clipping intervals, and several ranges of initial
+weights.
 """
 
 import dataclasses

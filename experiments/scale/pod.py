@@ -1,9 +1,8 @@
 """Study `pod`: how fast 256 chips would train; times are calculated, not measured.
 
 There are two cases: all chips train one network, or each chip trains its share of
-10,000 networks. N is the number of parameters of a network, p the number of chips, b
-the number of streams of data on each chip, and T the number of time steps in a window.
-The time of an update has four parts:
+10,000 networks. A network has N parameters, and there are p chips. Each chip has b
+streams of data, and a window has T time steps. The time of an update has four parts:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, recompute, backward
     weights      T · (3 w + 8) N / memory bandwidth      read 3 times; gradients added

@@ -1,9 +1,9 @@
 """Baseline forecasts: the last value, the season's mean, and linear models on lags.
 
-Each baseline forecasts a value and the two ends of a 90 % interval, for each of N
-origins (the time steps to forecast from) and H horizons (numbers of steps ahead). The
-forecasts are [N, H, 3], in units of the series. Each end of the interval is the value
-plus a quantile of the baseline's residuals before the test part.
+Each baseline forecasts a value and the two ends of a 90 % interval. The forecasts are
+[N, H, 3], in units of the series, for N origins and H horizons. An origin is a time
+step to forecast from, and a horizon is a number of steps ahead. Each end of the
+interval is the value plus a quantile of the baseline's residuals before the test part.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Methods compared in `identify`: observers, online networks and linear models.
 
 Each method predicts every measurement before it reads this measurement. The predictions
-of a method are an array [settings, seeds, T]: for each learning rate or other setting
-that is tried, each plant (seed) and each time step.
+of a method are an array [settings, seeds, T]. A setting is a learning rate or another
+value that is tried, a seed is a plant, and T is the number of time steps.
 """
 
 import itertools

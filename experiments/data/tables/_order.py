@@ -38,8 +38,8 @@ def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
     """Return the order of rows from the oldest to the newest, with notes for the user.
 
     A table that begins with its newest row is reversed. Rows in any other order are
-    sorted only if all times are known dates and no two are equal, because the order of
-    rows with equal times is unknown. Plain numbers, such as years, count as times only
+    sorted only if all times are known dates and no two are equal. The order of rows
+    with equal times would be unknown. Plain numbers, such as years, count as times only
     if nearly all of them increase, or nearly all decrease, from row to row.
 
     Args:
