@@ -82,8 +82,8 @@ def restart(
 def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
     """Return the inputs of a step, with zeros in padding.
 
-    The results of a step in padding are discarded. But a NaN in the step's inputs would
-    still make the derivative NaN, because 0 · NaN is NaN.
+    The results of a step in padding are discarded. However, a NaN in the inputs of a
+    step in padding would make the derivative NaN, because 0 · NaN is NaN.
     """
     if mask is None:
         return x

@@ -1,4 +1,4 @@
-"""Checks of single values and calls, made while tracing; words for error messages."""
+"""Checks of single values and of calls; descriptions of values for error messages."""
 
 import os
 import reprlib
@@ -89,8 +89,9 @@ def called(form: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except TypeError as error:
-        # If the error arose within the function, its traceback has a further entry. So
-        # has the traceback of every call of a module, because modules wrap their calls.
+        # If the error arose within the function, its traceback has a further entry. The
+        # traceback of every call of a module also has a further entry, because modules
+        # wrap their calls.
         remedy = module_remedy(function)
         within = error.__traceback__ is None or error.__traceback__.tb_next is not None
         if within and not (remedy and "positional argument" in str(error)):

@@ -151,10 +151,10 @@ class OnlineRule(NamedTuple):
             params, state, x, target, weight=None, mask=None, reset=None, key=None
         )
 
-    Every online rule takes exactly these arguments. They mean the same as the arguments
-    of a :class:`GradientRule`, but for one time step instead of a sequence. The value
-    is the weighted mean loss over the batch, and grads are the gradient of this mean or
-    an estimate of it. `state.carry` is the carry of the network.
+    Every online rule takes exactly these arguments. The arguments mean the same as
+    those of a :class:`GradientRule`, but for one time step instead of a sequence. The
+    value is the weighted mean loss over the batch, and grads are the gradient of this
+    mean or an estimate of it. `state.carry` is the carry of the network.
     """
 
     init: InitOnline

@@ -102,10 +102,10 @@ class Lru(Cell):
 
         λ are the eigenvalues of the recurrence, and γ is the gain of the input. If the
         input is white noise, γ = √(1 − |λ|²) gives the state the same variance for
-        every |λ|. All weights are normally distributed. The variance is 1/(2d) for the
-        real and imaginary parts of the input matrix B, 1/n for those of the output
-        matrix C, and 1/d for the skip matrix D. For a longer memory, increase
-        min_radius.
+        every |λ|. All weights are normally distributed. The real and imaginary parts of
+        the input matrix B have variance 1/(2d). The real and imaginary parts of the
+        output matrix C have variance 1/n, and the skip matrix D has variance 1/d. For a
+        longer memory, increase min_radius.
 
         Args:
           key: a `jax.random.key`.

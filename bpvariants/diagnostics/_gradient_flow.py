@@ -161,10 +161,10 @@ def gradient_flow(
     The error signal δ_t is the derivative of the weighted sum of an example's losses in
     the carry h_t. For the derivative of the weighted mean, divide δ_t by Σ w, the sum
     of the weights. The error signal of a single loss ℓ_s at the carry k steps before
-    step s is ∂ℓ_s/∂h_{s−k}. Its mean norm is φ_k, and β is the fitted decay of φ_k per
-    lag. The gradient in the parameters is a sum over time steps, so it does not show
-    how error signals decay. `gradient_flow` works within `jit`; the result's `verdict`,
-    `table()` and `plot()` work only outside of `jit`.
+    step s is ∂ℓ_s/∂h_{s−k}. The mean norm of this error signal is φ_k, and β is the
+    fitted decay of φ_k per lag. The gradient in the parameters is a sum over time
+    steps, so it does not show how error signals decay. `gradient_flow` works within
+    `jit`; the result's `verdict`, `table()` and `plot()` work only outside of `jit`.
 
     Time: S + 1 backward passes for S measured losses, one after another; these passes
     differentiate in the carry but not in the params. Memory: the arrays that the T

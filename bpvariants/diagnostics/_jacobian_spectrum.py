@@ -53,8 +53,8 @@ class JacobianSpectrum(NamedTuple):
         for the largest singular value σ of J_t, with its vector v; NaN in padding. If
         the residual is small, the iteration has converged.
       log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖, where Q_0 are the k first
-        directions. It equals log ‖∂h_t/∂h_0‖ if k is the number n of elements of the
-        carry; if k < n, it is a lower bound of log ‖∂h_t/∂h_0‖.
+        directions. If k is the number n of elements of the carry, the result equals log
+        ‖∂h_t/∂h_0‖; if k < n, the result is a lower bound of log ‖∂h_t/∂h_0‖.
     """
 
     exponents: jax.Array

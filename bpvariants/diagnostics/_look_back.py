@@ -90,8 +90,9 @@ def from_each_loss(
     single losses. The third result [S, T] is, for each single loss and each lag, the
     weighted sum over examples of the norms of the error signals. The fourth result [S,
     T] is the sums of the weights in the third result. The error signal at lag 0 is
-    ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s. It is found
-    from the step's jaxpr, which shows how the output y_s is computed from h_s.
+    ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s. This
+    derivative is found from the step's jaxpr, which shows how the output y_s is
+    computed from h_s.
     """
     length = len(weights)
     step_with_loss, params, *_, initial = course

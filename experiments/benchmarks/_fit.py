@@ -182,7 +182,7 @@ def _online() -> Work:
 def _small() -> Work:
     """Return the training of a small MLP on batches of 32 random images.
 
-    Of all trainings in `WORKS`, this one has the shortest training steps.
+    Of all trainings in `WORKS`, this training has the shortest training steps.
     """
     keys = jax.random.split(jax.random.key(0), 4)
     params = [jax.random.normal(keys[0], (64, 64)) / 8, jnp.zeros(64)]

@@ -37,7 +37,7 @@ ADJOINTS = {
     "jfb": gradients.adjoints.jfb(),
 }
 # Test accuracies in % of Fung et al. 2022, from the names of the files with the weights
-# that they released. Their network is larger, and was trained for 100 epochs.
+# that they released. The published network is larger, and was trained for 100 epochs.
 PUBLISHED = {"rbp": 95.99, "jfb": 99.36}
 HEADER = ["", "test %", "published", "evaluations", "settle %", "steps", "ms/step"]
 HEADER += ["compile s", "MiB"]

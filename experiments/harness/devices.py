@@ -113,7 +113,8 @@ class Machine:
 def start(machine: Machine) -> None:
     """Set the settings that JAX reads when it first looks for devices.
 
-    If the study has several processes, also connect this process to the other ones.
+    If the study has several processes, also connect this process to the other
+    processes.
     """
     if machine.devices:
         jax.config.update("jax_num_cpu_devices", machine.devices)
@@ -179,7 +180,7 @@ def _watch() -> subprocess.Popen:
 
     When a process of the study dies, the other processes wait for it in collective
     operations, until JAX aborts them. An aborted process runs no more Python code, so
-    it cannot print a message itself. Its watcher prints the message when the pipe from
+    it cannot print a message itself. The watcher prints the message when the pipe from
     the process to the watcher closes.
     """
     message = (

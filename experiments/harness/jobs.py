@@ -142,8 +142,8 @@ def open_run(
 
     Raises:
       DataError: if `resume` is False, but the folder has a run; if `resume` is True,
-        but the folder has no run; if an option or a file of the user differs from that
-        of the run; or if another process uses the folder.
+        but the folder has no run; if an option or a file of the user has changed since
+        the run began; or if another process uses the folder.
     """
     run: Any = config
     out: Path | None = run.out

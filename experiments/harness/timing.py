@@ -18,7 +18,7 @@ Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
-    """Timing of one implementation; all implementations of a group compute the same."""
+    """Timing of one implementation; a group has several implementations of one task."""
 
     group: str  # name of the computation
     name: str  # name of the implementation
@@ -62,7 +62,7 @@ def race(
     names = list(calls)
     for i in range(repeats):
         # Rotate the order in which implementations are timed, because one
-        # implementation may slow down the next one.
+        # implementation may slow down the next implementation.
         for name in names[i % len(names) :] + names[: i % len(names)]:
             call = calls[name]
             for _ in range(2):

@@ -131,10 +131,10 @@ def fit(
         (default with `runs`) undoes the step and ends the training; with `runs`, only
         the affected run ends. "skip" undoes the step and continues with the next batch.
         "ignore" checks nothing and continues with NaN.
-      diagnose: function that is called before `nonfinite="raise"` raises an error. Its
-        arguments are those of the rule, except the key. Its result is an attribute of
-        the error; if the result has a method `table`, the error's message includes the
-        table. See :func:`diagnosis`.
+      diagnose: function that is called before `nonfinite="raise"` raises an error. The
+        function gets the same arguments as the rule, except the key. The result of the
+        function is an attribute of the error; if the result has a method `table`, the
+        error's message includes the table. See :func:`diagnosis`.
       checkpoint: a :class:`Checkpoint`: the folder of checkpoints, how often to write
         them, and whether to resume.
 

@@ -51,8 +51,8 @@ def diagnosis(step: Step, loss: Loss) -> Diagnose:
     """Return a function for `fit(diagnose=…)` that finds the first NaN in a sequence.
 
     The returned function takes the arguments of a gradient rule: (params, carry, xs,
-    targets, weights, mask, reset, initial). It calls `diagnostics.first_nonfinite` with
-    `step`, `loss` and these arguments.
+    targets, weights, mask, reset, initial). The returned function calls
+    `diagnostics.first_nonfinite` with `step`, `loss` and these arguments.
 
     Args:
       step: one time step of the network, as given to the rule.

@@ -141,7 +141,7 @@ def sweep(
       path: file of JSON lines. When a block of runs has ended, the rows of its runs are
         appended. Runs that are already in the file are not run again. The file is
         locked against other processes. If `block` is given, a resumed sweep is
-        bit-identical to an uninterrupted one.
+        bit-identical to an uninterrupted sweep.
       curves: whether each row has an entry `curve`, the metrics at the end of each
         chunk of steps.
       progress: function (number of ended runs, number of runs, seconds left) -> None,

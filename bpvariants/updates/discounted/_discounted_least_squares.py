@@ -45,7 +45,7 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
         state = rule.push(state, x, y)
         gradient = rule.gradient(w, state)  # R w − p
 
-    The gradient is taken at the current weights w. It equals the gradient of the
+    The gradient is taken at the current weights w, and equals the gradient of the
     discounted loss of :func:`replay` with the loss ½ (y − xᵀ w)² and an infinite
     horizon. Let λ be the forgetting factor. The state stores the sums R = Σ_k λ^k
     x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k x_{n−k} y_{n−k} over all examples so far. Let ρ be

@@ -247,7 +247,7 @@ def scale_by_forgetting(
     result is m_n. If `current` is the learning rate, the result is the negated step of
     `forgetting` with scale_past=False. With `normalise=True`, g_n is multiplied by 1−λ
     in the equations of the result and of the trace. The argument `decay` (λ), the
-    exceptions, the memory and the time are those of :func:`forgetting`.
+    exceptions, the memory and the time are as in :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -11,8 +11,8 @@ starting at w = w_n. The tutorial "4 Types of Backpropagation" prints an equatio
 the step (see :func:`~bpvariants.updates.forgetting`). In the printed form, the step
 −∇Φ_n is this equation, with every gradient taken at the current weights w_n. Only the
 last W batches are stored; W is the horizon. Let g_k be the gradient of the error on
-batch k, with a norm of at most G. Then the sum of the terms that are left out, because
-they are older than W batches, is at most
+batch k, with a norm of at most G. The terms of batches older than W are left out. The
+norm of their sum is at most
 
     ‖Σ_{k≥W} λ^k g_{n−k}‖ ≤ G λ^W / (1−λ).
 

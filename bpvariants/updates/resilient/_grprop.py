@@ -58,12 +58,12 @@ def grprop(
     """GRprop as in R's neuralnet, EXPERIMENTAL: for FULL-BATCH gradients only.
 
     At each step, the step size of one chosen parameter is computed from the gradients
-    and step sizes of all other parameters. The defaults are those of the R package;
-    with these defaults, no step size grows beyond its first value. The state takes 5
-    bytes per parameter in float32; an update of p parameters takes time O(p). A single
-    NaN in the gradients makes the whole update NaN, and the state does not change.
-    Infinite gradients are treated as equally large gradients, in the limit in which
-    their common size goes to infinity.
+    and step sizes of all other parameters. The default settings are taken from the R
+    package; with these settings, no step size grows beyond its first value. The state
+    takes 5 bytes per parameter in float32; an update of p parameters takes time O(p). A
+    single NaN in the gradients makes the whole update NaN, and the state does not
+    change. Infinite gradients are treated as equally large gradients, in the limit in
+    which their common size goes to infinity.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only.
@@ -71,8 +71,8 @@ def grprop(
       eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min.
       max_step_size: greatest step size Δ_max.
-      choose: the parameter that is chosen: the one with the smallest absolute gradient
-        ("sag"), or with the smallest step size ("slr").
+      choose: how the parameter is chosen: the smallest absolute gradient ("sag"), or
+        the smallest step size ("slr").
       delta: number δ > 0 that is added to the sum Σ Δ_i g_i over the other parameters
           i, where Δ_i is a step size and g_i a gradient.
 

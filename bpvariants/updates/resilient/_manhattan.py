@@ -37,11 +37,11 @@ def manhattan(
 
         θ_{t+1} = θ_t − η sign(g_t).
 
-    Here g_t is the gradient. The Manhattan rule is also known as signSGD. It equals
-    Rprop⁻ whose step sizes never change. With a constant length η, parameters approach
-    a minimum only up to a distance of about η. Where the gradient is NaN, the update is
-    NaN, but later updates are not affected, because the state is only the number of
-    steps taken. An update of p parameters takes time O(p).
+    Here g_t is the gradient. The Manhattan rule is also known as signSGD. The Manhattan
+    rule equals Rprop⁻ with step sizes that never change. With a constant length η,
+    parameters approach a minimum only up to a distance of about η. Where the gradient
+    is NaN, the update is NaN, but later updates are not affected, because the state is
+    only the number of steps taken. An update of p parameters takes time O(p).
 
     Args:
       learning_rate: length η of the steps, in the units of the params, or a schedule of

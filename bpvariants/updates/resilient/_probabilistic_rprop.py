@@ -78,8 +78,8 @@ def probabilistic_rprop(
     Here g is the gradient, and m and s are its moving mean and standard deviation. The
     probability that g is positive is p, and the probability that g changes its sign is
     ρ. Φ is the standard normal distribution function, and Δ is the step size. The
-    defaults are those of the report cited below. With these defaults, a step size
-    hardly ever shrinks: it shrinks only if ρ > ½, that is, if p is above ½ and the
+    default settings are taken from the report cited below. With these settings, a step
+    size hardly ever shrinks: it shrinks only if ρ > ½, that is, if p is above ½ and the
     previous probability p′ is below ½, or the reverse. With move="expected", a
     parameter moves less if the sign of g is uncertain. Among the methods for
     mini-batches that `python -m experiments rprop_minibatch` compares, move="expected"

@@ -104,7 +104,7 @@ def scale_by_rprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Replace each gradient by a step of a variant of Rprop, not yet negated.
 
-    Exceptions, memory and time are those of :func:`irprop_minus`.
+    Exceptions, memory and time are as in :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
@@ -271,7 +271,7 @@ def _narrowed(g, dtype):
 
 
 def compare(value, last):
-    """Return whether the loss grew, and the loss with which to compare the next one."""
+    """Return whether the loss grew, and the loss to store for the next comparison."""
     if value is None:
         raise ValueError(
             "irprop_plus needs value, the loss at params where the gradient was taken: "

@@ -35,7 +35,7 @@ def restoring(
     layout: RpropLayout,
     after: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return an optimizer that applies `after` to all steps except reverted ones."""
+    """Return an optimizer that applies `after` to all steps except reverted steps."""
     if not isinstance(after, optax.GradientTransformation):
         raise ValueError(
             "after must be an optax.GradientTransformation, such as optax.clip(1.0), "

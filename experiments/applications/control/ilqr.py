@@ -5,7 +5,7 @@
 The action u_t is bounded, because it is the tanh of an unbounded v_t. Each iteration
 linearises the simulator's step around the old states s_old, and approximates the cost
 by a quadratic function. The resulting linear-quadratic problem is solved backwards in
-time. Its solution is the change k_t of v_t, and the gain K_t of feedback from the new
+time. The solution is the change k_t of v_t, and the gain K_t of feedback from the new
 states s. The damping λ is added to the second derivative of the cost with respect to
 v_t; λ grows if no step size α lowers the cost.
 """
@@ -61,7 +61,7 @@ def _roll(system: System, old_states, raw, gains, goals, alpha):
 def _backward(system: System, reached: _Reached, goals):
     """Return the change k of the raw actions v, and the gain K, at each time step.
 
-    Both are NaN if the damped cost is not convex in v.
+    The change k and the gain K are NaN if the damped cost is not convex in v.
     """
     cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
     move = lambda s, v: advance(system, s, _act(system, v))

@@ -7,8 +7,8 @@ Here d_t is the difference between the squared errors e²_t and e′²_t of the 
 forecasts, and d̄ is the mean of the n differences. The autocovariance of d at lag k is
 γ_k, and the variance of d̄ is V. Forecasts h steps ahead overlap, so their errors are
 correlated up to lag h − 1. The factor c is Harvey, Leybourne and Newbold's correction
-for small n. The p value is that of the statistic S under Student's t distribution with
-n − 1 degrees of freedom.
+for small n. The p value is computed from the statistic S by Student's t distribution
+with n − 1 degrees of freedom.
 """
 
 from collections.abc import Sequence

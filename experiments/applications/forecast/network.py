@@ -92,8 +92,8 @@ def on_windows(
     """Return a rule (params, lane, starts, arrays…) -> ((loss, lane), grads).
 
     The rule trains on windows of the series that begin at `starts`. A window begins
-    with a zero state. It has `warm` steps without a loss, then `span` steps with a
-    loss. Values of the series from the time step `lane.cut` on are not used.
+    with a zero state. A window has `warm` steps without a loss, then `span` steps with
+    a loss. Values of the series from the time step `lane.cut` on are not used.
 
     Args:
       rule: a gradient rule over sequences.

@@ -152,8 +152,8 @@ def moving(values: np.ndarray, steps: int) -> np.ndarray:
 def recovery(near: np.ndarray, level: float) -> int | None:
     """Return the number of time steps until the error is at most `level` again.
 
-    The result is None if the error never returns to the level. It is 0 if the error
-    does not exceed the level in the first 200 steps.
+    The result is None if the error never returns to the level. The result is 0 if the
+    error does not exceed the level in the first 200 steps.
 
     Args:
       near: moving means of the squared prediction error, from the plant's change on.

@@ -22,7 +22,8 @@ def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
     """Return the most plausible of several interpretations of a column of times [N].
 
     There are two interpretations if it is not clear whether day or month comes first.
-    The most plausible one has the most valid times, in the most regular order.
+    The most plausible interpretation has the most valid times, in the most regular
+    order.
     """
     return max(ways, key=lambda times: (known(times).sum(), *_regular(times)))
 
