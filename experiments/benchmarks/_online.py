@@ -1,4 +1,4 @@
-"""Benchmark of RTRL against its matrix product, and of its approximations against BPTT.
+"""Benchmark of RTRL against a bare matrix product, and of approximations against BPTT.
 
 Each step of exact RTRL must compute the matrix product J M, so RTRL is compared with
 the time of this product alone. Here J [B, n, n] is the Jacobian of a time step in the n

@@ -183,8 +183,8 @@ def sweep(config: Config, chips: int) -> Row:
 def least_streams(config: Config) -> float:
     """Return the number of streams per chip for which two parts take the same time.
 
-    The two parts are arithmetic and summing gradients over many chips, without latency.
-    The number of streams does not depend on the number of parameters, which cancels.
+    Gradients are summed over many chips, without latency. The number of streams does
+    not depend on the number of parameters, which cancels.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
@@ -193,8 +193,7 @@ def least_streams(config: Config) -> float:
 def least_batch(config: Config) -> float:
     """Return the number of streams per chip for which two parts take the same time.
 
-    The two parts are arithmetic and reading weights. The number of streams does not
-    depend on the number of parameters, which cancels.
+    The number of streams does not depend on the number of parameters, which cancels.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

@@ -25,7 +25,7 @@ DONE = 1e-5  # smallest relative decrease of the cost; iLQR stops below it
 
 class _Reached(NamedTuple):
     states: jax.Array  # [T + 1, n] states s of the episode
-    raw: jax.Array  # [T, m] actions before tanh, v
+    raw: jax.Array  # [T, m] unbounded actions v, before tanh
     cost: jax.Array  # [] cost, summed over the episode
     damping: jax.Array  # [] damping λ
     tried: jax.Array  # [] int, number of iterations so far

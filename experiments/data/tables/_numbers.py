@@ -18,7 +18,7 @@ MISSING = {
 DECIMALS = (".", ",")
 SPACES = " \u00a0\u2009\u202f"  # plain, no-break, thin, narrow no-break space
 UNITS = "%‰€$£¥"
-MINUS = "−–-"  # minus, en dash, hyphen; the last one is literal in [ ] of a regex
+MINUS = "−–-"  # minus, en dash and hyphen; in [ ] of a regex, the hyphen must be last
 WRITTEN = re.compile(
     rf"(?P<sign>[+{MINUS}]?)[{SPACES}]?(?P<before>[€$£¥]?)[{SPACES}]?"
     rf"(?P<second>[+{MINUS}]?)(?P<body>[0-9.,'’{SPACES}]*[0-9.,])"

@@ -204,7 +204,7 @@ def _check_length(
 def _decided(
     numbers: Numbers, name: str, source: Source, layout: Layout
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the numbers in a column, and notes; raise an error if one is ambiguous."""
+    """Return the numbers in a column, and notes; refuse ambiguous numbers."""
     if not numbers.read:
         raise ValueError(
             f"column {name!r} must hold numbers; {_fault(numbers, source)}"
