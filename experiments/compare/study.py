@@ -174,7 +174,7 @@ def _for_all_seeds(function: Callable) -> Callable:
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
-    """Split loss curves into pieces; return each piece's last step and mean losses.
+    """Split the steps into pieces; return each piece's last step and mean losses.
 
     The losses `values` have the shape [seeds, steps]. The mean losses have the shape
     [seeds, pieces].

@@ -168,7 +168,7 @@ def open_run(
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
-    """Return the options of a stored run; options in `free` have their new values."""
+    """Return a stored run's options, but keep the given values of options in `free`."""
     stored, theirs = _stored(run.out)["config"], {}
     for field in dataclasses.fields(run):
         if field.name in free or field.name not in stored:

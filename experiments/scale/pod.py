@@ -181,19 +181,19 @@ def sweep(config: Config, chips: int) -> Row:
 
 
 def least_streams(config: Config) -> float:
-    """Return the number of streams per chip for which two parts take the same time.
+    """Return the streams per chip at which arithmetic takes as long as an all-reduce.
 
-    Gradients are summed over many chips, without latency. The number of streams does
-    not depend on the number of parameters, which cancels.
+    The all-reduce sums gradients over many chips, without latency. The number of
+    parameters cancels, so the result does not depend on it.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
 
 
 def least_batch(config: Config) -> float:
-    """Return the number of streams per chip for which two parts take the same time.
+    """Return the streams per chip at which arithmetic takes as long as reading weights.
 
-    The number of streams does not depend on the number of parameters, which cancels.
+    The number of parameters cancels, so the result does not depend on it.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

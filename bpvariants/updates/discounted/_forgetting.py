@@ -215,7 +215,8 @@ def effective_step(
       normalise: as in :func:`forgetting`.
 
     Raises:
-      ValueError: as :func:`forgetting`, and if an argument is a schedule.
+      ValueError: in the same cases as :func:`forgetting`, and if an argument is a
+        schedule.
 
     Example:
       >>> from bpvariants import updates

@@ -176,7 +176,7 @@ def scale_by_rprop(
 
 
 def _numbers(settings, layout, dtypes, params):
-    """Yield each array's settings, with bounds rounded just as step sizes are."""
+    """Yield each array's settings; bounds are rounded in the same way as step sizes."""
     least = per_leaf("min_step_size", settings.min_step_size, params)
     greatest = per_leaf("max_step_size", settings.max_step_size, params)
     for dtype, *ends in zip(dtypes, least, greatest, strict=True):

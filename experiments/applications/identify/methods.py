@@ -56,7 +56,7 @@ def observer() -> Model:
 
 
 def gru(units: int) -> Model:
-    """Return a GRU, which does not have the physics; it predicts the change of y.
+    """Return a GRU without the plant's physics; it predicts the change of y.
 
     The GRU reads the plant's input u and output y, shifted and scaled by constants.
     """
