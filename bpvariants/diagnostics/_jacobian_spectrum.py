@@ -52,7 +52,7 @@ class JacobianSpectrum(NamedTuple):
       residuals: [T, *batch]: residual ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration
         for the largest singular value σ of J_t, with its vector v; NaN in padding. If
         the residual is small, the iteration has converged.
-      log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖, where Q_0 are the k first
+      log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖, where Q_0 are the k initial
         directions. If k is the number n of elements of the carry, the result equals log
         ‖∂h_t/∂h_0‖; if k < n, the result is a lower bound of log ‖∂h_t/∂h_0‖.
     """

@@ -121,7 +121,7 @@ def lagged(stream: Stream, name: str) -> np.ndarray:
 
 
 def _last_known(table: np.ndarray) -> np.ndarray:
-    """Replace a missing value by the last known value, or by its mean in `MEANS`.
+    """Replace a missing value by the last known value, or by the mean in `MEANS`.
 
     The mean replaces missing values at the start, where no value is known yet.
     """

@@ -203,10 +203,10 @@ def effective_step(
         η              (normalise=True)
         η + λ / (1−λ)  (scale_past=False)
 
-    Here η is the learning rate and λ is the forgetting factor. If the gradient is
-    constant, the length of the steps of `forgetting` approaches the returned value
-    times the gradient. To compare `forgetting` with plain gradient descent, give
-    gradient descent the returned value as its learning rate.
+    Here η is the learning rate and λ is the forgetting factor. If the gradient g is
+    constant, the steps of `forgetting` approach −c g, where c is the returned value. To
+    compare `forgetting` with plain gradient descent, give gradient descent the returned
+    value as its learning rate.
 
     Args:
       learning_rate: η ≥ 0, a number or an array.
