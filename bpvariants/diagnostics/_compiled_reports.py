@@ -70,7 +70,7 @@ class CostReport(NamedTuple):
     loops: tuple[int | None, ...]
 
     def table(self) -> str:
-        """Return text: a line for each kind of operation, and one for the loops."""
+        """Return text: a line for each kind of operation, and a line for the loops."""
         rows = [[name, short(value)] for name, value in self._asdict().items()
                 if name != "loops"]  # fmt: skip
         lines = [aligned(rows)]

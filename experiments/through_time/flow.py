@@ -235,7 +235,7 @@ def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
 
 
 def make_step(cell: str) -> Callable:
-    """Return the step of a network, from a character to logits of the next one."""
+    """Return a network's step, from a character to the logits of the next character."""
     advance = cell_table.CELLS[cell]
 
     def step(params, carry, x):
