@@ -39,7 +39,8 @@ def one_example(step: Step, batch_rank: int) -> Step:
             results = step(params, *jax.tree.map(as_batch, (carry, x)))
             return jax.tree.map(as_example, results)
         except Exception as error:
-            # Callers have run `step` on the whole batch before, without an error.
+            # The single example causes the error, because callers have already run
+            # `step` on the whole batch without an error.
             raise ValueError(
                 "this rule gives step and loss one example at a time, as a batch of "
                 "one: pass arrays with batch axes in x or target, do not close over "

@@ -61,7 +61,7 @@ def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:
 
 
 def unit(largest: jax.Array) -> jax.Array:
-    """Return the divisor for values of maximum `largest`: 1 if that is 0 or ∞."""
+    """Return `largest` as a divisor, or 1 if `largest` is 0 or infinite."""
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
 
 

@@ -82,8 +82,8 @@ def restart(
 def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
     """Return the inputs of a step, with zeros in padding.
 
-    The results of a step in padding are discarded. But a NaN in its inputs would still
-    make the derivative NaN, because 0 · NaN is NaN.
+    The results of a step in padding are discarded. However, a NaN in the inputs of a
+    step in padding would make the derivative NaN, because 0 · NaN is NaN.
     """
     if mask is None:
         return x
@@ -92,5 +92,5 @@ def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
 
 
 def keep(new: PyTree, old: PyTree, mask: jax.Array | None) -> PyTree:
-    """Return the old carry for examples in padding, and the new for all others."""
+    """Return the old carry for examples in padding, and the new carry elsewhere."""
     return new if mask is None else select(mask, new, old)

@@ -29,8 +29,8 @@ class Cell(abc.ABC):
     `Cell` and create one instance of the class.
 
     Args:
-      name: name of the cell, which must also be the name of the module's variable that
-        contains the cell, because `pickle` looks up the cell by this name.
+      name: name of the cell. The module's variable that contains the cell must have the
+        same name, because `pickle` looks up the cell by this name.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -97,7 +97,6 @@ def check_init(key: Any, dtype: Any, inputs: Any, **sizes: Any) -> None:
 
 
 def check_batch_shape(batch_shape: Any) -> tuple[int, ...]:
-    """Check the sizes of batch axes, and return them."""
     sizes = isinstance(batch_shape, tuple | list)
     if not sizes or not all(is_count(size, 0) for size in batch_shape):
         raise ValueError(
@@ -123,7 +122,7 @@ def params_of(cell: str, params: PyTree, names: Sequence[str]) -> list[PyTree]:
 def check_widths(
     cell: str, carry: PyTree, x: Any, inputs: int, units: int, parts: str = ""
 ) -> None:
-    """Check that a carry [*batch, units] and an input [*batch, inputs] fit params.
+    """Check that a carry [*batch, units] and an input [*batch, inputs] fit a cell.
 
     `parts` names the arrays of a carry that is a pair, such as "(c, h)".
     """

@@ -1,8 +1,4 @@
-"""Gated recurrent unit (GRU) in the form of PyTorch and cuDNN.
-
-r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
-n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
-"""
+"""Gated recurrent unit (GRU) in the form of PyTorch and cuDNN."""
 
 from typing import Any
 
@@ -21,9 +17,10 @@ class Gru(Cell):
         n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
 
     Here r is the reset gate, z is the update gate, and n is the candidate for the new
-    state. As in PyTorch, cuDNN and Flax, r multiplies h U_n + b′, a function of the old
-    state h. For the backward pass, a step stores five values per unit: r, z, n, h U_n +
-    b′ and h. If the cell has n units and d inputs, a step takes 6 n (n + d)
+    state. W and U are weight matrices, b and b′ are biases, and σ is the logistic
+    function. As in PyTorch, cuDNN and Flax, r multiplies h U_n + b′, a function of the
+    old state h. For the backward pass, a step stores five values per unit: r, z, n, h
+    U_n + b′ and h. If the cell has n units and d inputs, a step takes 6 n (n + d)
     floating-point operations for each example, not counting elementwise operations.
 
     Args:

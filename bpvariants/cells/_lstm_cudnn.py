@@ -1,6 +1,6 @@
 """Run of an LSTM over a whole sequence; on an NVIDIA GPU, by a single call of cuDNN.
 
-cuDNN takes all weights of an LSTM as one vector, which contains the matrix for the
+cuDNN takes all weights of an LSTM as one vector. The vector contains the matrix for the
 input x, the matrix for the state h, a bias for x and a bias for h. Each row of these
 matrices is for one gate of one unit; the order of the gates is i, f, g, o. `lstm_cudnn`
 sets the bias for h to zero.
@@ -37,9 +37,9 @@ def lstm_cudnn(
 
     On all platforms without an NVIDIA GPU, the sequence is run by a scan, with the same
     results. The choice between cuDNN and the scan is made for the platform for which
-    the function is compiled or exported. There is one exception: if JAX cannot find
-    cuDNN while it traces, as on a machine without a GPU, a function that is exported
-    for GPUs contains the scan.
+    the function is compiled or exported. There is one exception. On a machine without a
+    GPU, JAX cannot find cuDNN while it traces, so a function that is exported for GPUs
+    contains the scan.
 
     Args:
       params: the parameters that `lstm.init` draws, in float32.
@@ -94,8 +94,6 @@ def _can_trace(by_cudnn, arguments) -> bool:
 
 
 def _scan(params, carry, xs, lengths):
-    """Run the sequence by a scan over time steps."""
-
     def step(carry, inputs):
         x, real = inputs
         new, y = lstm(params, carry, x)

@@ -32,8 +32,9 @@ class MinGru(Cell):
 
         z = σ(x W_z + b_z),    h_t = (1 − z) ⊙ h_{t−1} + z ⊙ (x W_c + b_c),    y_t = h_t
 
-    Here z is the gate, and x W_c + b_c is the candidate for the new state. If the cell
-    has n units and d inputs, a step takes 4 n d floating-point operations for each
+    Here z is the gate, and x W_c + b_c is the candidate for the new state. W_z and W_c
+    are weight matrices, b_z and b_c are biases, and σ is the logistic function. If the
+    cell has n units and d inputs, a step takes 4 n d floating-point operations for each
     example, not counting elementwise operations.
 
     Args:

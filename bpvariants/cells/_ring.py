@@ -1,4 +1,4 @@
-"""Random eigenvalues λ = exp(−exp(ν) + i exp(φ)) of a cell, uniform in a ring."""
+"""Random eigenvalues of a linear recurrence, drawn uniformly from a ring."""
 
 import math
 

@@ -1,8 +1,8 @@
 """Recurrent trace unit (RTU): pairs of real state variables that rotate and decay.
 
-Notation: c¹ [n] and c² [n] are the two parts of the state, x is the input [d], y is the
-output [2n], f is the activation function, and γ is the gain of the input. Each unit has
-a radius r and an angle θ, computed from parameters ν and φ; r < 1 for every ν. The
+Notation: c¹ [n] and c² [n] are the two parts of the state, x is the input [d], and y is
+the output [2n]. f is the activation function, and γ is the gain of the input. Each unit
+has a radius r and an angle θ, computed from parameters ν and φ; r < 1 for every ν. The
 equations of the linear unit are
 
     c¹_t = g ⊙ c¹_{t−1} − k ⊙ c²_{t−1} + γ ⊙ (W¹ x_t),    g = r cos θ,  r = exp(−exp(ν))

@@ -1,7 +1,4 @@
-"""Elman network: tanh of an affine function of the input and the previous state.
-
-h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
-"""
+"""Elman network: tanh of an affine function of the input and the previous state."""
 
 from typing import Any
 
@@ -17,9 +14,10 @@ class Tanh(Cell):
 
         h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 
-    For the backward pass, a step stores the states h_t and h_{t−1}. If the network has
-    n units and d inputs, a step takes 2 n (n + d) floating-point operations for each
-    example, not counting elementwise operations.
+    Here h_t is the state, x_t is the input, W and U are weight matrices, and b is a
+    bias. For the backward pass, a step stores the states h_t and h_{t−1}. If the
+    network has n units and d inputs, a step takes 2 n (n + d) floating-point operations
+    for each example, not counting elementwise operations.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.

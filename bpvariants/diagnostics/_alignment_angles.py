@@ -16,7 +16,7 @@ from bpvariants.types import PyTree
 
 
 class AlignmentAngles(NamedTuple):
-    """Result of :func:`alignment_angles`: angles in degrees, arrays [layers].
+    """Result of :func:`alignment_angles`: an angle in degrees for each layer.
 
     Attributes:
       deltas: angle between the approximate and the exact error signal δ_l of each layer
@@ -41,8 +41,9 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
 
         angle(a, b) = 2 arctan(‖â − b̂‖ / ‖â + b̂‖),    â = a / ‖a‖
 
-    Here a and b are an approximate and an exact error or gradient of a layer. Unlike an
-    arc cosine, the arctangent is also accurate for angles near 0 and 180 degrees. If
+    Here a is the approximate error signal or gradient of a layer, and b is the exact
+    error signal or gradient. The vectors â and b̂ are a and b, scaled to norm 1. Unlike
+    an arc cosine, the arctangent is also accurate for angles near 0 and 180 degrees. If
     the angle between the approximate and the exact gradient is below 90 degrees, a
     small step along the negative approximate gradient lowers the loss.
     `alignment_angles` works under `jit`, also within a training loop that is a
@@ -108,7 +109,7 @@ def _angle(a: PyTree, b: PyTree) -> jax.Array:
 
 
 def _unit(tree: PyTree) -> PyTree:
-    """Return a pytree scaled to norm 1; NaN if its norm is 0."""
+    """Scale a pytree to norm 1; if its norm is 0, return NaN."""
     tree = widen(tree)
     size = norm(tree)
     size = jnp.where(size == 0, jnp.nan, size)

@@ -140,7 +140,7 @@ def compare(
 
 
 def _agreement(a: list[jax.Array], b: list[jax.Array]) -> Agreement:
-    """Compare two gradients, each a list of arrays that is taken as one vector."""
+    """Compare two gradients; the arrays of each list together are one vector."""
     norm_a, norm_b = norm(a), norm(b)
     known = (norm_a > 0) & (norm_b > 0)
     unit_a, unit_b = unit(norm_a), unit(norm_b)

@@ -60,8 +60,8 @@ class CostReport(NamedTuple):
         arrays.
       transcendentals: number of evaluations of functions such as exp, log and tanh.
       loops: number of iterations of each loop of the function; None for a loop whose
-        number XLA does not know. `flops`, `bytes_accessed` and `transcendentals` count
-        only one iteration of each loop.
+        number of iterations XLA does not know. `flops`, `bytes_accessed` and
+        `transcendentals` count only one iteration of each loop.
     """
 
     flops: float
@@ -70,7 +70,7 @@ class CostReport(NamedTuple):
     loops: tuple[int | None, ...]
 
     def table(self) -> str:
-        """Return text: a line for each kind of operation, and one for the loops."""
+        """Return text: a line for each kind of operation, and a line for the loops."""
         rows = [[name, short(value)] for name, value in self._asdict().items()
                 if name != "loops"]  # fmt: skip
         lines = [aligned(rows)]
@@ -149,7 +149,7 @@ def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
     """
     compiled = _compile(fn, args, kwargs)
     analysis = compiled.cost_analysis() or {}
-    if isinstance(analysis, list):  # old JAX: one dict per device
+    if isinstance(analysis, list):  # old versions of JAX return one dict per device
         analysis = analysis[0] if analysis else {}
     number = lambda name: float(analysis.get(name, float("nan")))
     return CostReport(
@@ -167,14 +167,13 @@ def _compile(fn: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _loops(text: str) -> tuple[int | None, ...]:
-    """Return the number of iterations of each loop in HLO text; None if unknown."""
+    """Return the number of iterations of each loop in a program's HLO text, or None."""
     loops = [line for line in text.splitlines() if re.search(r"= .*\bwhile\(", line)]
     known = [re.search(r'known_trip_count"?:\{"n":"(\d+)"', line) for line in loops]
     return tuple(int(match.group(1)) if match else None for match in known)
 
 
 def _in_units(size: int) -> str:
-    """Return a number of bytes as text, in B, KiB, MiB, GiB or TiB."""
     value, unit = float(size), UNITS[0]
     for unit in UNITS:
         if value < 1024 or unit == UNITS[-1]:

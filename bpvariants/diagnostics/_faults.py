@@ -1,4 +1,4 @@
-"""Search for the first NaN or infinity in several arrays, and count of elements."""
+"""Count of NaN and infinite elements in arrays, and search for the first of them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -48,11 +48,12 @@ def faults(
     forward: Sequence[tuple[str, PyTree]],
     backward: Sequence[tuple[str, PyTree]] = (),
 ) -> list[Fault]:
-    """Return the first fault of each array; the earliest fault comes first.
+    """Return the first NaN or infinity of each array, in the order of their occurrence.
 
-    Each array is given as (name, counts of NaN and infinite elements). The counts have
-    shape [T], one for each of T steps, or [] if the array does not belong to a single
-    step. Faults of the same step are in the order of the arguments.
+    Each array is given by its name and its counts of NaN and infinite elements. The
+    counts have shape [T], one for each of T steps, or [] if the array does not belong
+    to a single step. Arrays that fail at the same step stay in the order of the
+    arguments.
     """
     found = []
     for stage, arrays in enumerate((before, forward, backward)):
@@ -72,7 +73,7 @@ def faults(
 
 
 def tabulate(found: Sequence[Fault]) -> str:
-    """Return text with a line for each fault; if none, that all arrays are finite."""
+    """Return text with a line for each fault, or text that says that there is none."""
     if not found:
         return "All is finite."
     rows = [["first not finite", "direction", "step", "numbers"]]

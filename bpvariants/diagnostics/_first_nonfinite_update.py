@@ -26,8 +26,8 @@ from bpvariants.types import PyTree
 class NonFiniteUpdate(NamedTuple):
     """Result of :func:`first_nonfinite_update`: int32 numbers of non-finite elements.
 
-    Counts have shape [T], one for each of T updates, or [] for the params and the state
-    before the first update.
+    The attributes count NaN and infinite elements. The counts have shape [T], one for
+    each of T updates, or [] for the params and the state before the first update.
 
     Attributes:
       start_params: like params, leaves [], numbers of NaN and infinite elements in the
@@ -48,7 +48,10 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def faults(self) -> list[Fault]:
-        """First fault of each array; the earliest comes first. Not within `jit`."""
+        """First NaN or infinity of each array, earliest first.
+
+        `faults` does not work within `jit`.
+        """
         names = ("grads", "state", "updates", "params")
         return faults(
             [("params", self.start_params), ("state", self.start_state)],
@@ -57,11 +60,14 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """Earliest fault, or None if all arrays are finite. Not within `jit`."""
+        """Earliest NaN or infinity, or None if all arrays are finite.
+
+        `first` does not work within `jit`.
+        """
         return next(iter(self.faults), None)
 
     def table(self) -> str:
-        """Return text with a line for each array that has a fault, earliest first."""
+        """Return text, one line for each array with NaN or infinity, earliest first."""
         return tabulate(self.faults)
 
 

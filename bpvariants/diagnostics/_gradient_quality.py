@@ -1,6 +1,6 @@
 """Bias, variance and angle of a rule's gradient, relative to the exact gradient.
 
-Notation: g is the exact gradient, ĝ_k is a rule's estimate of g with the k-th of K
+Notation: g is the exact gradient. ĝ_k is a rule's estimate of g with the k-th of K
 random keys, and ḡ is the mean of all ĝ_k. Bias and variance are relative to the norm of
 g:
 
@@ -37,7 +37,7 @@ class GradientQuality(NamedTuple):
 
     `gradient_quality` may run under `vmap` or `lax.map`, for example over the params at
     several times during a training. In this case, all arrays of the result have a first
-    axis for the times during the training, and `table` and `plot` show each time
+    axis for the times during the training. `table` and `plot` then show each time
     instead of each array of params.
     """
 
@@ -90,17 +90,16 @@ def gradient_quality(
 
         bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
 
-    Here g is the exact gradient, ĝ is one of K estimates by the rule, each with its own
-    random key, and ḡ is their mean. If a rule is unbiased, the measured bias is about
-    as large as its standard error. If the measured bias is many times the standard
-    error, the rule is biased. `step` and `loss` define the exact gradient. The rule
-    contains its own step and loss; the rule's step may differ from `step`, for example
-    in its precision.
+    Here g is the exact gradient, and ĝ is one of K estimates by the rule. Each estimate
+    has its own random key, and ḡ is the mean of the K estimates. If a rule is unbiased,
+    the measured bias is about as large as its standard error. If the measured bias is
+    many times the standard error, the rule is biased. `step` and `loss` define the
+    exact gradient. The rule contains its own step and loss; the rule's step may differ
+    from `step`, for example in its precision.
 
     Params stay constant along the sequence, because every rule approximates the
     gradient at fixed params. To see how the quality changes during a training, measure
-    the quality for the params at several times during the training, as the last lines
-    of the example do.
+    the quality for the params at several times. The last lines of the example do this.
 
     `gradient_quality` is a pure function that can be jitted. Memory: K·p array elements
     for K gradients of p parameters, and `at_once` times the memory of the rule. Time: K

@@ -42,10 +42,11 @@ class Course(NamedTuple):
 class LookBack(NamedTuple):
     """Error signals of examples' last losses at the carries 1 to R steps earlier."""
 
-    norms: jax.Array  # [R]: mean error norm φ_k, over examples of ≥ k steps
+    norms: jax.Array  # [R]: mean norm at lag k, over the examples of at least k steps
     examples: jax.Array  # [R]: number of examples with at least k steps
-    # [R, n]: error signal ∂ℓ_s/∂h_{s−k}, averaged over all examples. All leaves of the
-    # carry together are one real vector. Examples of fewer than k steps count as 0.
+    # [R, n]: error signal ∂ℓ_s/∂h_{s−k} at each lag k, averaged over all examples. All
+    # leaves of the carry together are one real vector. Examples of fewer than k steps
+    # count as 0.
     errors: jax.Array
 
 
@@ -60,7 +61,6 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
 
     def enter(added, h, x, mask, reset):
-        """Add `added` to the carry, then run a step from the new carry."""
         step = guarded(end.step_with_loss, end.initial, mask, reset)
         return step(end.params, _add(h, added), x)
 
@@ -90,8 +90,9 @@ def from_each_loss(
     single losses. The third result [S, T] is, for each single loss and each lag, the
     weighted sum over examples of the norms of the error signals. The fourth result [S,
     T] is the sums of the weights in the third result. The error signal at lag 0 is
-    ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s. It is found
-    from the step's jaxpr, which shows how the output y_s is computed from h_s.
+    ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s. This
+    derivative is found from the step's jaxpr, which shows how the output y_s is
+    computed from h_s.
     """
     length = len(weights)
     step_with_loss, params, *_, initial = course
@@ -118,7 +119,7 @@ def from_each_loss(
     def look_back(source):
         errors = norms_of(((steps == source) & here).astype(weights.dtype))
         weight = weights[source][None]
-        reach = here & (weight > 0) & (steps <= source)  # source −1 is unused
+        reach = here & (weight > 0) & (steps <= source)  # −1 marks an unused source
         share = jnp.where(reach, weight, 0)
         lags = jnp.where(reach, positions[source][None] - positions, 0)
         sums = _add_by_lag(jnp.where(reach, share * errors, 0), lags)
@@ -130,7 +131,7 @@ def from_each_loss(
 
 
 def ratio(sums: jax.Array, shares: jax.Array) -> jax.Array:
-    """Return weighted means: weighted sums / sums of weights; NaN where no weight."""
+    """Return weighted sums divided by sums of weights; NaN if the weights sum to 0."""
     return jnp.where(shares > 0, sums / jnp.where(shares > 0, shares, 1), jnp.nan)
 
 
@@ -165,7 +166,7 @@ def _add_by_lag(values: jax.Array, lags: jax.Array) -> jax.Array:
 
 
 def _last_steps(course: Course, steps: int) -> Course:
-    """Run a sequence except its last `steps` steps; return the rest as a `Course`."""
+    """Run all but the last `steps` steps; return a Course of these last steps."""
     sequences = course.inputs, course.mask, course.reset
     length = jax.tree.leaves(course.inputs)[0].shape[0]
     x, mask, reset = jax.tree.map(lambda leaf: leaf[: length - steps], sequences)
@@ -183,7 +184,7 @@ def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
 
 
 def _sources(counts: jax.Array, samples: int) -> jax.Array:
-    """Return up to `samples` time steps, evenly spaced among the steps with a loss."""
+    """Return up to `samples` steps, evenly spaced among steps of nonzero weight."""
     active = jnp.any(counts, axis=tuple(range(1, counts.ndim)))
     steps = jnp.nonzero(active, size=len(active), fill_value=-1)[0]
     total, ranks = jnp.sum(active), jnp.arange(samples)

@@ -66,7 +66,7 @@ def draw(
 def _rows(
     quality: Any, steps: Sequence[Any] | None
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return the names of the table's rows, and for each measure a value per row."""
+    """Return the names of the rows, and the values of each measure in these rows."""
     moments = np.shape(quality.total.bias)
     if len(moments) > 1:
         raise ValueError(

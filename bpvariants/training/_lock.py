@@ -81,7 +81,6 @@ class Lock:
         """Do nothing, because the constructor has acquired the lock."""
 
     def __exit__(self, *exception: Any) -> None:
-        """Release the lock."""
         self.release()
 
     def release(self) -> None:
@@ -100,7 +99,7 @@ class Lock:
                     file.write(json.dumps(me))
                     file.flush()
                     return file
-                file.close()  # the process that held the lock has deleted it
+                file.close()  # the process that held the lock has deleted this file
                 continue
             file.seek(0)
             holder = _parsed(file.read())

@@ -20,7 +20,8 @@ The following functions return other values:
 - recursive_least_squares: a RecursiveLeastSquares, which contains the functions `init`
   and `update`; `update` solves for the weights of a linear model after each example.
 - effective_step: a learning rate. If the gradient is constant, plain gradient descent
-  with this learning rate takes steps as long as those that `forgetting` approaches.
+  with this learning rate takes steps of the same length as `forgetting` after many
+  steps.
 - rprop_report: a summary of the step sizes and of the sign changes of the gradient,
   read from the state of an optimizer of the Rprop family.
 

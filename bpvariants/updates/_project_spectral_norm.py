@@ -30,7 +30,7 @@ from bpvariants.updates._params import (
     wide,
 )
 
-FRESH = 0.01  # weight of the random start when it is added to v
+FRESH = 0.01  # weight of a random vector, added to the stored singular vector
 
 
 class ProjectSpectralNormState(NamedTuple):
@@ -63,7 +63,7 @@ def project_spectral_norm(
     float32 numbers are multiples of 1/16. The next update corrects the rounding error.
 
     If a matrix or its update contains NaN or infinity, the returned update is not
-    finite, and the singular vector of the matrix in the state does not change. The
+    finite. The singular vector of the matrix in the state then stays unchanged. The
     state stores n elements for a matrix [m, n]; an update takes time O(steps·m·n).
 
     Args:
@@ -122,7 +122,7 @@ def project_spectral_norm(
             v = _power_iteration(matrix, v, steps)
             scale = jnp.asarray(limit, matrix.dtype) / _norm(matrix @ v)
             shrunk = (scale * matrix - wide(p)).astype(u.dtype)
-            fits = (scale / size).real >= 1  # False for NaN: return `shrunk`
+            fits = (scale / size).real >= 1  # False if NaN: `shrunk` is returned
             return jnp.where(fits, u, shrunk), v
 
         check_state("project_spectral_norm", state, ProjectSpectralNormState)
@@ -166,7 +166,7 @@ def _first_vector(matrix):
 
 
 def _power_iteration(matrix, v, steps):
-    """Return v after `steps` power iterations, or v if matrix has NaN or infinity."""
+    """Refine singular vector v by power iterations; keep v if matrix is not finite."""
 
     def step(_, v):
         new = ((matrix @ v).conj() @ matrix).conj()
@@ -174,8 +174,8 @@ def _power_iteration(matrix, v, steps):
         go_on = (norm != 0) & jnp.isfinite(norm)
         return jnp.where(go_on, new / jnp.where(go_on, norm, 1), v)
 
-    # Add some of the random first vector, because a component of v along a singular
-    # vector would stay 0 once it is 0.
+    # Add a small random vector, because if v is orthogonal to a singular vector, the
+    # power iterations would never find that singular vector.
     start = v + FRESH * _first_vector(matrix)
     moved = jax.lax.fori_loop(0, steps, step, start / _norm(start))
     return jnp.where(jnp.all(jnp.isfinite(matrix)), moved, v)

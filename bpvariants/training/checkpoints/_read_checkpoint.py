@@ -72,7 +72,6 @@ def read_checkpoint(
 def _read(
     manager: Any, folder: Path, state: TrainState, best: bool
 ) -> tuple[int, PyTree] | None:
-    """Return step and params of the latest (or best) readable checkpoint, if any."""
     metas = _metas(manager, folder)
     if best:
         metas = {step: meta for step, meta in metas.items() if meta["best"] is not None}

@@ -29,8 +29,6 @@ from bpvariants.types import PyTree
 
 
 class Restored(NamedTuple):
-    """Contents of a checkpoint."""
-
     reached: Reached
     values: np.ndarray | None
     stopped: str | None
@@ -92,7 +90,7 @@ class Store:
         stopped: str | None,
         metrics: Callable[[], dict[str, Any]],
     ) -> None:
-        """Start to write a checkpoint; on return, its arrays may be overwritten."""
+        """Start to write a checkpoint; after the call, the state may be overwritten."""
         import orbax.checkpoint as ocp
 
         meta = self._identity | {
@@ -162,7 +160,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Add to an error of writing a checkpoint how to resume the training."""
+        """If a checkpoint cannot be written, add advice on resuming to the error."""
         try:
             yield
         except Exception as error:
@@ -226,7 +224,7 @@ def _free(path: Path) -> Path:
 
 
 def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return the arrays of a checkpoint that are leaves of the state, by leaf index."""
+    """Return the arrays of the training state, as a dict from leaf index to array."""
     return {
         name.removeprefix("state"): leaf
         for name, leaf in arrays.items()

@@ -27,8 +27,8 @@ from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
-OF_RULES = 0xFFFFFFFF  # folded into the rule's key; not a step's index
-# Size in bytes: a chunk of steps keeps a copy of a training state up to this size.
+OF_RULES = 0xFFFFFFFF  # folded into the training's key to get the rule's key
+# A chunk of steps keeps a copy of a training state with at most this number of bytes.
 SMALL = 64 * 2**20
 
 
@@ -64,7 +64,7 @@ def take_step(
 def step_keys(
     recipe: Recipe, key: jax.Array | None, steps: jax.Array
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """Return the keys [steps] of `sample` and of the rule, or None where not needed."""
+    """Return the keys of `sample` and of the rule for each step; None if not needed."""
     if key is None:
         return None, None
     of = lambda key: jax.vmap(partial(jax.random.fold_in, key))(steps)
@@ -91,8 +91,8 @@ def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
       params. The verdict [] is True if all losses and the last params are finite.
     - "never": the verdict is None.
 
-    If a run has ended at NaN before this chunk, its state does not change, and its
-    losses in this chunk are NaN.
+    The flag `alive` is False if NaN has ended the run. Then the state does not change
+    in this chunk of steps, and the losses in this chunk are NaN.
     """
     whole, stacked = inputs
     keys = step_keys(recipe, key, first + jnp.arange(size, dtype=jnp.uint32))
@@ -128,7 +128,6 @@ def choose(new_one: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-    """Return whether all elements of all floating leaves are finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 

@@ -40,7 +40,7 @@ class Source:
 
 
 def _from(data, first: int) -> Iterator[tuple]:
-    """Return an iterator over the batches, beginning with that of step `first`."""
+    """Return an iterator over the batches, beginning with the batch of step `first`."""
     if _begins_anywhere(data):
         batches = called("data(step)", data, first)
         if not hasattr(batches, "__iter__"):
@@ -62,7 +62,7 @@ def _begins_anywhere(data) -> bool:
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:
-    """Return for how many steps, at most `size`, the inputs of a chunk suffice."""
+    """Return how many batches `inputs` has, or `size` if all steps share the data."""
     stacked = jax.tree.leaves(inputs[1])
     return stacked[0].shape[0] if stacked else size
 
@@ -102,7 +102,7 @@ def _stacked(leaves: tuple) -> Any:
     if not is_spread(leaves[0]):
         return np.stack(leaves)
     sharding = leaves[0].sharding
-    if isinstance(sharding, NamedSharding):  # shard each step's batch alike
+    if isinstance(sharding, NamedSharding):  # keep the sharding of each batch
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
     else:
         sharding = None

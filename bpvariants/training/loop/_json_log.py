@@ -21,9 +21,9 @@ class JsonLog:
     A line contains the `step` and all metrics except `params` and `values`. NaN and
     infinity are written as null. When a training resumes from a checkpoint, lines of
     steps after the checkpoint are removed, and so is an incomplete last line.
-    Therefore, the file of a resumed training equals that of an uninterrupted training.
-    If a new training starts and the file already has lines, an error is raised. If
-    several processes train together, only the first process writes the file.
+    Therefore, a resumed training has the same log file as an uninterrupted training. If
+    a new training starts and the file already has lines, an error is raised. If several
+    processes train together, only the first process writes the file.
 
     Args:
       path: the log file; the file and its folder are created if they do not exist.

@@ -51,7 +51,7 @@ class Training:
         self._stopped = self._resumed_from = self._failed = None
         self._placed = False
         self._handlers, self._all_end = ExitStack(), lambda: False
-        self._told: list[Callable[[], bool]] = []  # whether a signal was received
+        self._told: list[Callable[[], bool]] = []  # each returns whether a signal came
         try:
             self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
             self._metrics = Metrics(plan.runs, reached)

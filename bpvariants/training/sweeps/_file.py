@@ -85,7 +85,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
-    """Return the columns that identify a row's run: `seed` and those before it."""
+    """Return the columns that identify a row's run: those up to `seed`."""
     names = list(row)[: list(row).index("seed")]
     if set(names) != set(run.fields):
         raise ValueError(

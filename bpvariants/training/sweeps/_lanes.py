@@ -18,7 +18,7 @@ from bpvariants._dtypes import is_floating
 from bpvariants._settings import called, described
 from bpvariants.types import PyTree
 
-STATUS = ("finished", "stopped", "diverged")  # the status of a running run is 0
+STATUS = ("finished", "stopped", "diverged")  # index 0 also means that the run goes on
 RUNNING, STOPPED, DIVERGED = range(3)
 AXIS = "runs of a sweep"
 
@@ -40,7 +40,7 @@ class Lanes(NamedTuple):
 
 
 def look_at(make: Callable, floats: PyTree, keys: jax.Array) -> bool:
-    """Trace make_run to check its result; return whether this includes `evaluate`."""
+    """Trace make_run to check its result; return whether it returns `evaluate`."""
     seen = []
 
     def look(floats, key):

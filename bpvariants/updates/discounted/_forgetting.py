@@ -59,7 +59,7 @@ Rate: TypeAlias = float | jax.Array | optax.Schedule
 class ScaleByForgettingState(NamedTuple):
     """State of :func:`scale_by_forgetting`."""
 
-    trace: optax.Updates  # the trace m_n, like params, in float32 or wider
+    trace: optax.Updates  # sum m_n of discounted gradients, float32 or wider
     # []: number of steps so far, for schedules. The name hides the method
     # `tuple.count`, as in the states of optax.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -84,10 +84,10 @@ def forgetting(
     `normalise=True`, a step is −η times the moving average a_n = (1−λ) m_n of the
     gradients, which `optax.ema` computes with debias=False. With `scale_past=False`,
     the steps are those that the tutorial "4 Types of Backpropagation" prints. If the
-    gradient is constant, the lengths of the printed steps approach η + λ/(1−λ) times
-    the gradient, and those of the default steps η/(1−λ) times the gradient (see
-    :func:`effective_step`). However small the learning rate η is, the printed steps are
-    stable only if the curvature of the loss is below about (1−λ)/λ.
+    gradient is constant, the length of the printed steps approaches η + λ/(1−λ) times
+    the gradient. The length of the default steps approaches η/(1−λ) times the gradient
+    (see :func:`effective_step`). However small the learning rate η is, the printed
+    steps are stable only if the curvature of the loss is below about (1−λ)/λ.
 
     Where an element of the gradient is not finite, the update is not finite either, but
     the stored sum m keeps its last value there. The state has p + 1 elements for p
@@ -203,10 +203,10 @@ def effective_step(
         η              (normalise=True)
         η + λ / (1−λ)  (scale_past=False)
 
-    Here η is the learning rate and λ is the forgetting factor. If the gradient is
-    constant, the length of the steps of `forgetting` approaches the returned value
-    times the gradient. To compare `forgetting` with plain gradient descent, give
-    gradient descent the returned value as its learning rate.
+    Here η is the learning rate and λ is the forgetting factor. If the gradient g is
+    constant, the steps of `forgetting` approach −c g, where c is the returned value. To
+    compare `forgetting` with plain gradient descent, give gradient descent the returned
+    value as its learning rate.
 
     Args:
       learning_rate: η ≥ 0, a number or an array.
@@ -215,7 +215,8 @@ def effective_step(
       normalise: as in :func:`forgetting`.
 
     Raises:
-      ValueError: as :func:`forgetting`, and if an argument is a schedule.
+      ValueError: in the same cases as :func:`forgetting`, and if an argument is a
+        schedule.
 
     Example:
       >>> from bpvariants import updates
@@ -247,7 +248,7 @@ def scale_by_forgetting(
     result is m_n. If `current` is the learning rate, the result is the negated step of
     `forgetting` with scale_past=False. With `normalise=True`, g_n is multiplied by 1−λ
     in the equations of the result and of the trace. The argument `decay` (λ), the
-    exceptions, the memory and the time are those of :func:`forgetting`.
+    exceptions, the memory and the time are as in :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp

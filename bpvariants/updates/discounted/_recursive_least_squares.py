@@ -55,10 +55,10 @@ def recursive_least_squares(
     The weights w are the exact minimum of the sum of discounted squared errors, so no
     learning rate is needed. With forgetting factor λ, w depends mainly on the last
     1/(1−λ) examples, whose inputs should vary in all directions. In a direction in
-    which no input varies for n examples, the covariance P of the weights grows as λ⁻ⁿ,
-    and the next examples are overfitted (windup). After many examples without variation
-    in some direction, P overflows to NaN and stays NaN. An example that is not finite
-    also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
+    which no input varies for n examples, the covariance P of the weights grows as λ⁻ⁿ.
+    The next examples are then overfitted (windup). After many examples without
+    variation in some direction, P overflows to NaN and stays NaN. An example that is
+    not finite also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
 
     If the model has d inputs and k outputs, the state has d² elements, and an update
     takes time O(d² + d·k).
@@ -124,7 +124,8 @@ def recursive_least_squares(
         norm = fade + x @ reach
         error = y - jnp.tensordot(x, cast_like(w, covariance), axes=1)
         step = jnp.tensordot(reach / norm, error, axes=0)
-        # Subtracting (P x)(P x)ᵀ keeps P exactly symmetric; K (xᵀ P) would not.
+        # Subtract the product (P x)(P x)ᵀ, which keeps the covariance P exactly
+        # symmetric. The product K (xᵀ P) with the gain K would not.
         covariance = (covariance - jnp.outer(reach, reach) / norm) / fade
         new = cast_like(cast_like(w, step) + step, w)
         return new, RecursiveLeastSquaresState(covariance)

@@ -24,7 +24,7 @@ lengths D_t and signs s_t:
     Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
 
 No variant needs to store the last step of θ to revert it. A step is reverted only if
-the gradient changes its sign, and then the last step was −Δ_{t−1} s_{t−1}: the old step
+the gradient changes its sign. The last step was then −Δ_{t−1} s_{t−1}, the old step
 size times the stored sign. After a skipped or reverted step, the stored sign is 0, so
 the next gradient cannot count as a sign change.
 
@@ -104,7 +104,7 @@ def scale_by_rprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Replace each gradient by a step of a variant of Rprop, not yet negated.
 
-    Exceptions, memory and time are those of :func:`irprop_minus`.
+    Exceptions, memory and time are as in :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
@@ -176,7 +176,7 @@ def scale_by_rprop(
 
 
 def _numbers(settings, layout, dtypes, params):
-    """Yield each array's settings, with bounds rounded just as step sizes are."""
+    """Yield each array's settings; bounds are rounded in the same way as step sizes."""
     least = per_leaf("min_step_size", settings.min_step_size, params)
     greatest = per_leaf("max_step_size", settings.max_step_size, params)
     for dtype, *ends in zip(dtypes, least, greatest, strict=True):
@@ -208,7 +208,7 @@ def array_rule_of(layout: RpropLayout) -> Any:
 
 
 def _cast(number, dtype):
-    """Cast a setting, or a traced float32 setting would make bfloat16 steps float32."""
+    """Cast a setting, because a float32 tracer would make bfloat16 steps float32."""
     return jnp.asarray(number, dtype)
 
 
@@ -271,7 +271,7 @@ def _narrowed(g, dtype):
 
 
 def compare(value, last):
-    """Return whether the loss grew, and the loss to which the next is compared."""
+    """Return whether the loss grew, and the loss to store for the next comparison."""
     if value is None:
         raise ValueError(
             "irprop_plus needs value, the loss at params where the gradient was taken: "

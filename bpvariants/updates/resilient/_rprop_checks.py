@@ -10,13 +10,12 @@ from bpvariants.updates._params import check_number
 
 
 def check_choice(name, value, known):
-    """Check that the value of an argument is one of the allowed values."""
     if value not in known:
         raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
 
 
 def check_weight_decay(weight_decay: Any) -> None:
-    """Check that the factor of weight decay is at least 0, unless it is an array."""
+    """Check that the factor of weight decay is at least 0; arrays are not checked."""
     if callable(weight_decay) or isinstance(weight_decay, dict | list | tuple):
         raise ValueError(
             f"weight_decay must be a number for all params, got {weight_decay!r}; for "

@@ -33,7 +33,7 @@ def irprop_plus(
     only the `value` of the last batch. Therefore, give the mean loss of the epoch as
     the `value` of the last batch. To transform the steps further, pass a transformation
     as `after`, instead of chaining it, because a reverted step must not be transformed.
-    Memory and time are those of :func:`irprop_minus`.
+    Memory and time are as in :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -85,7 +85,7 @@ def rprop_minus(
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), with gradient g_t and step size Δ_t.
 
-    Exceptions, memory and time are those of :func:`irprop_minus`.
+    Exceptions, memory and time are as in :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -139,7 +139,7 @@ def rprop_plus(
     returns to θ_{t−1}. The result is bit-identical to θ_{t−1} if θ_{t−1} and θ_t have
     the same sign and differ by less than a factor of two. Otherwise, the rounding error
     is at most half of the last bit of θ_{t−1} − θ_t. Exceptions, time and all other
-    memory are those of :func:`irprop_minus`.
+    memory are as in :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -191,7 +191,7 @@ def half_back(
     Where the gradient g_t of a parameter changes its sign, the step size Δ_t shrinks by
     the factor η⁻, and then stays constant for one step. With η⁻ = ½, the parameter goes
     back by half of its last step there. Several libraries call this update iRprop⁻,
-    wrongly. Exceptions, memory and time are those of :func:`irprop_minus`.
+    wrongly. Exceptions, memory and time are as in :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.

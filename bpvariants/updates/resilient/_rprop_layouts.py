@@ -19,7 +19,7 @@ Kept: TypeAlias = tuple[jax.Array, Any]  # (step sizes, signs), or (both packed,
 
 LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
 PACKED = ("packed", "bfloat16")
-KEEPS_SIGN = ("rprop_minus", "manhattan")  # others set the stored sign to 0
+KEEPS_SIGN = ("rprop_minus", "manhattan")  # all others reset the stored sign to 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def at_flip(variant: str, old: Any, new: Any, worse: Any) -> Any:
     """Return the length of a step at which the gradient changes its sign.
 
     `old` and `new` are the step sizes before and after the gradient's change of sign,
-    and `worse` is whether the loss has grown since the last step.
+    and `worse` says whether the loss has grown since the last step.
     """
     match variant:
         case "rprop_plus":

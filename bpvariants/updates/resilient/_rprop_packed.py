@@ -4,7 +4,7 @@
                                                  is set; flag 1: s is 0, and g changed
                                                  its sign there if the sign bit is set
 
-Here g is the gradient, s is the sign with which the next gradient is compared, and the
+Here g is the gradient, and s is the sign with which the next gradient is compared. The
 exponent and the mantissa are those of the step size. The flag replaces the last bit of
 the mantissa. In Rprop⁻, the sign s does not become 0 when g changes its sign, so the
 state of Rprop⁻ does not record sign changes. Params move by the rounded step sizes that
@@ -45,7 +45,10 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return moves and the new state; where gradient g is NaN, NaN and old state."""
+    """Return the moves of the params, and the new state.
+
+    Where the gradient g is NaN, the move is NaN and the state does not change.
+    """
     packed, _ = kept
     bits, g_bits = _bits(packed), _bits(g)
     top, flag = _top(bits), _flag(layout, bits)

@@ -58,12 +58,13 @@ def rprop_report(
 ) -> RpropReport:
     """Summarise the step sizes and sign changes of each leaf of params.
 
-    Many step sizes at the lower bound Δ_min, together with many sign changes, mean that
-    the gradients are mostly noise, because they come from mini-batches or because
+    If many step sizes are at the lower bound Δ_min and many gradients change sign, the
+    gradients are mostly noise. Noisy gradients may come from mini-batches, or the
     training has converged. If the signs of gradients are random, the fraction of sign
-    changes is ½ with Rprop⁻. It is ⅓ with variants that set the stored sign to 0 after
-    a sign change, because the next gradient then cannot count as a sign change. The
-    report works within `jit`, and takes about as long as sorting the step sizes.
+    changes is ½ with Rprop⁻. The fraction is ⅓ with variants that set the stored sign
+    to 0 after a sign change. With a stored sign of 0, the next gradient cannot count as
+    a sign change. The report works within `jit`, and takes about as long as sorting the
+    step sizes.
 
     Args:
       state: state of an optimizer of the Rprop family, or of a chain, mask or other
