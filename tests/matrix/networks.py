@@ -25,7 +25,7 @@ class Network(NamedTuple):
 
     Attributes:
       cell: function (params, carry, x, cut) -> new carry. The cell applies the function
-        `cut` to the old carry where it multiplies the carry by a matrix.
+        `cut` to every value that it multiplies by a recurrent weight matrix.
       readout: function (params, new carry, old carry, x) -> y.
       carry: function (random generator, *batch shape) -> random carry.
       params: float64 parameters.
