@@ -162,7 +162,7 @@ def plain_jax():
 
 @pytest.fixture
 def fast():
-    """Compile with all XLA optimisations, for tests whose run time exceeds compilation."""
+    """Compile with all XLA optimisations, for tests whose computations take long."""
     before = jax.config.read(FAST)
     jax.config.update(FAST, False)
     yield

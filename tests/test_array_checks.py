@@ -1,4 +1,4 @@
-"""Checks of arguments, which all rules, updates and trainings use."""
+"""Checks of array arguments, which all rules, updates and trainings use."""
 
 import equinox as eqx
 import jax

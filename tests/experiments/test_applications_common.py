@@ -194,7 +194,7 @@ def test_log_mel_is_that_of_scipy_and_of_the_definition(size, hop, bands, low, h
     _, _, stft = signal.stft(
         sound, 8000, "hann", size, size - hop, boundary=None, padded=False
     )
-    # scipy uses a periodic window, and divides by its sum.
+    # scipy divides the spectrum by the sum of the window, which is periodic.
     window = signal.get_window("hann", size)
     power = np.abs(stft * window.sum()).swapaxes(1, 2) ** 2
     filters = filters_by_definition(bands, size, 8000, low, high)

@@ -182,7 +182,8 @@ def test_compiles_once(make_update, params):
 @pytest.mark.fast_rows(2)
 def test_state_may_be_donated(make_update, params):
     """Donate the state to `update`, which may overwrite it; no arrays share memory."""
-    # The returned update has this size, so it may use memory of the donated state.
+    # XLA may write the returned update to the memory of the donated state, because both
+    # have this size.
     params = {"w": jnp.ones(5, jnp.float32)}
     optimizer = optax.with_extra_args_support(make_update(0.1))
     update = lambda state, params: optimizer.update(params, state, params, value=1.0)
@@ -347,7 +348,8 @@ def test_complex_params_have_no_sign(name):
         with jax.numpy_dtype_promotion("standard"):
             move, _ = split.update(z * (3 - 4j), split.init(z), 0 * z)
         want = np.full(2, -0.05 + 0.05j)
-        # GRprop sets the step of one element from all others: (0.05·(3 − 8) + δ) / 3.
+        # GRprop computes the step of one weight from all other steps and a small
+        # constant δ: (0.05 · (3 − 8) + δ) / 3.
         if name == "grprop":
             want[0] = -0.25 / 3 + 0.05j
         np.testing.assert_allclose(move, want, rtol=1e-2)

@@ -64,7 +64,10 @@ def test_energy_stays_without_action_and_friction(name):
 
 
 def test_power_is_what_energy_gains(name):
-    """Check the change of the energy E by the action u and by friction."""
+    """Check the rate at which the energy of a system changes.
+
+    The rate must equal the power of the action minus the power lost by friction.
+    """
     system = SYSTEMS[name]
     state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
     dt = 1e-3

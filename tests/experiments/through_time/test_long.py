@@ -1,4 +1,4 @@
-"""Study long: constant memory; results equal those of one call for all steps."""
+"""Study long: constant memory; results equal those of one call for all time steps."""
 
 import numpy as np
 import pytest

@@ -64,7 +64,7 @@ def test_the_tolerance_is_within_reach_of_the_coarsest_leaf():
         assert reachable(tol, trees, jnp.float32) == jnp.float32(want)
 
 
-# Speed, the reason for solvers other than relaxation.
+# These tests check that `anderson` and `broyden` need fewer steps than relaxation.
 
 
 @cache
@@ -104,7 +104,7 @@ def test_the_same_fixed_point_in_half_the_steps_or_less(name):
     for slow, info in [(plain.forward, fast.forward), (plain.adjoint, fast.adjoint)]:
         assert jnp.all(info.converged)
         assert 2 * jnp.max(info.steps) < jnp.max(slow.steps)
-    assert fast.forward.steps[5] == 1  # if x = 0, init = 0 is the fixed point
+    assert fast.forward.steps[5] == 1  # for the input 0, init is the fixed point
     assert fast.forward.steps[0] > 5
 
 
@@ -118,7 +118,8 @@ def test_each_example_takes_the_steps_it_takes_alone(name):
     solve = jax.jit(lambda x, h: gradients.fixed_point(f, W, h, x, **options))
     for i in (0, 3):
         _, alone = solve(x[i : i + 1], jnp.zeros((1, 20)))
-        assert abs(alone.steps[0] - together.forward.steps[i]) <= 1  # by rounding
+        # Rounding errors may change the number of steps by one.
+        assert abs(alone.steps[0] - together.forward.steps[i]) <= 1
     bad = x.at[2].set(jnp.nan)
     h, info = solve(bad, jnp.zeros_like(x))
     others = jnp.array([0, 1, 3, 4, 5])

@@ -1,4 +1,4 @@
-"""Contract of all random gradient rules; other tests check their mean gradients."""
+"""Contract of all random gradient rules, except that their mean is right."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -29,7 +29,7 @@ def estimator(request):
 class Compiled(NamedTuple):
     rule: object  # gradient rule for a whole sequence
     update: object
-    start: object  # function of the carry and the first inputs
+    start: object  # (carry, first inputs) -> initial state
     traces: list  # gets an entry each time the step is traced
 
 

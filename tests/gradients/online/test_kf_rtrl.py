@@ -26,7 +26,7 @@ def stacked(params, carry, x):
 
 
 def thresholds(params, h, x):
-    """Step a cell whose gates are slices of one product, before biases are added.
+    """Step a cell whose gates are slices of one matrix product.
 
     The biases of the gates have different shapes.
     """
@@ -37,7 +37,8 @@ def thresholds(params, h, x):
     new = jax.nn.relu(both[2:] + x[:1] - new["bias"])
     h = keep * h + (1 - keep) * new + params["all"]
     h = h + (jnp.stack([h, h]) + params["many"].T).prod(axis=0)
-    # The comparison "> −9" has no derivative, so `which` gets no gradient.
+    # The comparison with −9 has no derivative, so the parameter `which` has no
+    # gradient.
     h = jnp.where(x @ params["which"] + x[:2] > -9, h, 2 * h)
     return h, h
 

@@ -61,7 +61,11 @@ def jitted_update(online):
 
 
 def by_hand(online, optimizer, every, args, options, keys=None, with_value=False):
-    """Run step by step; after each `every` steps, update by their mean gradient."""
+    """Run an online rule step by step.
+
+    After every `every` time steps, update the params by the mean gradient of these
+    steps.
+    """
     params, carry, xs, targets = args
     opt_state, losses, weight_of_all = optimizer.init(params), 0.0, 0.0
     ones = jnp.ones(xs.shape[:-1], xs.dtype)

@@ -165,10 +165,11 @@ def rows(name):
     [
         ("tanh", [N, N, N, None]),  # RTRL stores no rows for the readout
         ("gru_reset_first", [N, N, N, N]),
-        # A weight affects the state of only one unit within a time step: one row.
+        # Within a time step, a weight affects the state of only one unit, so RTRL
+        # stores one row of the influence for it.
         ("min_gru", [1, 1, 1, 1, None]),
-        # A weight of a complex unit has two rows, for the unit's real and imaginary
-        # part.
+        # RTRL stores two rows for a weight of a complex unit: for the unit's real part
+        # and its imaginary part.
         ("lru", [2, 2, 2, 2, 2, None, None, None]),
         ("own", [1, N]),
         # Weights of the second layer affect only the state of the second layer.

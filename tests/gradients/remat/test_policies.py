@@ -98,7 +98,7 @@ def tanh_step(w, h, x):
 def test_stretches_cost_what_is_predicted(length, policy, evaluations):
     """Compare the step evaluations in the jaxpr with the predicted number.
 
-    For T = 12 time steps, the numbers are also published.
+    The numbers for sequences of 12 time steps are published numbers.
     """
     rule = gradients.bptt(tanh_step, squared_error, remat=policy)
     xs = jnp.zeros((length, 2))

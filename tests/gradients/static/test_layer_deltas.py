@@ -1,4 +1,4 @@
-"""Derivatives in named values of functions and modules, against perturbations."""
+"""Derivatives of a loss in named values, compared with finite perturbations."""
 
 import chex
 import flax.linen as nn
@@ -136,7 +136,7 @@ def test_linen_modules_are_named_by_their_paths():
     params = net.init(jax.random.key(1), x)
     apply = jax.jit(net.apply)
     loss = lambda params, x: jnp.sum(apply(params, x) ** 3)
-    want = loss(params, x)  # JAX caches this jitted function, without names
+    want = loss(params, x)  # JAX now caches the function without names
     found = gradients.layer_deltas(loss, params, x)
     names = [f"block{inner}[{i}]" for i in (0, 1) for inner in ("/Dense_0", "")]
     assert list(found) == [*names, "out", "Net"]

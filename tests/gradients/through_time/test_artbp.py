@@ -108,9 +108,11 @@ def test_examples_are_cut_each_by_itself(make_problem):
 
 
 def by_hand(args, cut, kappa, rescaled=True):
-    """Compute δ_t = c_t + (1 − cut_t) / (1 − κ) · δ_{t+1} J_{t+1} in NumPy.
+    """Compute ARTBP's gradient for given cuts of the sequence, in NumPy.
 
-    The network is probe P, and κ is the probability of a cut of the sequence.
+    The error signals are δ_t = c_t + (1 − cut_t) / (1 − κ) · δ_{t+1} J_{t+1}. Here c_t
+    is the derivative of the loss of step t in the carry, J_{t+1} is the Jacobian of the
+    next step, and κ is the probability of a cut. The network is probe P.
     """
     (W, U, b), h, xs, targets = jax.tree.map(np.asarray, args)
     hs = [h]

@@ -294,7 +294,7 @@ def test_what_rounding_keeps_from_settling_is_run_in_order():
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
 def test_the_unit_of_a_leaf_does_not_matter(jacobian):
-    """Check that a carry leaf of size 1e-9 converges, not only one of size 1."""
+    """Check that a carry leaf with values near 1e-9 converges, not only one near 1."""
     params, carry, xs = tanh_problem(T=12, gain=2.0)
     method = gradients.newton(jacobian)
 

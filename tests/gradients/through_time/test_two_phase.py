@@ -25,7 +25,10 @@ def real(tree):
 
 
 def derivatives(backward, step, options):
-    """Return derivatives in all arguments of `unroll`, of a loss of all its results."""
+    """Return the derivatives of a loss in params, carry, xs and initial.
+
+    The loss depends on all results of `unroll`.
+    """
 
     def loss(params, carry, xs, initial):
         results = gradients.unroll(

@@ -114,7 +114,10 @@ def test_the_horizon_is_as_long_as_the_tolerance_asks():
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
-    """Check the bound on the left-out batches' sum, exact if all gradients are 1."""
+    """Check that gradients beyond the horizon sum to less than the tolerance.
+
+    The gradient of every batch is 1.
+    """
     rule = updates.replay(lambda w, a: w - a, decay, tol=1e-2)
     a = jnp.array(0.0)
     push = lambda state, _: (rule.push(state, (a,)), None)
@@ -126,9 +129,9 @@ def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
 def test_stability_limits(decay):
-    """Check the stability limits of both forms, on the loss h w^2 / 2 with eta 0.01.
+    """Check up to which curvature h of the loss h w² / 2 replay is stable.
 
-    On this loss, the step of the weight w is a linear function of w.
+    On this loss, an update of the weight w is a linear function of w.
     """
     table = {0.5: (100, 1.9802), 0.9: (20, 0.221976), 0.99: (2, 0.0202)}
     rule = updates.replay(lambda w, h: h * w**2 / 2, decay, tol=1e-7)
@@ -156,7 +159,10 @@ def test_without_memory_it_is_gradient_descent():
 
 
 def test_worked_values_of_the_printed_form():
-    """Compare a weight w with steps by hand, for errors (w - a)^2 / 2, a = 0, 1, 2."""
+    """Compare three updates of a weight with values computed by hand.
+
+    The losses are (w − a)² / 2 with the targets a = 0, 1, 2.
+    """
     rule = updates.replay(lambda w, a: (w - a) ** 2 / 2, 0.5)
     w, state, visited = jnp.array(3.0), rule.init((jnp.array(0.0),)), []
     for a in (0.0, 1.0, 2.0):

@@ -98,8 +98,8 @@ def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtyp
         (top, top, -top, -top): (4.0, 4.0, -4.0, -4.0),
         (top, -top, -top, -top): (4.0, -4.0, -4.0, -4.0),
     }.items():
-        # The first step sizes of the parameters are different, because "slr" would
-        # choose among equal step sizes by their rounding errors.
+        # Start from different step sizes. With choose="slr", GRprop would select one of
+        # several equal step sizes by their rounding errors.
         if choose == "slr":
             first = optimizer.init(jnp.zeros(4, dtype))
             first = first._replace(step_sizes=jnp.array([0.1, 0.11, 0.09, 0.12], dtype))

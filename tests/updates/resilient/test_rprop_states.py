@@ -16,8 +16,8 @@ VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
 VARIANTS += ["half_back", "manhattan"]
 BYTES = {"float32": 8, "int8_sign": 5, "packed": 4, "bfloat16": 2}
 STEPS, SIZE = 1000, 200
-# Tolerances of moves, relative to the moves with a float32 state. Where the latter are
-# 0, moves must be exactly 0.
+# Tolerances of updates, relative to the updates with a float32 state. Updates that are
+# 0 with a float32 state must be exactly 0.
 TOLERANCES = {"int8_sign": 0, "packed": 1e-5, "bfloat16": 0.1}
 
 
