@@ -1,4 +1,4 @@
-"""Wrong calls: each raises an error that names argument, value and remedy."""
+"""Tests that wrong calls raise errors, which name argument, value and remedy."""
 
 import builtins
 import collections
@@ -41,7 +41,6 @@ def test_a_wrong_call_gets_a_clear_error(row, found):
 
 
 def _homes(row):
-    """Return the modules of JAX in which the type of the error may be defined."""
     return ["jax.errors", "jax._src.errors"] if "network" in row.marks else []
 
 

@@ -1,4 +1,4 @@
-"""Losses of weight 0, and dtypes of losses and loss weights, for every rule."""
+"""Tests of losses with weight 0, and of dtypes of losses and loss weights."""
 
 from functools import cache, partial
 
@@ -73,7 +73,7 @@ def problem():
 WEIGHTS = jnp.array([[0.0, 1.0], [1.0, 0.5], [0.0, 0.0], [2.0, 1.0]])
 
 
-# One rule for each way in which rules compute losses
+# One gradient rule for each implementation of the weighted mean of losses
 FEW = ("bptt", "truncated_bptt", "eprop_signal", "pes")
 some_then_all = pytest.mark.parametrize(
     "names", [FEW, pytest.param(tuple(SEQUENCES), marks=pytest.mark.slow)], ids=len

@@ -1,4 +1,4 @@
-"""The generated tests: their number, and the number of those that are fast."""
+"""Tests of the number of generated tests, and of how many of them are fast."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Dense cells: results equal those of Flax and PyTorch; memory of the backward pass."""
+"""Tests of dense cells: results of Flax and PyTorch, and stored memory."""
 
 from functools import cache, partial
 
@@ -42,7 +42,10 @@ def problem(name, batch=(B,)):
 
 
 def gradient(run):
-    """Return the derivatives of a loss of all outputs and of the last carry."""
+    """Return a function that computes derivatives in params, carry, xs and initial.
+
+    The differentiated loss depends on all outputs and on the last carry.
+    """
 
     def loss(params, carry, xs, initial):
         last, ys = run(params, carry, xs, initial)

@@ -1,4 +1,4 @@
-"""Elementwise cells: results compared with NumPy; gradients by all exact rules."""
+"""Tests of elementwise cells against NumPy, with gradients by all exact rules."""
 
 from functools import partial
 

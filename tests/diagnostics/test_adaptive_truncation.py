@@ -1,4 +1,4 @@
-"""Adaptive truncation: error norms and certificates, compared with NumPy."""
+"""Tests of `adaptive_truncation`: norms of error signals, and bounds of the bias."""
 
 import json
 from functools import partial
@@ -51,10 +51,10 @@ half_square = lambda y, target: (y - target) ** 2 / 2
 
 @pytest.mark.parametrize("tau", [1, 4])
 def test_a_leak_has_the_decay_that_it_has(tau):
-    """Compare error norms and bias(K) of a leaky unit with their closed forms.
+    """Compare the results for a leaky unit with closed forms.
 
-    A leaky unit with decay a has the error norms φ_k = |h_T| a^k at lags k. If the
-    decay is fitted from lag τ = 1 on, the bias of truncation at lookback K ≥ 1 is |h_T|
+    The error signals of a leaky unit with decay a have the norm |h_T| a^k at lag k. If
+    the decay is fitted from lag 1 on, the bias of truncation at lookback K ≥ 1 is |h_T|
     a^K / (1 − a).
     """
     a, T = 0.8, 60

@@ -1,4 +1,4 @@
-"""Gradient checks, and comparisons of gradient rules, tested by known values."""
+"""Tests of `check_gradients` and `compare` with gradients of known values."""
 
 from functools import cache, partial
 

@@ -1,8 +1,8 @@
-"""Search for NaN: planted faults in both passes, in padding and in updates are found.
+"""Tests of the search for the first NaN: it must find each fault planted in a network.
 
-All faults are planted in the same network, so that it is compiled only once. The
-network is finite for zero inputs. Each input, target and parameter can make one part of
-the network NaN or infinite.
+All faults are planted in the same network, so that it is compiled only once. For zero
+inputs, all values of the network are finite. Each input, target and parameter can make
+one part of the network NaN or infinite.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Gradient flow and Jacobian spectra, compared with known values."""
+"""Tests of `gradient_flow` and `jacobian_spectrum` with known values."""
 
 from functools import cache, partial
 

@@ -1,4 +1,4 @@
-"""`gradient_quality`, compared with NumPy, for biased and unbiased gradient rules."""
+"""Tests of `gradient_quality` against NumPy, for biased and unbiased gradient rules."""
 
 from functools import cache, partial
 

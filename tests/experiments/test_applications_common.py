@@ -1,4 +1,4 @@
-"""Helpers of applications: batches by length, scores, audio features, baselines."""
+"""Tests of functions that several applications use, such as scores and baselines."""
 
 import doctest
 import math
@@ -57,7 +57,8 @@ def test_buckets_hold_each_sequence_once(lengths):
     for bucket in buckets:
         inside = lengths[bucket.rows]
         assert low < inside.min()
-        # A bucket's padded length is the length of its longest sequence.
+        # Each bucket (sequences of similar length) is padded to the length of its
+        # longest sequence.
         assert inside.max() == bucket.length
         assert 30 < len(bucket.rows) < 70
         low = bucket.length

@@ -1,4 +1,4 @@
-"""Study compare, and the benchmarks: every task runs and writes its results."""
+"""Tests of the study compare and of the benchmarks: each writes its results."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Data sets: sizes and splits as documented; no test example is trained on."""
+"""Tests of data sets: their sizes and splits, and no overlap of test and training."""
 
 import os
 import shutil

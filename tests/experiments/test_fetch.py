@@ -1,4 +1,4 @@
-"""Downloads: complete files or none; valid recordings are read, invalid refused."""
+"""Tests of downloads, and of recordings that users provide."""
 
 import doctest
 import hashlib

@@ -26,7 +26,7 @@ class Slopes(NamedTuple):
 
     loss: Any
     J: Any  # ∂h_t/∂h_{t−1}, [n, n]
-    J_apart: Any  # Jacobian [n, n] if recurrent matrices pass no derivative
+    J_apart: Any  # like J, without derivatives through recurrent matrices
     I: Any  # ∂h_t/∂θ, [n, p]  # noqa: E741
     direct: Any
     signal: Any

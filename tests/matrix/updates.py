@@ -319,7 +319,7 @@ def assert_defined(program, definition, name, got):
     """Compare updates with their definition; both must be NaN at the same elements."""
     row = UPDATES[program.update]
     grads, values = drawn(program, name)
-    if program.way == "masked":  # optax.masked returns other leaves unchanged
+    if program.way == "masked":  # optax.masked does not change unmasked gradients
         picked = np.array([False] * 4 + [True] * 6)
         want = grads.copy()
         want[:, picked] = definition(grads[:, picked], values)

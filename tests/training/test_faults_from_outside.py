@@ -1,4 +1,4 @@
-"""Full disks and damaged files: an error is raised, and the training can resume."""
+"""Tests of training on full disks and with damaged files."""
 
 import contextlib
 import gc

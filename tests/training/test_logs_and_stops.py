@@ -1,4 +1,4 @@
-"""Logs and early ends of a training: metrics, `stop`, NaN, Ctrl-C, devices."""
+"""Tests of logs of a training, and of early ends by `stop`, NaN or Ctrl-C."""
 
 import contextlib
 import itertools

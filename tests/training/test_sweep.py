@@ -1,4 +1,4 @@
-"""Sweeps: runs under `vmap` equal single runs, and killed sweeps resume."""
+"""Tests of sweeps: runs under `vmap` equal single runs, and killed sweeps resume."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Contract of all updates: promises that every update must keep."""
+"""Tests of promises that all updates make."""
 
 import inspect
 from functools import partial
@@ -181,7 +181,7 @@ def test_compiles_once(make_update, params):
 
 @pytest.mark.fast_rows(2)
 def test_state_may_be_donated(make_update, params):
-    """Donate the state to `update`, which may overwrite it; no arrays share memory."""
+    """Donate the state to `update`; params and the new state must stay valid."""
     # XLA may write the returned update to the memory of the donated state, because both
     # have this size.
     params = {"w": jnp.ones(5, jnp.float32)}

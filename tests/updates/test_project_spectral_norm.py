@@ -1,4 +1,4 @@
-"""Spectral-norm projection, compared with the singular value decomposition."""
+"""Tests of the spectral-norm projection, against a singular value decomposition."""
 
 import jax
 import jax.numpy as jnp

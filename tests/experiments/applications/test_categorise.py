@@ -1,4 +1,4 @@
-"""Study categorise: classification of texts, resuming, no effect of padding."""
+"""Tests of the study categorise, such as that padding has no effect."""
 
 import dataclasses
 import json

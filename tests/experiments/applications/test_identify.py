@@ -1,4 +1,4 @@
-"""Study identify: equation of the simulated plant; learning compared with a loop."""
+"""Tests of the study identify: the simulated tanks, and learning against a loop."""
 
 from functools import partial
 from typing import Any

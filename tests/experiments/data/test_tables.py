@@ -1,4 +1,4 @@
-"""Reading tables in many file formats: the expected columns, or an error message."""
+"""Tests of reading tables in many file formats, and of the error messages."""
 
 import bz2
 import gzip

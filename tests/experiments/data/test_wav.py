@@ -1,4 +1,4 @@
-"""Reading of WAV files in many formats, also of files that were written to a pipe."""
+"""Tests of reading WAV files in many formats, including files written to a pipe."""
 
 import io
 import struct

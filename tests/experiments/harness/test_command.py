@@ -1,4 +1,4 @@
-"""Command line: Ctrl-C, ASCII-only terminals, and file names that are not UTF-8."""
+"""Tests of the command line: Ctrl-C, ASCII terminals, and unusual file names."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Study online_learning: a short run; time series and cosines computed separately."""
+"""Tests of the study online_learning: its time series, and cosines of gradients."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Study encoders: a short run; the number of epochs compared with the paper's."""
+"""Tests of the study encoders, with numbers of epochs from the paper."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Study proben1: files, networks, early stopping, and Prechelt's published tables."""
+"""Tests of the study proben1, with results from Prechelt's tables."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Studies on many devices: learning curves, bytes sent between devices, options."""
+"""Tests of the studies on many devices, such as the bytes sent between devices."""
 
 import dataclasses
 import importlib

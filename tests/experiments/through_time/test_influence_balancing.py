@@ -1,4 +1,4 @@
-"""Study influence_balancing: a short run, compared with reference values."""
+"""Tests of the study influence_balancing, with reference values."""
 
 import json
 

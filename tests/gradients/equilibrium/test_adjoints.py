@@ -1,4 +1,4 @@
-"""Adjoint solvers: exact ones agree with a reference, approximate ones with theory."""
+"""Tests of adjoint solvers: exact ones by a reference, approximate ones by theory."""
 
 from functools import cache, partial
 from itertools import product
@@ -39,7 +39,7 @@ def loss_of(h, target):
 
 
 def newton(V):
-    """Return the fixed point h*, differentiable through two dense Newton steps."""
+    """Return a fixed point that can be differentiated through two Newton steps."""
     fixed = jax.lax.stop_gradient(V)
     h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, h, X), jnp.zeros(3))
     for _ in range(2):

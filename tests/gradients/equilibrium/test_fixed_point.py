@@ -1,4 +1,4 @@
-"""Fixed points: derivatives compared with finite differences, and reported failures."""
+"""Tests of the derivatives of fixed points, and of reported failures."""
 
 from functools import partial
 
@@ -72,7 +72,7 @@ def test_equals_backpropagation_through_the_relaxation(batch, damping):
 @pytest.mark.parametrize("cell", ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"])
 @pytest.mark.slow
 def test_a_recurrent_cell_that_settles(make_problem, cell):
-    """With a constant input, the step of a recurrent network can be the map f."""
+    """Use the step of a recurrent network, with a constant input, as the map f."""
     step, square, (params, h, xs, _), _ = make_problem(cell, batch=(2,))
     f = lambda params, h, x: step(params, h, x)[0]
     if cell == "nested":  # the state is used without its counter, which never settles

@@ -1,4 +1,4 @@
-"""Fixed points that are not found are reported and treated as on_failure selects."""
+"""Tests of fixed points that are not found, for each value of `on_failure`."""
 
 from functools import cache, partial
 
@@ -38,7 +38,7 @@ def solve(W, x=X, **options):
 
 @cache
 def jacobians(on_failure, solver, adjoint=None):
-    """Return (h*, info), and the Jacobians of h* [4, 3] with respect to W and x.
+    """Return (h, info), and the Jacobians of the four states h with respect to W and x.
 
     The Jacobians are computed in forward mode and in reverse mode.
     """
@@ -51,7 +51,7 @@ def jacobians(on_failure, solver, adjoint=None):
 
 
 def implicit(i):
-    """Return the derivative of h* of example i with respect to W, by a dense solve."""
+    """Return the derivative of the fixed point of example i in W, by a dense solve."""
     x = (S[i], X[i])
     h = solve(W, solver=SOLVERS["relaxation"])[0][i]
     J = jax.jacobian(settle, argnums=1)(W, h, x)
@@ -98,7 +98,7 @@ def test_truncate_is_finite_and_the_same_in_both_modes(solver):
     for tree in (forward, reverse):
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in tree)
         np.testing.assert_allclose(tree[0][0], implicit(0), rtol=1e-7, atol=1e-10)
-        assert jnp.all(tree[0][3] == 0)  # h* of the fourth example is the start
+        assert jnp.all(tree[0][3] == 0)  # because h[3] is the initial state
     if solver == "relaxation":
         chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-11)
         once = jax.jacobian(settle)(W, h, (S, jnp.nan_to_num(X)))
@@ -129,7 +129,8 @@ def test_truncated_adjoints_are_transposes(adjoint):
 @pytest.mark.parametrize(
     ("A", "adjoint"),
     [
-        # For some right-hand sides, the residual grows in the first steps.
+        # For some right-hand sides of the adjoint equation, the residual grows in the
+        # first steps.
         ([[0.9, 8.0], [0.0, 0.8]], gradients.adjoints.relaxation(max_steps=2)),
         # The map is not a contraction, but the iteration of reverse mode would converge
         # for the cotangent (0, 1).
@@ -183,7 +184,7 @@ def test_ignore_gives_the_last_iterate():
 @pytest.mark.parametrize("on_failure", ["nan", "truncate"])
 @pytest.mark.fast_rows(1)
 def test_examples_that_do_not_count_spoil_nothing(on_failure):
-    """Examples that fail and do not affect the loss leave the gradient in W finite."""
+    """Examples that fail but do not affect the loss must not make the gradient NaN."""
     options = {"solver": SOLVERS["relaxation"], "on_failure": on_failure}
     counts = jnp.array([1.0, 0.0, 0.0, 0.0])
     value = lambda W: jnp.sum(counts[:, None] * solve(W, **options)[0])

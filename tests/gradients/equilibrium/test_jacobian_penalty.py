@@ -1,4 +1,4 @@
-"""The penalty on the Jacobian is unbiased: the mean over all possible random signs."""
+"""Test of the mean of `jacobian_penalty` over all possible random signs."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Errors for a map f whose arguments are in the wrong order, or whose shapes differ."""
+"""Tests of errors for a map f with wrong shapes or a wrong order of arguments."""
 
 import jax
 import jax.numpy as jnp

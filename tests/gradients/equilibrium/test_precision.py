@@ -1,4 +1,4 @@
-"""Matrix products of a map have full precision, unless the user asks for less."""
+"""Tests of the precision of matrix products in a map whose fixed point is found."""
 
 from functools import partial
 

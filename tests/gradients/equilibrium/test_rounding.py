@@ -1,4 +1,4 @@
-"""Only rounding errors may keep the residual of a converged example above tol."""
+"""Tests of convergence if rounding errors keep the residual above the tolerance."""
 
 from functools import cache, partial
 

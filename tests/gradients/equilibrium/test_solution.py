@@ -1,4 +1,4 @@
-"""`fixed_point` returns the tuple (h, info); using it in place of h raises an error."""
+"""Tests of errors if the returned tuple (h, info) is used in place of h."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Solvers of fixed points: speed, trees, batches, dtypes, and mistakes."""
+"""Tests of fixed-point solvers: speed, pytrees, batches, dtypes, wrong arguments."""
 
 from functools import cache, partial
 
@@ -26,7 +26,7 @@ def loss_of(h, target):
 
 
 def newton(V):
-    """Return the fixed point h*, differentiable through two dense Newton steps."""
+    """Return a fixed point that can be differentiated through two Newton steps."""
     fixed = jax.lax.stop_gradient(V)
     h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, h, X), jnp.zeros(3))
     for _ in range(2):
@@ -69,7 +69,7 @@ def test_the_tolerance_is_within_reach_of_the_coarsest_leaf():
 
 @cache
 def slow_problem():
-    """Return weights W of 20 units with spectral radius 0.95, and six examples."""
+    """Return 20×20 weights of spectral radius 0.95, and the inputs of six examples."""
     W = jax.random.normal(jax.random.key(0), (20, 20))
     W = W * (0.95 / jnp.max(jnp.abs(jnp.linalg.eigvals(W))))
     x = jnp.array([[0.02, 0.05, 0.1, 0.2, 0.4, 0.0]]).T

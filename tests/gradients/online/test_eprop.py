@@ -1,4 +1,4 @@
-"""E-prop: eligibility traces computed by hand, and networks for which it is exact."""
+"""Tests of e-prop: traces computed by hand, and networks for which it is exact."""
 
 from functools import cache, partial
 
@@ -171,7 +171,7 @@ def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
 
 
 def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
-    """Compare eligibility traces of ALIF potentials and thresholds with the paper's."""
+    """Compare eligibility traces of ALIF neurons with the equations of the paper."""
 
     def by_hand(params, carry, xs, targets):
         v, a, z = carry
@@ -200,7 +200,7 @@ def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
 
 
 def test_traces_of_an_lstm_are_those_of_its_cell():
-    """Compare the LSTM's traces of c with a recursion that treats h as constant."""
+    """Compare an LSTM's eligibility traces with a recursion for a constant output h."""
     logistic = lambda a: 1 / (1 + np.exp(-a))
 
     def by_hand(params, carry, xs, targets):

@@ -1,4 +1,4 @@
-"""Contract of all online rules, such as a gradient for every parameter."""
+"""Tests of promises that all online rules make."""
 
 from functools import partial
 
@@ -160,7 +160,7 @@ def test_arguments_of_a_wrong_kind_are_named(change, message):
             rule.init(params, carry, (x, target), **given)
         if "target" in message or message.startswith("x"):
             if name == "kf_rtrl":
-                continue  # raises an error for this network
+                continue  # this rule does not support the network
             state = rule.init(params, carry, (1.0, 0.0))
             with pytest.raises(ValueError, match=message):
                 rule.update(params, state, x, target, **key)

@@ -1,4 +1,4 @@
-"""KF-RTRL: its mean over all random signs, and its Kronecker factors."""
+"""Tests of KF-RTRL: its mean over all random signs, and its Kronecker factors."""
 
 import itertools
 from functools import cache
@@ -72,7 +72,8 @@ def cell_of(name):
     return network.apply, params, carry, x
 
 
-# Sizes (k, m) of each block's two factors; blocks are ordered by their first array.
+# Sizes (k, m) of the two Kronecker factors of each group of parameters. Groups are
+# ordered by their first array.
 BLOCKS = {
     "tanh": [(6, 2)],
     "gru": [(4, 2), (6, 4), (3, 2)],
@@ -308,7 +309,7 @@ def test_the_mean_with_flags_is_bptt(make_problem):
 
 
 def paper(params, h, xs, targets, signs):
-    """Return gradients and factors of tanh(W h + U x + b), computed in NumPy."""
+    """Return KF-RTRL's gradients and factors for tanh(W h + U x + b), in NumPy."""
     W, U, b = params
     inputs, slopes = np.zeros(len(h) + xs.shape[1] + 1), np.zeros((len(h),) * 2)
     total, size = np.zeros((len(h), len(inputs))), lambda a: np.linalg.norm(a) + 1e-7

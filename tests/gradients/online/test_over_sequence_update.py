@@ -1,4 +1,4 @@
-"""Updates during a sequence by online rules, compared with plain loops."""
+"""Tests of updates during a sequence by online rules, against plain loops."""
 
 from functools import cache, partial
 
@@ -171,7 +171,7 @@ def test_with_forgetting_it_is_the_recurrent_update_of_the_tutorial(scale_past):
 
 
 def noisy(online):
-    """Return an online rule that adds noise and checks the inputs of `init`."""
+    """Return an online rule that adds noise to its gradients and checks its inputs."""
 
     def init(params, carry, inputs, *, initial=None):
         assert [a.shape for a in inputs] == [(*BATCH, 1)] * 2

@@ -1,4 +1,4 @@
-"""UORO: its mean over all random signs, and its published equations."""
+"""Tests of UORO: its mean over all random signs, and its published equations."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Derivatives of a loss in named values, compared with finite perturbations."""
+"""Tests of `layer_deltas`, the derivatives of a loss in named values."""
 
 import chex
 import flax.linen as nn
@@ -48,7 +48,8 @@ def test_a_plain_functions_deltas_are_those_of_perturbations():
     want = jax.grad(lambda shifts: network(params, x, shifts))(shifts)
     close([each.delta for each in found.values()], want)
     close(found["y"].value, jax.nn.relu(x @ params[0]))
-    # By the chain rule, ∂E/∂w = xᵀ δ.
+    # By the chain rule, the gradient of a weight matrix is xᵀ δ, with the input x of
+    # the layer.
     grads = jax.grad(network)(params, x)
     close(x.T @ found["s[0]"].delta, grads[0])
 

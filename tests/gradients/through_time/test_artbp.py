@@ -1,4 +1,4 @@
-"""ARTBP, tested by enumerating all random cuts of the sequence: mean and variance."""
+"""Tests of ARTBP: mean and variance over all random cuts of the sequence."""
 
 import itertools
 from functools import partial

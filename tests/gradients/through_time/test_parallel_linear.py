@@ -1,4 +1,4 @@
-"""The method "linear" of parallel_unroll: which steps it accepts and rejects."""
+"""Tests of `parallel_unroll` with method="linear", and of steps that it rejects."""
 
 import chex
 import jax
@@ -88,7 +88,7 @@ def test_linear_is_nan_where_it_is_found_not_to_be():
 def test_linear_is_nan_where_units_mix_though_values_do_not_show_it(kind):
     """Expect NaN if units read each other's state, even if the state is 0.
 
-    If the state is 0, wrong outputs would not occur, but wrong derivatives would.
+    Otherwise, derivatives would be wrong without any error in the outputs.
     """
 
     def step(weights, h, x):

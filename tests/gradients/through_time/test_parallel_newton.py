@@ -1,4 +1,4 @@
-"""Newton's and quasi-Newton methods over time: convergence, settings, devices."""
+"""Tests of `parallel_unroll` by Newton's and quasi-Newton methods."""
 
 from functools import cache, partial
 

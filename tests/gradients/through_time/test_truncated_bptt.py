@@ -1,4 +1,4 @@
-"""Truncated BPTT compared with its definition; its memory."""
+"""Tests of truncated BPTT: its definition and its memory."""
 
 from itertools import pairwise
 

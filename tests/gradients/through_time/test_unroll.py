@@ -1,4 +1,4 @@
-"""`unroll` in users' losses: encoder-decoder, learned first carry, input gradients."""
+"""Tests of `unroll` in losses that a user writes, such as an encoder-decoder."""
 
 import chex
 import jax

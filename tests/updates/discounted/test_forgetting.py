@@ -1,4 +1,4 @@
-"""`forgetting` compared with the tutorial's sum, with optax, and with known limits."""
+"""Tests of `forgetting`: the tutorial's sum, results of optax, stability limits."""
 
 from functools import partial
 
@@ -55,7 +55,7 @@ def test_normalised_form_is_a_moving_average():
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_a_sum_of_narrow_gradients_is_rounded_once(dtype):
-    """The sum of gradients is beyond float16, but the step is not."""
+    """Sum low-precision gradients; a float16 sum would overflow."""
     grads = jnp.full((50, 2), 6e4, dtype)
     steps = run(updates.forgetting(1e-3, 0.9), grads)
     assert steps.dtype == dtype

@@ -1,4 +1,4 @@
-"""Replay and discounted least squares, compared with explicit discounted sums."""
+"""Tests of replay and discounted least squares, against explicit discounted sums."""
 
 from functools import partial
 
@@ -317,7 +317,7 @@ def test_least_squares_keep_dtypes_under_traced_settings():
     [(int, "floating number, got int64"), (bool, "got bool"), (complex, "be real")],
 )
 def test_losses_that_have_no_gradient_are_refused(dtype, message):
-    """A decay of 0.5 in the dtype of an integer loss would be 0."""
+    """Refuse integer losses, because a decay of 0.5 would be rounded to 0."""
     rule = updates.replay(lambda w, a: (w > a).astype(dtype), 0.5)
     state = rule.init((jnp.array(0.0),))
     with pytest.raises(ValueError, match=message):

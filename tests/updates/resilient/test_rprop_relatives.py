@@ -1,4 +1,4 @@
-"""GRprop, compared with a loop as in R's neuralnet; probabilistic Rprop."""
+"""Tests of GRprop, against a loop as in R's neuralnet, and of probabilistic Rprop."""
 
 import math
 
@@ -201,7 +201,7 @@ def test_mistakes_in_probabilistic_rprop_are_named():
 @pytest.mark.parametrize("scale", [2.0**-90, 2.0**90])
 @pytest.mark.parametrize("move", ["sign", "expected"])
 def test_the_unit_of_gradients_does_not_matter(scale, move):
-    """The squares of these gradients are 0 or infinite in float32."""
+    """Use gradients whose squares are 0 or infinite in float32."""
     grads = jax.random.normal(jax.random.key(0), (40, 2), jnp.float32) + 0.5
     optimizer = updates.probabilistic_rprop(0.01, ema_decay=0.9, move=move)
     body = lambda state, g: optimizer.update(g, state)[::-1]
