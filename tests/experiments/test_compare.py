@@ -78,7 +78,7 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
 
     def advance(self, step):
         shown.append(step)
-        if len(shown) == 4:  # during the second job
+        if len(shown) == 4:  # interrupt the second job
             raise KeyboardInterrupt
 
     monkeypatch.setattr(report.Progress, "advance", advance)

@@ -135,7 +135,7 @@ def test_texts_in_classes(name, sizes, counts):
     forms = [set(map(data.same_form, part.texts)) for part in parts]
     assert not forms[0] & forms[1]
     assert not forms[2] & (forms[0] | forms[1])
-    # Fraction of the largest class, measured without this library
+    # Percentage of examples in the largest class, measured without this library
     majority = {"sms_spam": 88.7, "trec": 27.6}[name]
     assert 100 * max(counts) / sum(counts) == pytest.approx(majority, abs=0.05)
     assert len(classes) == len(counts)

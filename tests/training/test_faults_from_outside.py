@@ -56,7 +56,7 @@ def run(folder, full="no"):
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """Mount a disk of 1 MB, too small for all checkpoints and another file."""
+    """Mount a disk of 1 MB in memory, on which not all checkpoints fit."""
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     try:
         made = subprocess.run(command, capture_output=True).returncode == 0

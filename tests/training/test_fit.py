@@ -1,4 +1,4 @@
-"""Tests of the training loop: results do not depend on the steps in a chunk."""
+"""Tests of the training loop, whose results do not depend on the chunk length."""
 
 import chex
 import jax

@@ -73,7 +73,7 @@ def test_table_has_every_optimizer():
     named = {name for name in functions if name.islower() and name[0] != "_"}
     others = {"irprop_minus", "rprop_report", "effective_step", "replay"}
     others |= {"discounted_least_squares", "recursive_least_squares"}
-    # Another test checks this projection after another update.
+    # The projection only changes the result of another update, so it has its own tests.
     others |= {"project_spectral_norm"}
     assert {name for name in named if "scale" not in name} <= {*UPDATES, *others}
 
@@ -95,7 +95,7 @@ def test_keeps_dtype_whatever_that_of_traced_hyperparameters(
     traced = jax.tree.map(jnp.float32, numbers | {"learning_rate": 0.1})
     end, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
     chex.assert_trees_all_equal_shapes_and_dtypes(end, start)
-    # The dtype of the learning rate may differ.
+    # The dtype of the learning rate may differ from the dtype of the params.
     traced["learning_rate"] = jnp.float64(0.1)
     again, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
     chex.assert_trees_all_close(again, end, rtol=1e-2)

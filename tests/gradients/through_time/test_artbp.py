@@ -244,7 +244,7 @@ def test_ages_of_growing_truncation():
     length, alpha = 200.0, 4.0
     ages = np.arange(1, 200_000)
     kappa = np.asarray(gradients.growing_truncation(length, alpha)(ages))
-    # Probability that a segment that has lasted `age` steps lasts at least one more
+    # Probability that a segment with a length of at least `age` steps has one more step
     longer = np.cumprod(1 - kappa)
     mean_length = 1 + longer.sum()
     mean_age = (ages * longer).sum() / (1 + longer.sum())

@@ -263,9 +263,10 @@ def test_settings_out_of_range_are_named(settings, message):
 )
 @pytest.mark.fast_rows(1)
 def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
-    """Check that Newton does not stop too early if all slopes are 0 at the first guess.
+    """Check that Newton's method does not stop before the solution is found.
 
-    If all slopes are 0, the first iteration is right for only one time step.
+    At the first guess, the derivative of the step is 0 at all time steps. Therefore,
+    the first iteration gives only the first time step correctly.
     """
     step = lambda w, h, x: (jnp.maximum(w * h + x, 0),) * 2
     args = jnp.array(0.9), jnp.ones(()), jnp.zeros(10)

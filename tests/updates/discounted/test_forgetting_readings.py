@@ -38,7 +38,7 @@ def make_problem_once():
 
 @pytest.fixture(scope="module")
 def rules(make_problem_once):
-    """Compile the gradient rules once for all tests of this file."""
+    """Return jitted gradient rules, which all tests of this file share."""
     step, loss, _ = make_problem_once
     online = gradients.rtrl(step, loss)
     both = (gradients.bptt(step, loss), gradients.over_sequence(online))

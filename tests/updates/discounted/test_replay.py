@@ -27,7 +27,8 @@ def fill(rule, n, like=0):
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.3])
-# The numbers n of batches leave slots empty, fill all slots, or overwrite slots.
+# The buffer has five slots. Store n batches, which leave slots empty, fill all slots,
+# or overwrite old batches.
 @pytest.mark.parametrize("n", [1, 3, 5, 12])
 @pytest.mark.fast_rows(3)
 def test_it_is_the_explicit_sum_at_the_current_weights(n, learning_rate):

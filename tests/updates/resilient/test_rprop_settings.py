@@ -58,7 +58,8 @@ def test_each_weight_may_have_its_own_numbers(make):
         "layer": {"w": jnp.arange(6.0).reshape(2, 3) / 100 + 0.001, "b": 0.03},
         "out": jnp.array([0.01, 2.0]),
     }
-    # The first limit is for a whole layer, and the second for one array.
+    # The largest step size is 0.04 for all arrays of "layer", and 1.0 for the array
+    # "out".
     greatest = {"layer": 0.04, "out": 1.0}
     for optimizer in (
         make(first, max_step_size=greatest),
