@@ -27,7 +27,7 @@ SHARED = (
     *("test_devices.py", "test_processes.py"),
 )
 DOCTEST = "tests/test_layering.py::test_examples_in_docstrings_are_true"
-FILE_LIMIT = 1800.0  # to record which lines the tests of one file execute
+FILE_LIMIT = 1800.0  # seconds to record the lines that tests of a file execute
 
 
 def main(options: Any) -> int:

@@ -84,7 +84,8 @@ def sample(library: Path, count: int, seed: int) -> list[Mutant]:
 
     All other mutants are divided among the files in proportion to the number of
     possible mutants of each file. Within a file, each kind of mutant is equally likely.
-    The mutants drawn for a file depend only on this file and on the seed.
+    The order in which mutants of a file are drawn depends only on the file and the
+    seed.
     """
     drawn = {}
     for part in PARTS:
