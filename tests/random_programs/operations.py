@@ -60,11 +60,7 @@ def evaluate(expression: Any, env: Env) -> jax.Array:
 
 
 def gaps_between(operands: list[jax.Array]) -> list[float]:
-    """Return the differences between consecutive values of the sorted operands.
-
-    The constants with which operations compare elements are sorted together with the
-    operands. Differences of 0 are left out.
-    """
+    """Return the nonzero differences between sorted operands and constants."""
     vectors = [np.ravel(v) for v in operands]
     values = np.sort(np.concatenate([*vectors, [-0.4, 0.0, 0.4]]))
     gaps = np.diff(values)
@@ -137,9 +133,8 @@ def cholesky(env, a, b):
     return lower @ env.cut(b)
 
 
-# These functions are defined at module level, so that JAX compiles them only once.
-# Reference gradients are computed without `jit`, and JAX would compile a new function
-# object for each program.
+# These functions are defined at module level, so that JAX compiles them only once for
+# all programs.
 
 
 def turn(state, k):

@@ -61,11 +61,7 @@ def jitted_update(online):
 
 
 def by_hand(online, optimizer, every, args, options, keys=None, with_value=False):
-    """Run an online rule step by step.
-
-    After every `every` time steps, update the params by the mean gradient of these
-    steps.
-    """
+    """Run an online rule; update by the mean gradient of each `every` time steps."""
     params, carry, xs, targets = args
     opt_state, losses, weight_of_all = optimizer.init(params), 0.0, 0.0
     ones = jnp.ones(xs.shape[:-1], xs.dtype)
