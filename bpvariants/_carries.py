@@ -1,4 +1,4 @@
-"""Steps on one example instead of a batch, and floating leaves of pytrees."""
+"""Conversion of steps between one example and a batch; floating leaves of pytrees."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Norms, maxima and products, one for each example, of pytrees of batched arrays."""
+"""Norms, maxima and products of each example in pytrees of batched arrays."""
 
 from functools import reduce
 
@@ -61,7 +61,7 @@ def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:
 
 
 def unit(largest: jax.Array) -> jax.Array:
-    """Return `largest` as a divisor, or 1 if `largest` is 0 or infinite."""
+    """Return a divisor: `largest`, or 1 if `largest` is 0 or infinite."""
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
 
 

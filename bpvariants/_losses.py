@@ -1,4 +1,4 @@
-"""Steps that return losses, weights of losses, and checks of rules' arguments."""
+"""Losses as outputs of a step, weights of losses, and checks of a rule's arguments."""
 
 import math
 from collections.abc import Callable
@@ -271,7 +271,7 @@ def check_entries(
 def effective_weights(
     weights: jax.Array | None, mask: jax.Array | None
 ) -> jax.Array | None:
-    """Return the weight of each loss, 0 in padding; None if all losses weigh 1."""
+    """Return the weight of each loss, 0 in padding; None if all weights are 1."""
     if weights is None or mask is None:
         return mask if weights is None else weights
     check_flags("mask", mask, carry=())

@@ -72,7 +72,7 @@ def check_path(name: str, value: object) -> None:
 
 
 def module_remedy(value: Any) -> str:
-    """Return how to make a step of a Flax or Equinox module; "" for other values."""
+    """Return advice: how to make a step of a Flax or Equinox module; else ""."""
     kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
     homes = {kind.__module__.split(".")[0]: kind.__module__ for kind in kinds}
     if "flax" in homes and any(".linen" in kind.__module__ for kind in kinds):
@@ -89,9 +89,10 @@ def called(form: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except TypeError as error:
-        # If the error arose within the function, its traceback has a further entry. The
-        # traceback of every call of a module also has a further entry, because modules
-        # wrap their calls.
+        # If the arguments do not fit, the traceback of the error has one entry, this
+        # call. If the error arose in the function's body, the traceback has more
+        # entries. Flax and Equinox modules wrap their calls, so their errors always
+        # have more entries; for a module, the error's text is checked instead.
         remedy = module_remedy(function)
         within = error.__traceback__ is None or error.__traceback__.tb_next is not None
         if within and not (remedy and "positional argument" in str(error)):

@@ -21,7 +21,7 @@ Loss: TypeAlias = Callable[[PyTree, PyTree], jax.Array]
 
 
 class GradientRule(Protocol):
-    """Function that returns the loss of a sequence, and the gradient or an estimate."""
+    """Function that returns a sequence's loss, and its exact or estimated gradient."""
 
     def __call__(
         self,
@@ -69,7 +69,7 @@ class GradientRule(Protocol):
 
 
 class KeyedGradientRule(GradientRule, Protocol):
-    """Gradient rule that may use random numbers, and then needs the argument `key`."""
+    """Gradient rule that takes the argument `key`, as it may use random numbers."""
 
     def __call__(
         self,

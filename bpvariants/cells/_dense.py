@@ -1,4 +1,4 @@
-"""Helpers for cells with dense weights: gates, affine maps, and reduced residuals.
+"""Helpers for cells with dense weights: affine maps, and gates with few residuals.
 
 The derivative of a gate σ(z) or tanh(z) is a function of the gate's value. Therefore, a
 step of a dense cell stores only its gates, its carry and its input for the backward
@@ -36,8 +36,9 @@ def lean(function: Callable) -> Callable:
 kept = partial(checkpoint_name, name=NAME)
 
 
-# JAX's own derivative of a gate uses the gate's value before it is marked by `kept`.
-# The backward pass would then repeat the matrix products that the gate depends on.
+# JAX's own derivative of a gate uses a copy of the gate's value that `kept` has not
+# marked. With that derivative, the backward pass would repeat the gate's matrix
+# products.
 @jax.custom_jvp
 def sigmoid(z: jax.Array) -> jax.Array:
     """Return the logistic function σ(z), whose derivative is computed from σ(z)."""

@@ -18,8 +18,8 @@ class Gru(Cell):
 
     Here r is the reset gate, z is the update gate, and n is the candidate for the new
     state. W and U are weight matrices, b and b′ are biases, and σ is the logistic
-    function. As in PyTorch, cuDNN and Flax, r multiplies h U_n + b′, a function of the
-    old state h. For the backward pass, a step stores five values per unit: r, z, n, h
+    function. As in PyTorch, cuDNN and Flax, the reset gate r multiplies h U_n + b′, and
+    not h itself. For the backward pass, a step stores five values per unit: r, z, n, h
     U_n + b′ and h. If the cell has n units and d inputs, a step takes 6 n (n + d)
     floating-point operations for each example, not counting elementwise operations.
 
@@ -52,7 +52,7 @@ class Gru(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `gru`: W from N(0, 1/d), U from N(0, 1/n), and zero b.
+        """Draw the parameters of `gru`: W from N(0, 1/d), U from N(0, 1/n), biases 0.
 
         Args:
           key: a `jax.random.key`.
@@ -81,7 +81,7 @@ class Gru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

@@ -162,7 +162,7 @@ class Lru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
           complex: True for one complex array; False for a pair of real arrays, the real
             and imaginary part, which `gradients.rtrl` needs.
 

@@ -1,4 +1,4 @@
-"""Long short-term memory (LSTM), with its weights in PyTorch's order of gates."""
+"""Long short-term memory (LSTM); the gates are in PyTorch's order: i, f, g, o."""
 
 from typing import Any
 
@@ -84,7 +84,7 @@ class Lstm(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

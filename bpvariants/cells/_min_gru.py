@@ -1,4 +1,4 @@
-"""Minimal gated unit (minGRU): a GRU whose gate and candidate see only the input.
+"""Minimal gated unit (minGRU): a GRU whose gate and candidate depend only on the input.
 
 Notation: h is the state [n], x is the input [d], z is the gate, c is the candidate
 state, and σ is the logistic function.
@@ -113,7 +113,7 @@ class MinGru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

@@ -95,8 +95,8 @@ class Rtu(Cell):
         decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
         radius, gain = jnp.exp(-decay), row(jnp.sqrt(-jnp.expm1(-2 * decay)))
         g, k = radius * jnp.cos(angle), radius * jnp.sin(angle)
-        # Compute the state as complex numbers: each parameter then affects both parts
-        # of its unit's state within one time step, as `diagonal_rtrl` requires.
+        # `diagonal_rtrl` requires that each parameter affects both parts of its unit's
+        # state within one time step, so compute both parts as one complex number.
         entering = (gain * (wide @ p[part]) for part in ("in_real", "in_imag"))
         c = row(jax.lax.complex(g, k)) * jax.lax.complex(*widen(carry))
         c = c + jax.lax.complex(*entering)
@@ -170,7 +170,7 @@ class Rtu(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

@@ -16,10 +16,10 @@ sum of the error signals at lags below K:
     rel(K) = bias(K) / max_K (Ĝ_K − bias(K)).
 
 The sums over lags in bias(K) and Ĝ_K begin at the lag k = 1. The error signal at lag 0,
-∂ℓ_s/∂h_s, is not available: a step returns the output y_s and the carry h_s together,
-and not y_s as a function of h_s. The bias does not need lag 0, because truncated BPTT
-never leaves out the error signal at lag 0. Without lag 0, Ĝ_K is in most cases smaller,
-and rel(K) larger.
+∂ℓ_s/∂h_s, is not available, because a step returns the output y_s and the carry h_s
+together, and not y_s as a function of h_s. The bias does not need lag 0, because
+truncated BPTT never leaves out the error signal at lag 0. Without lag 0, Ĝ_K is in most
+cases smaller, and rel(K) larger.
 """
 
 from typing import Literal, NamedTuple
@@ -49,8 +49,8 @@ class TruncationCertificate(NamedTuple):
     relative_bias: jax.Array  # [R]: relative bias of each lookback; infinite if unknown
     absolute_bias: jax.Array  # [R]: estimated bias of each lookback
     beta: jax.Array  # []: factor by which error norms change per lag; NaN if not fitted
-    norms: jax.Array  # [R]: mean norm of the error signals at each lag
-    truncated_norms: jax.Array  # [R]: norm of the summed errors at lags < lookback
+    norms: jax.Array  # [R]: mean norm φ_k of the error signals at each lag k = 1 … R
+    truncated_norms: jax.Array  # [R]: norm of the sum of the errors at lags < lookback
 
 
 def adaptive_truncation(
@@ -82,10 +82,11 @@ def adaptive_truncation(
     `lookback` is a traced array; call int(certificate.lookback) outside of `jit`.
 
     The bias is an estimate, not a proven bound: at lags k above the largest measured
-    lag R, error norms may decay more slowly than the fitted β^k. The factor ‖∂h_t/∂θ‖,
-    by which errors become gradients, is left out of both the bias and the gradient's
-    norm. Only the last loss of each example is measured. To average over several losses
-    of a long sequence, pass windows of the sequence as examples.
+    lag R, error norms may decay more slowly than the fitted β^k. The error signal at a
+    carry h_t is multiplied by ∂h_t/∂θ to give a gradient; the norm of ∂h_t/∂θ is left
+    out of both the bias and the gradient's norm. Only the error signals of each
+    example's last loss are measured. To average over several losses of a long sequence,
+    pass windows of the sequence as examples.
 
     Unlike in the paper, bias(K) is never smaller than Σ_{k=K}^R φ_k, the sum of the
     measured error norms at lags k ≥ K. The estimator in the paper can be smaller than
@@ -114,8 +115,8 @@ def adaptive_truncation(
       initial: the carry that a reset puts in place. Default: `carry`.
       fit: how β is fitted. Let φ_k be the error norm at lag k. "least_squares" fits a
         line to log φ_k as a function of k. "max" uses the largest ratio φ_{k+1} / φ_k
-        at lags k ≥ τ; with "max", the bias is less often underestimated, but β is more
-        often at least 1, and the estimated bias is then infinite.
+        at lags k ≥ τ. With "max", the bias is less often underestimated, but β is more
+        often at least 1; the estimated bias is infinite if β is at least 1.
 
     Returns:
       A :class:`TruncationCertificate`. `certified` is False, and the relative bias is
@@ -162,7 +163,7 @@ def certificate(
     tau: int,
     fit: str,
 ) -> TruncationCertificate:
-    """Compute the TruncationCertificate from measurements at lags 1 to R."""
+    """Compute the TruncationCertificate from measured error signals at lags 1 to R."""
     beta = jnp.where(
         jnp.all(jnp.isfinite(norms)), _decay(norms, examples > 0, tau, fit), jnp.nan
     )
@@ -172,7 +173,7 @@ def certificate(
     lower = jnp.max(truncated - absolute)  # lower bound of the gradient's norm
     known = (lower > 0) & jnp.isfinite(absolute)
     relative = jnp.where(known, absolute / jnp.where(known, lower, 1), jnp.inf)
-    relative = jnp.where(absolute == 0, 0, relative)  # nothing is left out
+    relative = jnp.where(absolute == 0, 0, relative)  # even if `lower` is 0
     below = relative < jnp.asarray(bias, relative.dtype)
     certified = jnp.any(below)
     lookback = jnp.where(certified, jnp.argmax(below) + 1, len(norms))
@@ -182,7 +183,7 @@ def certificate(
 
 
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
-    """Fit the decay of error norms per lag; NaN with fewer than two measured lags."""
+    """Fit the decay β of error norms per lag; NaN with fewer than two measured lags."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
     tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
     logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)
@@ -201,8 +202,8 @@ def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Arra
         k = k - mean(k)
         spread = mean(k**2)
         slope = mean(k * logs) / jnp.where(spread > 0, spread, 1)
-        # If at most one error norm is nonzero, errors vanish within one lag. The decay
-        # β is then 0, and its logarithm `slope` is −∞.
+        # If at most one error norm is nonzero, error signals vanish within one lag: the
+        # decay β is 0, and `slope`, the logarithm of β, is −∞.
         slope = jnp.where(jnp.sum(fitted) < 2, -jnp.inf, slope)
     return jnp.where(jnp.sum(reached) < 2, jnp.nan, jnp.exp(slope))
 

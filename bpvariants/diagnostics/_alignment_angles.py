@@ -21,8 +21,8 @@ class AlignmentAngles(NamedTuple):
     Attributes:
       deltas: angle between the approximate and the exact error signal δ_l of each layer
         l; the error signals of all examples together are one vector.
-      grads: angle between the approximate and the exact gradient ∂E/∂w_l of each layer
-        l.
+      grads: angle between the approximate and the exact gradient ∂E/∂w_l of the loss E
+        in the weights w_l of each layer l.
     """
 
     deltas: jax.Array
@@ -37,7 +37,7 @@ class AlignmentAngles(NamedTuple):
 
 
 def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles:
-    """Measure the angles between feedback alignment and exact backpropagation.
+    """Measure angles between feedback alignment's errors and gradients and exact ones.
 
         angle(a, b) = 2 arctan(‖â − b̂‖ / ‖â + b̂‖),    â = a / ‖a‖
 
@@ -51,11 +51,11 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
 
     Args:
       info: the `info` that a rule made by :func:`feedback_alignment` returned.
-      exact: the `info` that a rule made by :func:`backprop` returned for the same
-        layers, params and examples.
+      exact: the `info` that a rule made by :func:`backprop` returned for the layers,
+        params and examples that gave `info`.
 
     Returns:
-      :class:`AlignmentAngles`, in degrees; an angle is NaN if one of the two vectors is
+      :class:`AlignmentAngles`, in degrees. An angle is NaN if one of its two vectors is
       0.
 
     Raises:

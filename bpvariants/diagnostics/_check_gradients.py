@@ -1,8 +1,9 @@
 """Check of a gradient against central differences of the loss along random directions.
 
-Notation: L is the value of a rule, and g_i is the rule's gradient for leaf i of the
-parameters θ. The random vector v has unit length and changes only leaf i; ε is the
-length of a step along v. The check compares two derivatives of L along v:
+Notation: a gradient rule returns a value L, such as a loss, and the gradient of L; g_i
+is the gradient in leaf i of the parameters θ. The random vector v has unit length, and
+is 0 in all leaves except leaf i; ε is the length of a step along v. The check compares
+two derivatives of L along v:
 
     analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
 
@@ -49,11 +50,11 @@ class GradientCheck(NamedTuple):
       error: like params, leaves []: relative error √Σ (analytic − numeric)² / √Σ
         numeric², summed over the K directions; 0 if analytic and numeric are equal.
       rounding: like params, leaves []: relative error that can come from rounding of
-        the rule's value L. It is u |L| / ε, with machine epsilon u and step length ε,
-        divided by the size of the derivatives. An `error` that is not much larger than
-        `rounding` is no sign of a mistake.
-      total: []: the relative error as in `error`, but with sums over all leaves and
-        directions.
+        the rule's value L: u |L| √K / (ε √Σ numeric²), with machine epsilon u and step
+        length ε. An `error` that is not much larger than `rounding` is no sign of a
+        mistake.
+      total: []: relative error √Σ (analytic − numeric)² / √Σ numeric², summed over all
+        leaves and all directions.
     """
 
     analytic: PyTree
@@ -65,8 +66,8 @@ class GradientCheck(NamedTuple):
     def table(self) -> str:
         """Return the derivatives and their differences as text, one line for each leaf.
 
-        Of the random directions in a leaf, the line shows the direction along which the
-        analytic and the numeric derivative differ most.
+        The line of a leaf shows only one of the leaf's random directions: the direction
+        along which the analytic and the numeric derivative differ most.
         """
         rows = [["", "analytic", "numeric", "error", "rounding"]]
         columns = [jax.tree.leaves(column) for column in self[:4]]
@@ -95,10 +96,10 @@ def check_gradients(
 
     Here L is the rule's value, and g_i is the rule's gradient for leaf i of params θ. A
     step along a random direction v has the small length ε. The function measures the
-    relative difference between the two derivatives. A large difference does not raise
-    an error. The relative differences of an exact rule are about 1e-9 in float64. For a
-    biased rule or a random rule, the differences measure how wrong its gradient is
-    along the random directions.
+    relative difference between these two derivatives of L along v. A large difference
+    does not raise an error. The relative differences of an exact rule are about 1e-9 in
+    float64. For a biased rule or a random rule, the differences measure how wrong its
+    gradient is along the random directions.
 
     All floating arrays of params, args and options are cast to float64, or to float32
     if JAX's x64 mode is off. In float32, expect relative errors of 1e-4 to 1e-2, as

@@ -52,8 +52,8 @@ def faults(
 
     Each array is given by its name and its counts of NaN and infinite elements. The
     counts have shape [T], one for each of T steps, or [] if the array does not belong
-    to a single step. Arrays that fail at the same step stay in the order of the
-    arguments.
+    to a single step. Several arrays with their first NaN or infinity at the same step
+    are returned in the order of the arguments.
     """
     found = []
     for stage, arrays in enumerate((before, forward, backward)):
@@ -73,7 +73,7 @@ def faults(
 
 
 def tabulate(found: Sequence[Fault]) -> str:
-    """Return text with a line for each fault, or text that says that there is none."""
+    """Return text with a line for each fault, or "All is finite." without faults."""
     if not found:
         return "All is finite."
     rows = [["first not finite", "direction", "step", "numbers"]]

@@ -43,7 +43,7 @@ class NonFinite(NamedTuple):
 
     Attributes:
       params: like params, []: number of NaN and infinite elements in the given params.
-      start: like carry, []: counts in the given carry.
+      start: like carry, []: counts in the carry before the first step.
       initial: like carry, [T]: counts in the argument `initial`, at steps with a reset.
       xs: like xs, [T]: counts in the inputs, without padding.
       targets: like targets, [T]: counts in the targets, without padding and without
@@ -124,14 +124,14 @@ def first_nonfinite(
 
         forward: x_t, target, weight, h_t, y_t, ℓ_t     backward: ∂L/∂y_t, ∂L/∂θ, ∂L/∂h
 
-    The line above shows the arrays that are checked at step t, in this order. The
-    forward pass has inputs, the carry h_t, the output y_t and the loss ℓ_t. The
-    backward pass has derivatives of the mean loss L. The gradient is computed as in
-    `gradients.bptt`, step by step. Inputs, targets and weights in padding are ignored,
-    as in all gradient rules. In padding, the network gets zeros as inputs; if the
-    network's derivative is NaN at zeros, this NaN is found too. `first_nonfinite` works
-    within `jit`, because the counts are arrays; the result's `first`, `faults` and
-    `table()` work only outside of `jit`.
+    The line above shows the arrays that are checked at step t, in their order. In the
+    forward pass, x_t is the input, h_t the carry, y_t the output and ℓ_t the loss. The
+    backward pass computes derivatives of the mean loss L. The gradient is computed as
+    in `gradients.bptt`, step by step. Inputs, targets and weights in padding are
+    ignored, as in all gradient rules. In padding, the network gets zeros as inputs; if
+    the network's derivative is NaN at zeros, this NaN is found too. `first_nonfinite`
+    works within `jit`, because the counts are arrays; the result's `first`, `faults`
+    and `table()` work only outside of `jit`.
 
     Time: about as much as four forward passes. Memory: T carries, and the residuals of
     one step.

@@ -30,9 +30,10 @@ class NonFiniteUpdate(NamedTuple):
     each of T updates, or [] for the params and the state before the first update.
 
     Attributes:
-      start_params: like params, leaves [], numbers of NaN and infinite elements in the
-        given params.
-      start_state: like state, leaves [], counts in the optimizer's given state.
+      start_params: like params, leaves [], counts in the params before the first
+        update.
+      start_state: like state, leaves [], counts in the optimizer's state before the
+        first update.
       grads: like params, leaves [T], counts in the gradients.
       state: like state, leaves [T], counts in the optimizer's state after each update.
       updates: like params, leaves [T], counts in the updates.

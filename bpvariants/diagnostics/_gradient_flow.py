@@ -1,4 +1,4 @@
-"""Measurement of how error signals decay or grow from one time step to the previous.
+"""Measurement of how error signals decay or grow as they travel back in time.
 
 Notation: step t has the carry h_t, the loss ℓ_t with the weight w_t, and the Jacobian
 J_t = ∂h_t/∂h_{t−1}. c_t = ∂ℓ_t/∂h_t is the derivative of the loss through the output
@@ -46,8 +46,8 @@ class GradientFlow(NamedTuple):
       deltas: [T]: norm ‖δ_t‖ of the error signal, averaged over the examples for which
         step t is not padding. The error signal is the derivative of the weighted sum of
         losses Σ_s w_s ℓ_s in the carry h_t.
-      curve: [T]: look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1; NaN
-        at lags k that reach back before the first step for all measured losses.
+      curve: [T]: look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1. φ_k
+        is NaN if no measured loss ℓ_s has k time steps before it.
       norms: [S, T]: the look-back curve of each single loss ℓ_s.
       sources: [S] int: the time steps s of the S measured losses, counted from 0; −1 in
         unused entries, if fewer than S losses were measured.
@@ -167,8 +167,8 @@ def gradient_flow(
     `jit`; the result's `verdict`, `table()` and `plot()` work only outside of `jit`.
 
     Time: S + 1 backward passes for S measured losses, one after another; these passes
-    differentiate in the carry but not in the params. Memory: the arrays that the T
-    steps compute, as in one backward pass, and T·n·B array elements for errors. Here B
+    differentiate in the carry but not in the params. Memory: the residuals of one
+    backward pass over T steps, and T·n·B array elements for the error signals. Here B
     is the number of examples, and n is the number of elements of an example's carry.
 
     Args:
@@ -187,8 +187,8 @@ def gradient_flow(
         Error signals do not pass a reset, so they are 0 at steps before it.
       initial: the carry that a reset puts in place. Default: `carry`.
       samples: largest number S of single losses to measure. The measured losses are
-        evenly spaced among the steps with nonzero weight, from the first such step to
-        the last; if S is 1, the last loss is measured.
+        evenly spaced among the losses with nonzero weight, and include the first and
+        the last of these losses; if S is 1, only the last one is measured.
       tau: smallest lag k of the error norms φ_k to which the decay β^k is fitted.
       tolerance: fraction of the sum of the look-back curve φ_k that the recommended
         lookback may leave out.
@@ -260,15 +260,15 @@ def _decay(curve: jax.Array, tau: int) -> jax.Array:
     k = k - mean(k)
     spread = mean(k**2)
     beta = jnp.exp(mean(k * logs) / jnp.where(spread > 0, spread, 1))
-    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # the errors vanish within one lag
+    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # error norms vanish within one lag
     return jnp.where(jnp.sum(~jnp.isnan(phi)) < 2, jnp.nan, beta)
 
 
 def _lookback(curve: jax.Array, tolerance: float | jax.Array) -> jax.Array:
-    """Return the least lookback that omits at most `tolerance` of the curve's sum."""
+    """Find the smallest lookback that omits at most `tolerance` of the curve's sum."""
     measured = jnp.where(jnp.isnan(curve), 0, curve)
-    # Entry i of `left_out` is the sum of the error norms that a lookback of i + 1 steps
-    # leaves out.
+    # Entry i of `left_out` is the sum of the error norms at all lags of at least i + 1,
+    # which a lookback of i + 1 steps leaves out.
     left_out = jnp.cumsum(measured[::-1])[::-1] - measured
     allowed = jnp.asarray(tolerance, curve.dtype) * jnp.sum(measured)
     enough = (left_out <= allowed) & jnp.isfinite(allowed)

@@ -6,9 +6,9 @@ g:
 
     bias = ‖ḡ − g‖ / ‖g‖,    variance V = Σ_k ‖ĝ_k − ḡ‖² / (K − 1) / ‖g‖².
 
-The mean ḡ of K estimates has a random error: E‖ḡ − E ĝ‖² is V / K, relative to ‖g‖².
-For an unbiased rule, therefore, the measured bias is not 0, but about as large as the
-standard error √(V / K) of ḡ.
+The mean ḡ of K estimates differs from the expectation of ĝ. The expected square of this
+difference is V / K, relative to ‖g‖². For an unbiased rule, therefore, the measured
+bias is not 0, but about as large as the standard error √(V / K) of ḡ.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +37,8 @@ class GradientQuality(NamedTuple):
 
     `gradient_quality` may run under `vmap` or `lax.map`, for example over the params at
     several times during a training. In this case, all arrays of the result have a first
-    axis for the times during the training. `table` and `plot` then show each time
-    instead of each array of params.
+    axis for the times during the training, and `table` and `plot` show the measures at
+    each time instead of the measures of each array of params.
     """
 
     total: QualityMeasures  # for all params together
@@ -48,8 +48,8 @@ class GradientQuality(NamedTuple):
         """Return text: a line for all params together, then a line for each array.
 
         If the measures are from several times during a training, the text has one line
-        for each time, with the measures for all params together. `steps` may give the
-        number of the training step at each time.
+        for each time, with the measures for all params together. `steps` may contain
+        the index of the training step at each time.
         """
         return tabulate(self, steps)
 
@@ -60,7 +60,7 @@ class GradientQuality(NamedTuple):
         steps: Sequence[Any] | None = None,
         label: str | None = None,
     ) -> None:
-        """Draw one measure into Matplotlib axes, for each array or over a training.
+        """Draw one measure into Matplotlib axes, for each array or as a line over time.
 
         Error bars show the standard deviation of the cosine, or the standard error of
         the bias. Measures of several rules may be drawn into the same axes, each with
@@ -99,7 +99,7 @@ def gradient_quality(
 
     Params stay constant along the sequence, because every rule approximates the
     gradient at fixed params. To see how the quality changes during a training, measure
-    the quality for the params at several times. The last lines of the example do this.
+    it for the params at several times, as in the last lines of the example.
 
     `gradient_quality` is a pure function that can be jitted. Memory: K·p array elements
     for K gradients of p parameters, and `at_once` times the memory of the rule. Time: K
@@ -116,8 +116,8 @@ def gradient_quality(
       targets: targets of the loss, leaves [T, *batch, ...].
       keys: [K]: keys for a random rule, such as `jax.random.split(key, 100)`; None for
         a deterministic rule.
-      at_once: number of keys that are processed in parallel, by `vmap`. Default: all
-        keys.
+      at_once: number of keys with which the rule runs in parallel, under `vmap`.
+        Default: all keys.
       reference: the rule that computes the exact gradient. Default: `bptt(step, loss)`.
       weights: [T, *batch]: weight of each loss.
       mask: [T, *batch] bool, False in padding.
@@ -130,7 +130,7 @@ def gradient_quality(
 
     Raises:
       ValueError: if keys does not have one axis, or at_once is not an integer of at
-        least 1. The function also raises the errors that a rule raises.
+        least 1. Errors that the rule raises are passed on.
 
     Example:
       >>> import jax, jax.numpy as jnp

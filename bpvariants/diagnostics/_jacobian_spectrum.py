@@ -10,8 +10,7 @@ The matrix R_t [k, k] is triangular, and T is the number of time steps. The λ_i
 k largest Lyapunov exponents: a perturbation of the state grows like exp(λ_1 t). The
 largest singular value σ(J_t) of J_t is found by a power iteration on a vector, v ← J_tᵀ
 J_t v. For the time steps from 1 to t, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1). Therefore the
-product J_t⋯J_1, restricted to the first k directions, has the same largest singular
-value as the small matrix R_t⋯R_1.
+product J_t⋯J_1 Q_0 has the same largest singular value as the small matrix R_t⋯R_1.
 """
 
 import math
@@ -45,8 +44,8 @@ class JacobianSpectrum(NamedTuple):
       exponents: [*batch, k]: Lyapunov exponents λ_i per time step. After enough time
         steps, they are in descending order. An exponent is −∞ if the Jacobian J_t of a
         step maps the exponent's direction to 0, for example because J_t is singular.
-      running: [T, *batch, k]: exponents over the time steps up to each step t; NaN at
-        the first `skip` steps.
+      running: [T, *batch, k]: for each step t, the exponents measured over the time
+        steps up to t; NaN at the first `skip` steps.
       singular_values: [T, *batch]: lower bound of σ(J_t), the largest singular value of
         the Jacobian J_t, by power iteration; NaN in padding.
       residuals: [T, *batch]: residual ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration
@@ -84,10 +83,10 @@ class JacobianSpectrum(NamedTuple):
 
         The verdict depends on λ_1, the mean over examples of the largest exponent. If
         λ_1 > 0, perturbations of the state and error signals grow by a factor of e in
-        1/λ_1 time steps. Gradients that are propagated back over many more steps than
-        1/λ_1 are then noise. If λ_1 < 0, perturbations and error signals shrink by a
-        factor of e in 1/|λ_1| steps. Propagating gradients back over many more steps
-        than 1/|λ_1| then hardly changes them. `verdict` does not work within `jit`.
+        1/λ_1 time steps, and gradients that are propagated back over many more steps
+        are noise. If λ_1 < 0, perturbations and error signals shrink by a factor of e
+        in 1/|λ_1| time steps, and propagating gradients back over many more steps
+        hardly changes the gradients. `verdict` does not work within `jit`.
         """
         largest = float(np.mean(np.asarray(self.exponents)[..., 0]))
         if not math.isfinite(largest) or largest == 0:
@@ -127,10 +126,11 @@ def jacobian_spectrum(
     Here J_t is the Jacobian of time step t in the carry, and σ(J_t) is its largest
     singular value. The columns of Q_t are orthonormal directions, R_t is triangular,
     and λ_i is an exponent. Exponents measured over T time steps have an error of about
-    1/T. The reason is that the directions Q_t start at random and only gradually turn
-    to the directions of fastest growth; `skip` leaves out the first time steps. The
-    carry of each example is treated as one real vector of n elements; a complex element
-    counts as two. `jacobian_spectrum` is a pure function that can be jitted.
+    1/T, because the directions Q_t start at random and only gradually turn to the
+    directions of fastest growth. To reduce the error, give `skip`, the number of first
+    time steps to leave out of the exponents. The carry of each example is treated as
+    one real vector of n elements; a complex element counts as two. `jacobian_spectrum`
+    is a pure function that can be jitted.
 
     Time: each time step takes k + 2 · power_iterations products of a vector with the
     Jacobian J_t. To make the k directions orthonormal takes n·k² operations. Memory:
@@ -146,8 +146,8 @@ def jacobian_spectrum(
       skip: number of first time steps to leave out of the exponents.
       power_iterations: number of power iterations for σ(J_t), the largest singular
         value of the Jacobian, at each time step t. The iterations start with the vector
-        found at time step t − 1.
-      batch_shape: sizes *batch of the batch axes. Default: (), a single example.
+        that the iterations at time step t − 1 have found.
+      batch_shape: the sizes of the batch axes, as a tuple. Default: (), one example.
       mask: [T, *batch] bool, False in padding; padded steps do not change the carry,
         and do not count as time steps of the exponents.
       key: a `jax.random.key`, from which the first directions are drawn. Default:

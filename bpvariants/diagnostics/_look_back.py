@@ -1,8 +1,8 @@
-"""Error signals ∂ℓ_s/∂h_{s−k} of the loss of a step s at the carry k steps earlier.
+"""Error signals ∂ℓ_s/∂h_{s−k}: derivatives of a loss in the carry k steps earlier.
 
 Notation: ℓ_s is the loss of step s, w_s is its weight, and h_{s−k} is the carry k steps
-before step s. A perturbation e_t = 0 is added to the carry at each step t. The
-derivative ∂(Σ_s w_s ℓ_s)/∂e_t is then the error signal of the weighted losses at the
+before step s. A perturbation e_t, whose value is 0, is added to the carry at each step
+t. The derivative ∂(Σ_s w_s ℓ_s)/∂e_t is the error signal of the weighted losses at the
 carry of step t. The network is linearised once, so each choice of the loss weights w_s
 needs only one backward pass.
 
@@ -40,13 +40,13 @@ class Course(NamedTuple):
 
 
 class LookBack(NamedTuple):
-    """Error signals of examples' last losses at the carries 1 to R steps earlier."""
+    """Error signals of the last loss of each example, at lags k = 1 … R."""
 
-    norms: jax.Array  # [R]: mean norm at lag k, over the examples of at least k steps
-    examples: jax.Array  # [R]: number of examples with at least k steps
+    norms: jax.Array  # [R]: mean error norm at lag k, over examples of at least k steps
+    examples: jax.Array  # [R]: number of examples of at least k steps, for each lag k
     # [R, n]: error signal ∂ℓ_s/∂h_{s−k} at each lag k, averaged over all examples. All
-    # leaves of the carry together are one real vector. Examples of fewer than k steps
-    # count as 0.
+    # leaves of the carry together are one real vector. The error signal of an example
+    # of fewer than k steps counts as 0.
     errors: jax.Array
 
 
@@ -89,9 +89,9 @@ def from_each_loss(
     of T time steps. The second result [S] is the time steps of up to S = `samples`
     single losses. The third result [S, T] is, for each single loss and each lag, the
     weighted sum over examples of the norms of the error signals. The fourth result [S,
-    T] is the sums of the weights in the third result. The error signal at lag 0 is
-    ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s. This
-    derivative is found from the step's jaxpr, which shows how the output y_s is
+    T] is, for each single loss and each lag, the sum of these weights. The error signal
+    at lag 0 is ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s.
+    This derivative is found from the step's jaxpr, which shows how the output y_s is
     computed from h_s.
     """
     length = len(weights)
@@ -119,7 +119,7 @@ def from_each_loss(
     def look_back(source):
         errors = norms_of(((steps == source) & here).astype(weights.dtype))
         weight = weights[source][None]
-        reach = here & (weight > 0) & (steps <= source)  # −1 marks an unused source
+        reach = here & (weight > 0) & (steps <= source)  # `source` is −1 if unused
         share = jnp.where(reach, weight, 0)
         lags = jnp.where(reach, positions[source][None] - positions, 0)
         sums = _add_by_lag(jnp.where(reach, share * errors, 0), lags)
@@ -159,7 +159,7 @@ def _add(carry: PyTree, added: list[jax.Array]) -> PyTree:
 
 
 def _add_by_lag(values: jax.Array, lags: jax.Array) -> jax.Array:
-    """Sum the values [T, *batch, ...] that have the same lag; return sums [T, ...]."""
+    """Sum values [T, *batch, ...] with equal lags; return one sum per lag, [T, ...]."""
     rest = values.shape[lags.ndim :]
     zeros = jnp.zeros((len(lags), *rest), values.dtype)
     return zeros.at[lags.reshape(-1)].add(values.reshape(lags.size, *rest))

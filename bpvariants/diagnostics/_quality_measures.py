@@ -49,7 +49,7 @@ class QualitySums(NamedTuple):
     """Sums over the elements of one array of params.
 
     Here g is the exact gradient, ĝ is one of K estimates of g, and ḡ is the mean of the
-    estimates. The sums of several arrays add up to the sums of all these arrays.
+    estimates. For several arrays together, add the QualitySums of the arrays.
     """
 
     exact: jax.Array  # squared norm of g
@@ -58,7 +58,7 @@ class QualitySums(NamedTuple):
     deviations: jax.Array  # [K]: squared norm of each ĝ − ḡ
     errors: jax.Array  # [K]: squared norm of each ĝ − g
     products: jax.Array  # [K]: inner product of each ĝ with g
-    agreeing: jax.Array  # [K]: number of elements of ĝ with the sign of g
+    agreeing: jax.Array  # [K]: number of elements with the same sign in ĝ and g
     size: jax.Array  # number of elements of the array
 
 
@@ -81,13 +81,13 @@ def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
 
 
 def measures_of(sums: QualitySums, drawn: bool) -> QualityMeasures:
-    """Compute the measures from the sums; `drawn` says whether the rule is random."""
+    """Compute the measures from the sums; `drawn` says whether the rule had keys."""
     count = sums.errors.shape[0]
     norm = jnp.sqrt(sums.exact)
     per = lambda number, unit: number / jnp.where(unit == 0, jnp.nan, unit)
     variance = jnp.sum(sums.deviations) / max(count - 1, 1)
     if drawn and count == 1:
-        variance = jnp.full_like(variance, jnp.nan)  # not known from one estimate
+        variance = jnp.full_like(variance, jnp.nan)  # a variance needs two estimates
     zero = sums.estimates == 0
     cosines = per(sums.products, norm * jnp.sqrt(jnp.where(zero, 1, sums.estimates)))
     mean = lambda values: per(

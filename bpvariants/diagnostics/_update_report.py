@@ -67,7 +67,7 @@ def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
         ‖Δ‖,  max |Δ|,  share of zeros,  elements not finite,  ‖Δ‖ / ‖θ‖
 
     Here Δ is the update, or gradient, of an array θ. `update_report` is a pure function
-    that can be jitted. Time: as much as reading all array elements once or twice.
+    that can be jitted. Time: about as long as reading all array elements twice.
 
     Args:
       updates: updates Δ from an optimizer, or gradients; a tree like params.

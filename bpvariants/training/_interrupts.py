@@ -72,9 +72,9 @@ def remembered() -> Iterator[Callable[[], bool]]:
 def terminable() -> Iterator[Callable[[], bool]]:
     """Treat SIGTERM, which schedulers send before they kill a process, like Ctrl-C.
 
-    Yields a function that returns whether SIGTERM was received. After the block, a
-    received SIGTERM is raised again. This second SIGTERM ends the process, unless the
-    user has installed a handler.
+    Yields a function that returns whether SIGTERM was received. If SIGTERM was received
+    in the block, it is raised again after the block. The second SIGTERM ends the
+    process, unless the user has installed a handler.
     """
     before, came = _handler_of(signal.SIGTERM), []
     if before is None or before == signal.SIG_IGN:
@@ -109,7 +109,7 @@ def together() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(signal.SIGTERM)
 
     def all_end():
-        with suppress(RuntimeError):  # if jax_enable_preemption_service is False
+        with suppress(RuntimeError):  # jax_enable_preemption_service is False
             return multihost_utils.reached_preemption_sync_point(next(_numbers))
         return False
 

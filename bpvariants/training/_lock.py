@@ -46,7 +46,7 @@ def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[No
 
 
 class Lock:
-    """A lock, which is held from its creation until `release` or the process's end.
+    """A lock, held from its creation until `release` is called or the process ends.
 
     If a lock is used as a context manager, it is released at the end of the block.
     """
@@ -117,7 +117,7 @@ class Lock:
             file.close()
 
     def _is(self, file: Any) -> bool:
-        """Return whether an open file is the file now at the path of the lock file."""
+        """Return whether an open file is still the file at the path of the lock."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
         except FileNotFoundError:

@@ -89,8 +89,8 @@ def chain(
 
     A state is wrong if it is not a tuple with one entry for each rule. With `widened`,
     the rules get bfloat16 and float16 gradients in float32, and only the result of the
-    last rule is cast back. Otherwise, a sum could overflow in 16 bits before a later
-    rule scales it down.
+    last rule is cast back. Without `widened`, a sum in 16 bits could overflow before a
+    later rule scales the sum down.
     """
     chained = optax.chain(*rules)
 

@@ -30,7 +30,7 @@ from bpvariants.updates._params import (
     wide,
 )
 
-FRESH = 0.01  # weight of a random vector, added to the stored singular vector
+FRESH = 0.01  # weight of the random vector that is added to the singular vector
 
 
 class ProjectSpectralNormState(NamedTuple):
@@ -57,14 +57,15 @@ def project_spectral_norm(
     The power iteration underestimates the largest singular value σ(W) of a matrix W. On
     a random matrix, the relative error of σ(W) is 1e-4 after 30 iterations. The error
     decreases from one update to the next, because the iteration starts from the
-    singular vector that the previous update found. To keep σ(W) below 1, choose a limit
-    somewhat below 1. When the returned update is added to params, the sum is rounded.
-    This rounding error matters if params are much larger than the limit: near 1e6,
-    float32 numbers are multiples of 1/16. The next update corrects the rounding error.
+    singular vector that the previous update found. Because σ(W) is underestimated,
+    choose a limit somewhat below 1 to keep σ(W) below 1. When the returned update is
+    added to params, the sum is rounded. This rounding error matters if params are much
+    larger than the limit: near 1e6, float32 numbers are multiples of 1/16. The next
+    update corrects the rounding error.
 
     If a matrix or its update contains NaN or infinity, the returned update is not
-    finite. The singular vector of the matrix in the state then stays unchanged. The
-    state stores n elements for a matrix [m, n]; an update takes time O(steps·m·n).
+    finite, and the singular vector that the state stores does not change. The state
+    stores n elements for a matrix [m, n]; an update takes time O(steps·m·n).
 
     Args:
       limit: s > 0, the largest allowed singular value.
@@ -174,8 +175,8 @@ def _power_iteration(matrix, v, steps):
         go_on = (norm != 0) & jnp.isfinite(norm)
         return jnp.where(go_on, new / jnp.where(go_on, norm, 1), v)
 
-    # Add a small random vector, because if v is orthogonal to a singular vector, the
-    # power iterations would never find that singular vector.
+    # Add a small random vector. Without it, power iterations from a vector v that is
+    # orthogonal to the largest singular vector would never find that singular vector.
     start = v + FRESH * _first_vector(matrix)
     moved = jax.lax.fori_loop(0, steps, step, start / _norm(start))
     return jnp.where(jnp.all(jnp.isfinite(matrix)), moved, v)

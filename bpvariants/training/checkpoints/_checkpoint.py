@@ -45,13 +45,13 @@ class Checkpoint:
       keep: number of the latest checkpoints to keep on disk.
       best: score of a checkpoint, where lower is better. Besides the latest
         checkpoints, the checkpoint with the best score is kept. Give the name of a
-        metric, such as "value" (the training loss; with several runs, its mean), or a
-        function metrics -> number, such as a validation loss computed from
+        metric, such as "value" (the training loss; with several runs, the mean over the
+        runs), or a function metrics -> number, such as a validation loss computed from
         `metrics["params"]`. With None, only the latest checkpoints are kept.
       resume: whether to continue from the latest checkpoint, if there is one. If False,
         the folder must not contain checkpoints.
-      config: a dict of JSON values with further settings of this training, which a
-        resumed training must repeat.
+      config: a dict of JSON values with further settings of this training. A resumed
+        training must give an equal dict.
     """
 
     directory: str | os.PathLike

@@ -33,7 +33,8 @@ def read_checkpoint(
         `Checkpoint(best=…)`, instead of the latest checkpoint.
 
     Returns:
-      (number of training steps before the checkpoint, params).
+      (steps, params): the number of training steps taken before the checkpoint, and the
+      params after these steps.
 
     Raises:
       ValueError: if the folder has no readable checkpoint, or if the saved params

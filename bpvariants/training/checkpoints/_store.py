@@ -38,15 +38,15 @@ class Store:
     """Folder with the checkpoints of one training."""
 
     def __init__(self, settings: Checkpoint, **identity: Any):
-        """Open the folder; a resumed training must repeat the settings `identity`."""
+        """Open the folder. A resumed training must have an equal dict `identity`."""
         self.settings = settings
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
         self._best = BestKept()
         self.last = 0  # step of the checkpoint that was written or restored last
-        # A training that was killed before its first checkpoint also counts as begun,
-        # because it leaves other files in the folder.
+        # Any file in the folder shows that a training has begun, because a training
+        # that is killed before its first checkpoint leaves files in the folder.
         self.begun = self._folder.is_dir() and any(self._folder.iterdir())
         self._closing = contextlib.ExitStack()
         if jax.process_index() == 0:
@@ -68,7 +68,7 @@ class Store:
                 "choose another directory, or give resume=True to continue from them."
             )
         for step in steps if settings.best is not None else ():
-            with contextlib.suppress(Exception):  # `restore` warns of damaged files
+            with contextlib.suppress(Exception):  # `restore` warns of damage
                 best = read_meta(self._manager, step)["best"]
                 self._best.scores |= {} if best is None else {step: best}
 

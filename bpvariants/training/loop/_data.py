@@ -21,8 +21,8 @@ class Source:
 
     `take(size)` returns the inputs of the next `size` training steps, as a pair (whole,
     stacked). `whole` is data that all steps use; `stacked` contains the batch of each
-    step, stacked along a first axis. One of the two is None. After the last batch,
-    `take` returns None instead of a pair.
+    step, stacked along a first axis. Either `whole` or `stacked` is None. After the
+    last batch, `take` returns None instead of a pair.
     """
 
     def __init__(self, data: Any, sampled: bool, first: int):
@@ -98,7 +98,7 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
 
 def _stacked(leaves: tuple) -> Any:
     if is_key(leaves[0]) and not is_spread(leaves[0]):
-        return jnp.stack(leaves)  # random keys cannot be in NumPy arrays
+        return jnp.stack(leaves)  # NumPy arrays cannot hold random keys
     if not is_spread(leaves[0]):
         return np.stack(leaves)
     sharding = leaves[0].sharding

@@ -65,7 +65,7 @@ def fit(
     After Ctrl-C, or at the end of the data, `fit` finishes the running chunk of
     training steps and returns the result so far. If `checkpoint` is given, `fit` also
     writes a checkpoint. With `checkpoint`, SIGTERM, which schedulers send before they
-    kill a process, also makes `fit` write a checkpoint; then the process ends. If
+    kill a process, also makes `fit` write a checkpoint before the process ends. If
     several processes train together, all of them stop after the same chunk, even if
     only one process received a signal.
 
@@ -104,25 +104,25 @@ def fit(
         scan.
       sample: function (key, data) -> batch that draws a mini-batch; it runs on the
         device.
-      draws: whether the rule draws random numbers. If True, the rule is called with
-        `key=`, a different key at each step, which is independent of the key of
+      draws: whether the rule draws random numbers. If True, the rule is called with the
+        argument `key`. The key differs at each step, and differs from the key of
         `sample`.
       key: a `jax.random.key`, from which the keys of `sample` and of the rule are made
         for each step. The keys of a step do not depend on `chunk`.
       carry: first carry of the rule, for successive windows of a sequence, or for
-        online rules. If `carry` is given, the rule gets a carry as its second argument.
-        The aux that the rule returns is then the carry for the next training step.
+        online rules. If `carry` is given, the rule gets a carry as its second argument,
+        and the aux that the rule returns is the carry for the next training step.
       runs: number of independent trainings that run together under `vmap`. If `runs` is
         given, the leaves of params and carry must have a first axis of this size. Each
         run has its own key.
       log: a function (step, metrics) -> None, or a sequence of such functions, called
         after each chunk. The metrics are a dict: the loss `value` of the chunk's last
         step, the losses `values` of all steps so far, the `params`, and the number of
-        `skipped` steps. If the state of the update contains them, the metrics also have
-        the `learning_rate` (of `optax.inject_hyperparams`) and the "min", "median" and
-        "max" of `step_sizes` (of Rprop). `params` are on the device; use them before
-        the log returns, because the next chunk overwrites them. :class:`JsonLog` writes
-        metrics to a file.
+        `skipped` steps. Two more metrics are read from the state of the update, if the
+        state contains them: the `learning_rate` of `optax.inject_hyperparams`, and the
+        "min", "median" and "max" of the `step_sizes` of Rprop. `params` are on the
+        device; use them before the log returns, because the next chunk overwrites them.
+        :class:`JsonLog` writes metrics to a file.
       stop: function (step, metrics) -> bool, called after each chunk; True ends the
         training. The result of `stop` should depend only on the arguments of `stop`.
         Otherwise, a resumed training may end at a different step.

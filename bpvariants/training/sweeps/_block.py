@@ -1,4 +1,4 @@
-"""Run a block of a sweep, the runs that train together under `vmap`, and time it."""
+"""Functions that train a block of a sweep: runs that train together under `vmap`."""
 
 import math
 import time
@@ -38,7 +38,7 @@ class Clock:
 
 
 def stacked(group: Group, runs: Sequence[Run], size: int) -> tuple[PyTree, jax.Array]:
-    """Return the float fields and keys of `size` runs; the last run may be repeated.
+    """Return the float fields and keys of `size` runs; repeat the last run if needed.
 
     The floats are weakly typed, so that they behave like Python floats in make_run.
     """

@@ -117,14 +117,14 @@ def _free_bytes(devices: Sequence[Any]) -> int | None:
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
-    """Return a number of runs that should fit in memory; those in `tried` did not."""
+    """Return a number of runs that should fit in memory; numbers in `tried` do not."""
     (size, num_bytes), fixed = tried[-1], 0.0
     if size == step:
         raise ValueError(
             f"max_bytes={max_bytes} is less than the {num_bytes} bytes that one run on "
             "each device needs; allow more, or make the runs smaller."
         )
-    if len(tried) > 1:  # assume num_bytes = fixed + constant · size
+    if len(tried) > 1:  # assume that num_bytes grows linearly with size
         (size_before, bytes_before), *_ = tried[-2:]
         fixed = num_bytes - size * (bytes_before - num_bytes) / (size_before - size)
         fixed = min(max(fixed, 0.0), max_bytes)

@@ -97,7 +97,7 @@ def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
                 f"{type(configs[0]).__name__} and configs[{i}] is a "
                 f"{type(configs[i]).__name__}."
             )
-    for name in records[0]:  # convert ints in a field if one config has a float
+    for name in records[0]:  # convert a field's ints if any config has a float
         if any(_is_float(record[name]) for record in records):
             for record in records:
                 if type(record[name]) is int:

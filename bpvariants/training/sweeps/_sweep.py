@@ -105,8 +105,8 @@ def sweep(
     The result of a run does not depend on its position in a block of runs. Results are
     bit-identical for equal block sizes on equal devices. If the number of runs in a
     block or the number of devices changes, XLA may order sums differently. On CPU, in
-    float32, losses of a small network then differed by 2e-7 after 10 steps of Adam, and
-    by 1e-6 after 200 steps.
+    float32, the order of sums changed the losses of a small network by 2e-7 after 10
+    steps of Adam, and by 1e-6 after 200 steps.
 
     Args:
       make_run: a pure function (config, key) -> (state, advance), or (state, advance,
@@ -125,11 +125,11 @@ def sweep(
       steps: number of training steps of a run, unless the run ends earlier.
       chunk: number of training steps in one jitted call. After each call, the sweep
         checks whether all runs of the block have ended, and calls `progress`.
-      stop: function metrics -> bool, which is traced; True ends the run. A criterion
-        that depends on earlier steps, such as patience, must store its memory in the
-        state, and return the memory in the metrics.
+      stop: function metrics -> bool, which is traced; True ends the run. `stop` gets
+        only the metrics of one step. For a criterion that depends on earlier steps,
+        such as patience, store a counter in the state and return it in the metrics.
       diverged: function metrics -> bool, which is traced. True ends the run with the
-        status `diverged`, as NaN does.
+        status `diverged`; a NaN in the state or the metrics does so too.
       block: largest number of runs that train at the same time. Default: as many as fit
         in memory.
       max_bytes: memory in bytes that the runs that train at the same time may use on
@@ -151,7 +151,7 @@ def sweep(
     Returns:
       A :class:`SweepResult`. A row has the fields of the config, the `seed`, the
       `status`, the metrics of the last step, and the metrics of evaluate. The entry
-      `steps` is the number of steps taken, including a last one that diverged, and
+      `steps` is the number of steps taken, including a last step that diverged, and
       `limit` is the argument `steps`. The entry `seconds` is the run's share of the
       time of the runs that trained together. Infinite metrics appear as NaN. The
       metrics of evaluate are NaN if the run diverged.

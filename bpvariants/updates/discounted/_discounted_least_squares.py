@@ -3,8 +3,8 @@
 Example k has inputs x_k and a target y_k. Let E_k(w) = ½ (y_k − x_kᵀ w)² be the squared
 error of a linear model with weights w on this example. Let Φ_n(w) = Σ_k λ^k E_{n−k}(w)
 be the sum of past errors, discounted by a forgetting factor λ. The gradient of Φ_n
-follows from two running sums R_n and p_n, so past examples need not be stored, as they
-are by :func:`~bpvariants.updates.replay`:
+follows from two running sums R_n and p_n, so past examples need not be stored. (In
+contrast, :func:`~bpvariants.updates.replay` stores examples.) The equations are
 
     R_n = λ R_{n−1} + x_n x_nᵀ,  p_n = λ p_{n−1} + x_n y_n,  R_0 = 0, p_0 = 0,
     ∇Φ_n(w) = Σ_k λ^k ∇E_{n−k}(w) = R_n w − p_n.
@@ -53,9 +53,9 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
     −η (R w − p), is stable if η < 2 / ρ. This eigenvalue ρ is about 1/(1−λ) times the
     largest eigenvalue of the mean of x xᵀ.
 
-    After an example with NaN or infinity, the sums R and p remain non-finite for ever.
-    For d inputs and k outputs, the state has d² + d·k elements, and `push` and
-    `gradient` take time O(d² + d·k).
+    After an example with NaN or infinity, the sums R and p are never finite again. For
+    d inputs and k outputs, the state has d² + d·k elements, and `push` and `gradient`
+    take time O(d² + d·k).
 
     Args:
       decay: forgetting factor 0 ≤ λ ≤ 1; with λ = 1, all examples count equally.

@@ -1,4 +1,4 @@
-"""Steps along the sum of the present and past gradients, which are discounted by age.
+"""Steps along a sum of the present and past gradients, each discounted by its age.
 
 Notation: g_n is the gradient at step n ≥ 1, η is the learning rate, and λ is the
 forgetting factor, 0 ≤ λ < 1. The tutorial "4 Types of Backpropagation" (OpenGenus)
@@ -89,9 +89,9 @@ def forgetting(
     (see :func:`effective_step`). However small the learning rate η is, the printed
     steps are stable only if the curvature of the loss is below about (1−λ)/λ.
 
-    Where an element of the gradient is not finite, the update is not finite either, but
-    the stored sum m keeps its last value there. The state has p + 1 elements for p
-    parameters; an update takes time O(p).
+    If an element of the gradient is not finite, the same element of the update is not
+    finite either, and the same element of the stored sum m does not change. The state
+    has p + 1 elements for p parameters; an update takes time O(p).
 
     Args:
       learning_rate: η ≥ 0, or a schedule of η.
@@ -100,8 +100,8 @@ def forgetting(
         gradients.
       scale_past: whether the learning rate η multiplies past gradients too.
       normalise: whether to multiply gradients by 1−λ, so that the factors of all
-        gradients in a step sum to η for every λ. (In the first steps the sum is
-        smaller.)
+        gradients in a step sum to η for every λ. (In the first steps, the sum of the
+        factors is smaller than η.)
 
     Returns:
       An optax.GradientTransformation.
@@ -133,7 +133,8 @@ def forgetting(
     _check_form(scale_past, normalise)
     if not callable(learning_rate):
         _check_learning_rate(learning_rate)
-        # optax casts a schedule's value to the leaf's dtype, but not a traced number.
+        # Make the number a schedule, because optax casts a schedule's value to the
+        # dtype of each array of updates, but does not cast a traced number.
         schedule = optax.constant_schedule(learning_rate)
     else:
         schedule = learning_rate
@@ -278,11 +279,11 @@ def scale_by_forgetting(
 
         fade = lambda m: jnp.asarray(past, m.dtype) * m
 
-        def remember(g, m):  # NaN and ∞ would stay in the trace m for ever
+        def remember(g, m):  # leave out NaN and ∞, which would stay in m for ever
             return jnp.where(jnp.isfinite(g), g + fade(m), m)
 
         def combine(g, m, new):
-            if are_numbers(now) and now == 1:  # XLA need not copy the old trace m
+            if are_numbers(now) and now == 1:  # avoids a copy of the old m
                 return jnp.where(jnp.isfinite(g), new, g)
             return jnp.asarray(now, g.dtype) * g + fade(m)
 

@@ -11,8 +11,8 @@ starting at w = w_n. The tutorial "4 Types of Backpropagation" prints an equatio
 the step (see :func:`~bpvariants.updates.forgetting`). In the printed form, the step
 −∇Φ_n is this equation, with every gradient taken at the current weights w_n. Only the
 last W batches are stored; W is the horizon. Let g_k be the gradient of the error on
-batch k, with a norm of at most G. The terms of batches older than W are left out. The
-norm of their sum is at most
+batch k, with a norm of at most G. The gradients of all older batches are left out. The
+norm of the sum of these gradients is at most
 
     ‖Σ_{k≥W} λ^k g_{n−k}‖ ≤ G λ^W / (1−λ).
 
@@ -75,7 +75,7 @@ def replay(
     the loss at `params` on the batch that was pushed k batches before the newest.
     Differentiate `value` in params, and give the gradient to any optimizer, such as
     `optax.sgd`. If `learning_rate` is given, it replaces the factor 1 of the loss on
-    the newest batch; then use `optax.sgd(1.0)`.
+    the newest batch; in this case, use `optax.sgd(1.0)`.
 
     In `value`, the losses of empty slots have weight 0, and are computed on the newest
     batch. Before the first `push`, the newest batch is the batch given to `init`, so
@@ -153,7 +153,7 @@ def replay(
         batches = jax.tree.map(given, state.slots)
         losses = jax.vmap(lambda batch: _scalar(loss(params, *batch)))(batches)
         factors = jnp.full(length, jnp.asarray(decay, losses.dtype)).at[0].set(1)
-        weights = jnp.cumprod(factors)[ages]  # unlike λ**k, differentiable at λ = 0
+        weights = jnp.cumprod(factors)[ages]  # differentiable at λ = 0, unlike λ**k
         if learning_rate is not None:
             rate = jnp.asarray(learning_rate, losses.dtype)
             weights = jnp.where(ages == 0, rate, weights)

@@ -67,14 +67,14 @@ def grprop(
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min.
       max_step_size: greatest step size Δ_max.
       choose: how the parameter is chosen: the smallest absolute gradient ("sag"), or
         the smallest step size ("slr").
-      delta: number δ > 0 that is added to the sum Σ Δ_i g_i over the other parameters
-          i, where Δ_i is a step size and g_i a gradient.
+      delta: number δ > 0 that is added to the sum of the products Δ_i g_i of step size
+        and gradient, over all parameters i except the chosen one.
 
     Returns:
       An optax.GradientTransformation.
@@ -145,7 +145,7 @@ def grprop(
 
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
-    """Replace the step size of the lowest-ranked parameter with a nonzero gradient."""
+    """Replace the step size of lowest `rank` among those with a nonzero gradient."""
     leaves, structure = jax.tree.flatten(steps)
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if not filled:
@@ -167,7 +167,7 @@ def _first(pairs, rank):
     """Return boolean masks like params, which are True only at the chosen parameter.
 
     The arrays of params are not concatenated, because XLA gives wrong results if a
-    concatenated array is sharded over devices and a single element of it is written.
+    concatenated array is sharded over devices and one of its elements is written.
     """
     ranks, largest = [], jnp.finfo(pairs[0][1].dtype).max
     for step, g in pairs:  # an infinite gradient ranks before a gradient of 0

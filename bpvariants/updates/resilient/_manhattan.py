@@ -7,11 +7,11 @@ calls resilient backpropagation:
 
     Δw(t) = −sign(g(t)) · Δw(t−1),
 
-where Δw(t−1) is the last step of a weight w. This file takes Δw(t−1) for a constant
-length η. Taken literally, the equation does not minimise a loss. If the gradient g is
-always positive and the first step has length d, the steps are −d, +d, −d and so on. If
-|Δw(t−1)| took the place of Δw(t−1), a weight whose gradient is once 0 would never move
-again.
+where Δw(t−1) is the last step of a weight w. In this file, the length of the steps is a
+constant η instead of Δw(t−1). Taken literally, the equation does not minimise a loss.
+If the gradient g is always positive and the first step has length d, the steps are −d,
++d, −d and so on. If |Δw(t−1)| took the place of Δw(t−1), a weight whose gradient is
+once 0 would never move again.
 """
 
 import jax

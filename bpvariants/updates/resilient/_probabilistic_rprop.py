@@ -227,9 +227,9 @@ def _probability(mean, root, decay, count):
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)
     share = mean / jnp.where(root == 0, 1, root) / jnp.sqrt(weight)
-    # Values of 1 − r² below the machine epsilon are raised to the epsilon, at which the
-    # probability rounds to 0 or 1. A comparison of 1 − r² with 0 would be unreliable,
-    # because XLA may compute 1 − r² twice, with different rounding errors.
+    # Values of 1 − r² below the machine epsilon are replaced by the epsilon, for which
+    # the probability rounds to 0 or 1. A comparison of 1 − r² with 0 would be
+    # unreliable, because XLA may compute 1 − r² twice, with different rounding errors.
     rest = jnp.maximum(1 - share**2, jnp.finfo(root.dtype).eps)
     known = root == 0
     ratio = share * jax.lax.rsqrt(rest)

@@ -24,9 +24,9 @@ lengths D_t and signs s_t:
     Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
 
 No variant needs to store the last step of θ to revert it. A step is reverted only if
-the gradient changes its sign. The last step was then −Δ_{t−1} s_{t−1}, the old step
-size times the stored sign. After a skipped or reverted step, the stored sign is 0, so
-the next gradient cannot count as a sign change.
+the gradient changes its sign. In this case, the last step was −Δ_{t−1} s_{t−1}, minus
+the old step size times the stored sign. After a skipped or reverted step, the stored
+sign is 0, so the next gradient cannot count as a sign change.
 
 Several libraries contain half_back under the name iRprop⁻. Some relatives of Rprop are
 not implemented, because their papers were not available:
@@ -102,15 +102,15 @@ def scale_by_rprop(
     variant: str = "irprop_minus",
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Replace each gradient by a step of a variant of Rprop, not yet negated.
+    """Replace each gradient by the step of an Rprop variant; do not negate the step.
 
     Exceptions, memory and time are as in :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
         like params of numbers and arrays.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.

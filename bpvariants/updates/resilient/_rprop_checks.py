@@ -59,7 +59,7 @@ def check_settings(
             )
     is_array = lambda eta: isinstance(
         eta, jax.Array
-    )  # arrays may be 1, as in the Manhattan rule
+    )  # in an array, 1 is allowed, as the Manhattan rule needs
     shrinks = is_array(eta_minus) or np.all((eta_minus > 0) & (eta_minus < 1))
     grows = is_array(eta_plus) or np.all(eta_plus > 1)
     if not (shrinks and grows):

@@ -1,10 +1,9 @@
-"""Formats in which Rprop's state stores step sizes and signs: 8, 5, 4 or 2 bytes each.
+"""Formats in which Rprop's state stores step sizes and signs: 2 to 8 bytes a parameter.
 
-The number of bytes is for the step size and the sign of one parameter. Two files
-implement one step of Rprop for one array of parameters. `_rprop_plain.py` stores the
-step sizes and the signs in separate arrays, and computes the equations of `_rprop.py`
-directly. `_rprop_packed.py` stores both in one array, and computes the same update by
-operations on the bit patterns of the floats.
+Two files implement one step of Rprop for one array of parameters. `_rprop_plain.py`
+stores the step sizes and the signs in separate arrays, and computes the equations of
+`_rprop.py` directly. `_rprop_packed.py` stores both in one array, and computes the same
+update by operations on the bit patterns of the floats.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ Kept: TypeAlias = tuple[jax.Array, Any]  # (step sizes, signs), or (both packed,
 
 LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
 PACKED = ("packed", "bfloat16")
-KEEPS_SIGN = ("rprop_minus", "manhattan")  # all others reset the stored sign to 0
+KEEPS_SIGN = ("rprop_minus", "manhattan")  # others set the stored sign to 0
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
     sign bit | exponent | mantissa … flag        flag 0: s is 1, or −1 if the sign bit
                                                  is set; flag 1: s is 0, and g changed
-                                                 its sign there if the sign bit is set
+                                                 its sign if the sign bit is set
 
 Here g is the gradient, and s is the sign with which the next gradient is compared. The
 exponent and the mantissa are those of the step size. The flag replaces the last bit of
 the mantissa. In Rprop⁻, the sign s does not become 0 when g changes its sign, so the
 state of Rprop⁻ does not record sign changes. Params move by the rounded step sizes that
-the state stores, because a reverted step must have the same length. All bits are
+the state stores, because a step and its reversal must have equal lengths. All bits are
 processed as integers, which takes half as many operations as arithmetic on floats.
 """
 

@@ -59,7 +59,7 @@ def rprop_report(
     """Summarise the step sizes and sign changes of each leaf of params.
 
     If many step sizes are at the lower bound Δ_min and many gradients change sign, the
-    gradients are mostly noise. Noisy gradients may come from mini-batches, or the
+    gradients are mostly noise, because they are from mini-batches, or because the
     training has converged. If the signs of gradients are random, the fraction of sign
     changes is ½ with Rprop⁻. The fraction is ⅓ with variants that set the stored sign
     to 0 after a sign change. With a stored sign of 0, the next gradient cannot count as

@@ -44,7 +44,7 @@ def restoring(
     after = optax.with_extra_args_support(after)
 
     def init(params):
-        rprop = rule.init(params)  # first, because it checks params
+        rprop = rule.init(params)  # first, because `rule` checks params
         copy = jax.tree.map(jnp.array, params)
         return RestoringState(rprop, after.init(params), copy)
 
@@ -85,6 +85,6 @@ def restoring(
 
 
 def _difference(target, here):
-    """Return a difference which, when it is added to `here`, rounds to the target."""
+    """Return target − here, corrected so that adding it to `here` rounds to target."""
     difference = target - here
     return difference + (target - (here + difference))
