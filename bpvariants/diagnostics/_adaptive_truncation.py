@@ -4,8 +4,8 @@ Notation: ℓ_s is the last loss of an example, at step s, and h_{s−k} is the 
 steps before step s. The error norm at lag k is φ_k = mean over examples of
 ‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. R is the largest lag that is measured. For lags k ≥ τ,
 the error norms are assumed to decay like β^k, where β is fitted to log φ_k. Let M_θ be
-a bound on ‖∂h_t/∂θ‖. Under this assumption, truncated BPTT that propagates errors back
-over K steps has a bias of at most M_θ · bias(K), where
+a bound on ‖∂h_t/∂θ‖. If the error norms decay like β^k, truncated BPTT that propagates
+errors back over K steps has a bias of at most M_θ · bias(K), where
 
     bias(K) = Σ_{k=K}^{τ−1} φ_k  +  φ_τ β^{max(K,τ)−τ} / (1 − β),    β ≥ 1: infinite.
 
@@ -19,7 +19,7 @@ The sums over lags in bias(K) and Ĝ_K begin at the lag k = 1. The error signal 
 ∂ℓ_s/∂h_s, is not available, because a step returns the output y_s and the carry h_s
 together, and not y_s as a function of h_s. The bias does not need lag 0, because
 truncated BPTT never leaves out the error signal at lag 0. Without lag 0, Ĝ_K is in most
-cases smaller, and rel(K) larger.
+cases smaller, and rel(K) is larger.
 """
 
 from typing import Literal, NamedTuple
@@ -37,15 +37,15 @@ VANISHED = -50.0  # the fit leaves out error norms below exp(−50) times the la
 
 
 class TruncationCertificate(NamedTuple):
-    """Result of :func:`adaptive_truncation`; entry i of [R] is for lookback i + 1.
+    """Result of :func:`adaptive_truncation`; entry i of an array is for lookback i + 1.
 
     R is the largest lookback considered. A relative bias is small if it is below the
     argument `bias`. If no lookback up to R has a small relative bias, `certified` is
     False and `lookback` is R.
     """
 
-    lookback: jax.Array  # []: smallest lookback whose relative bias is small, or R
-    certified: jax.Array  # []: whether the relative bias of any lookback is small
+    lookback: jax.Array  # []: smallest lookback of small relative bias; R if none has
+    certified: jax.Array  # []: whether any lookback has a small relative bias
     relative_bias: jax.Array  # [R]: relative bias of each lookback; infinite if unknown
     absolute_bias: jax.Array  # [R]: estimated bias of each lookback
     beta: jax.Array  # []: factor by which error norms change per lag; NaN if not fitted
@@ -92,9 +92,9 @@ def adaptive_truncation(
     measured error norms at lags k ≥ K. The estimator in the paper can be smaller than
     this sum, if the error norm φ_τ at the first fitted lag τ happens to be small.
 
-    Let R be `max_lookback`. Time: R backward passes of one step, which differentiate in
-    the carry but not in the params, and T forward passes of one step. Memory: R
-    carries.
+    Let R be `max_lookback`. Time: R backward passes of one step, which compute
+    derivatives in the carry but not in the params, and T forward passes of one step.
+    Memory: R carries.
 
     Args:
       step: one time step of the network.
@@ -110,9 +110,9 @@ def adaptive_truncation(
       mask: [T, *batch] bool, False in padding. The error signals at the last R steps
         are measured, and these R steps include padded steps. The lag k does not count
         padded steps.
-      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
-        Error signals do not pass a reset, so they are 0 at steps before it.
-      initial: the carry that a reset puts in place. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the time step.
+        The error signals of a loss after a reset are 0 at all steps before the reset.
+      initial: the carry after a reset. Default: `carry`.
       fit: how β is fitted. Let φ_k be the error norm at lag k. "least_squares" fits a
         line to log φ_k as a function of k. "max" uses the largest ratio φ_{k+1} / φ_k
         at lags k ≥ τ. With "max", the bias is less often underestimated, but β is more

@@ -37,17 +37,17 @@ class AlignmentAngles(NamedTuple):
 
 
 def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles:
-    """Measure angles between feedback alignment's errors and gradients and exact ones.
+    """Measure the angles between approximate and exact error signals and gradients.
 
         angle(a, b) = 2 arctan(‖â − b̂‖ / ‖â + b̂‖),    â = a / ‖a‖
 
-    Here a is the approximate error signal or gradient of a layer, and b is the exact
-    error signal or gradient. The vectors â and b̂ are a and b, scaled to norm 1. Unlike
-    an arc cosine, the arctangent is also accurate for angles near 0 and 180 degrees. If
-    the angle between the approximate and the exact gradient is below 90 degrees, a
-    small step along the negative approximate gradient lowers the loss.
-    `alignment_angles` works under `jit`, also within a training loop that is a
-    `lax.scan`.
+    Here a is the approximate error signal or gradient of a layer, from feedback
+    alignment, and b is the exact error signal or gradient of the layer. The vectors â
+    and b̂ are a and b, scaled to norm 1. Unlike an arc cosine, the arctangent is also
+    accurate for angles near 0 and 180 degrees. If the angle between the approximate and
+    the exact gradient is below 90 degrees, a small step along the negative approximate
+    gradient lowers the loss. `alignment_angles` works under `jit`, also within a
+    training loop that is a `lax.scan`.
 
     Args:
       info: the `info` that a rule made by :func:`feedback_alignment` returned.

@@ -1,9 +1,9 @@
 """Check of a gradient against central differences of the loss along random directions.
 
 Notation: a gradient rule returns a value L, such as a loss, and the gradient of L; g_i
-is the gradient in leaf i of the parameters θ. The random vector v has unit length, and
-is 0 in all leaves except leaf i; ε is the length of a step along v. The check compares
-two derivatives of L along v:
+is the part of the gradient for leaf i of the parameters θ. The random vector v has unit
+length, and is 0 in all leaves except leaf i; ε is the length of a step along v. The
+check compares two derivatives of L along v:
 
     analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
 

@@ -18,8 +18,8 @@ class Fault(NamedTuple):
     """First occurrence of NaN or infinity in an array.
 
     Attributes:
-      direction: "before" the first step, in the "forward" pass, or in the "backward"
-        pass.
+      direction: where the NaN or infinity occurs: "before" the first step, in the
+        "forward" pass, or in the "backward" pass.
       time: index of the step, counted from 0; None if the array does not belong to a
         single step, such as the given params or a sum over all steps.
       place: name of the array, such as "xs['pixels']", "carry[0]" or "loss".

@@ -37,9 +37,10 @@ class NonFinite(NamedTuple):
 
     Each attribute counts the NaN and infinite elements of one array. The counts have
     shape [T], one for each of T time steps, or [] if the array does not belong to a
-    single step. The attributes are named after the arguments and intermediate results
-    of a gradient rule: the carry h_t, the output y_t and the loss ℓ_t of step t, and
-    the mean loss L with weights w.
+    single step. "Like xs, [T]" is a pytree of the structure of xs with leaves [T]. The
+    attributes are named after the arguments and intermediate results of a gradient
+    rule: the carry h_t, the output y_t and the loss ℓ_t of step t, and the mean loss L
+    with weights w.
 
     Attributes:
       params: like params, []: number of NaN and infinite elements in the given params.
@@ -128,10 +129,10 @@ def first_nonfinite(
     forward pass, x_t is the input, h_t the carry, y_t the output and ℓ_t the loss. The
     backward pass computes derivatives of the mean loss L. The gradient is computed as
     in `gradients.bptt`, step by step. Inputs, targets and weights in padding are
-    ignored, as in all gradient rules. In padding, the network gets zeros as inputs; if
-    the network's derivative is NaN at zeros, this NaN is found too. `first_nonfinite`
-    works within `jit`, because the counts are arrays; the result's `first`, `faults`
-    and `table()` work only outside of `jit`.
+    ignored, as in all gradient rules. In padding, the network gets zeros as inputs. If
+    the network's derivative at zero inputs is NaN, this NaN is found too.
+    `first_nonfinite` works within `jit`, because the counts are arrays; the result's
+    `first`, `faults` and `table()` work only outside of `jit`.
 
     Time: about as much as four forward passes. Memory: T carries, and the residuals of
     one step.
@@ -145,8 +146,8 @@ def first_nonfinite(
       targets: targets of the loss, leaves [T, *batch, ...].
       weights: [T, *batch]: weight w of each loss.
       mask: [T, *batch] bool, False in padding.
-      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
-      initial: the carry that a reset puts in place. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the time step.
+      initial: the carry after a reset. Default: `carry`.
 
     Returns:
       A :class:`NonFinite`. The attribute `first` is the earliest :class:`Fault`, and

@@ -1,8 +1,8 @@
 """Measurement of how error signals decay or grow as they travel back in time.
 
 Notation: step t has the carry h_t, the loss ℓ_t with the weight w_t, and the Jacobian
-J_t = ∂h_t/∂h_{t−1}. c_t = ∂ℓ_t/∂h_t is the derivative of the loss through the output
-y_t alone. The error signal at h_t is
+J_t = ∂h_t/∂h_{t−1}. The derivative c_t = ∂ℓ_t/∂h_t includes only the path from h_t to
+ℓ_t through the output y_t. The error signal at h_t is
 
     δ_t = w_t c_t + δ_{t+1} J_{t+1}.
 
@@ -45,7 +45,7 @@ class GradientFlow(NamedTuple):
     Attributes:
       deltas: [T]: norm ‖δ_t‖ of the error signal, averaged over the examples for which
         step t is not padding. The error signal is the derivative of the weighted sum of
-        losses Σ_s w_s ℓ_s in the carry h_t.
+        losses Σ_s w_s ℓ_s with respect to the carry h_t.
       curve: [T]: look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1. φ_k
         is NaN if no measured loss ℓ_s has k time steps before it.
       norms: [S, T]: the look-back curve of each single loss ℓ_s.
@@ -69,7 +69,7 @@ class GradientFlow(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether errors vanish or explode on the way from the last step to the first.
+        """Whether error signals vanish or explode from the last step to the first.
 
         Let k be the largest measured lag, and β the decay of the error norms per lag.
         The verdict is "vanishing" if β^k < 1/1000, "exploding" if β^k > 1000 or an
@@ -94,8 +94,8 @@ class GradientFlow(NamedTuple):
     def table(self) -> str:
         """Return text with norms of error signals, for about 20 lags k.
 
-        Each line shows the look-back curve φ_k, and the norm of the error signal δ at
-        the carry k steps before the end of the sequence.
+        The line of lag k shows the look-back curve φ_k, and the norm of the error
+        signal δ at the carry k steps before the end of the sequence.
         """
         rows = [["k", "‖∂ℓ_s/∂h_{s−k}‖", "of k = 0", "‖δ_{T−k}‖"]]
         deltas, curve = np.asarray(self.deltas)[::-1], np.asarray(self.curve)
@@ -115,11 +115,11 @@ class GradientFlow(NamedTuple):
     ) -> None:
         """Draw error norms into `axes`, against the lag k or against the time step t.
 
-        `axes` are Matplotlib axes. Against the lag, the plot shows the look-back curve
-        φ_k, which is the mean norm of the error signals at lag k. A dashed line is the
-        fitted decay β^k. Against time, the plot shows the norms ‖δ_t‖ of the error
-        signals. Curves of several networks may be drawn into the same axes, each with
-        its own `label`.
+        `axes` are Matplotlib axes. As a function of the lag k, the plot shows the
+        look-back curve φ_k, which is the mean norm of the error signals at lag k. A
+        dashed line is the fitted decay β^k. As a function of the time step t, the plot
+        shows the norms ‖δ_t‖ of the error signals. Curves of several networks may be
+        drawn into the same axes, each with its own `label`.
         """
         if against not in ("lag", "time"):
             raise ValueError(f"against must be 'lag' or 'time', got {against!r}.")
@@ -158,16 +158,17 @@ def gradient_flow(
 
         ‖δ_t‖ for each t,    φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for each k,    φ_k ∝ β^k
 
-    The error signal δ_t is the derivative of the weighted sum of an example's losses in
-    the carry h_t. For the derivative of the weighted mean, divide δ_t by Σ w, the sum
-    of the weights. The error signal of a single loss ℓ_s at the carry k steps before
-    step s is ∂ℓ_s/∂h_{s−k}. The mean norm of this error signal is φ_k, and β is the
-    fitted decay of φ_k per lag. The gradient in the parameters is a sum over time
-    steps, so it does not show how error signals decay. `gradient_flow` works within
-    `jit`; the result's `verdict`, `table()` and `plot()` work only outside of `jit`.
+    The error signal δ_t is the derivative of the weighted sum of an example's losses
+    with respect to the carry h_t. For the derivative of the weighted mean, divide δ_t
+    by Σ w, the sum of the weights. The error signal of a single loss ℓ_s at the carry k
+    steps before step s is ∂ℓ_s/∂h_{s−k}. The mean norm of this error signal is φ_k, and
+    β is the fitted decay of φ_k per lag. The gradient for the parameters is a sum over
+    time steps, so it does not show how error signals decay. `gradient_flow` works
+    within `jit`; the result's `verdict`, `table()` and `plot()` work only outside of
+    `jit`.
 
     Time: S + 1 backward passes for S measured losses, one after another; these passes
-    differentiate in the carry but not in the params. Memory: the residuals of one
+    compute derivatives in the carry but not in the params. Memory: the residuals of one
     backward pass over T steps, and T·n·B array elements for the error signals. Here B
     is the number of examples, and n is the number of elements of an example's carry.
 
@@ -183,9 +184,9 @@ def gradient_flow(
         weight 1 to the last step and 0 to all others.
       mask: [T, *batch] bool, False in padding. The lag k counts only steps without
         padding.
-      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
-        Error signals do not pass a reset, so they are 0 at steps before it.
-      initial: the carry that a reset puts in place. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the time step.
+        The error signals of a loss after a reset are 0 at all steps before the reset.
+      initial: the carry after a reset. Default: `carry`.
       samples: largest number S of single losses to measure. The measured losses are
         evenly spaced among the losses with nonzero weight, and include the first and
         the last of these losses; if S is 1, only the last one is measured.

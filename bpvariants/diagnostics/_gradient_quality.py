@@ -1,8 +1,8 @@
 """Bias, variance and angle of a rule's gradient, relative to the exact gradient.
 
 Notation: g is the exact gradient. ĝ_k is a rule's estimate of g with the k-th of K
-random keys, and ḡ is the mean of all ĝ_k. Bias and variance are relative to the norm of
-g:
+random keys, and ḡ is the mean of all ĝ_k. The bias is relative to the norm of g, and
+the variance is relative to the squared norm of g:
 
     bias = ‖ḡ − g‖ / ‖g‖,    variance V = Σ_k ‖ĝ_k − ḡ‖² / (K − 1) / ‖g‖².
 
@@ -60,7 +60,7 @@ class GradientQuality(NamedTuple):
         steps: Sequence[Any] | None = None,
         label: str | None = None,
     ) -> None:
-        """Draw one measure into Matplotlib axes, for each array or as a line over time.
+        """Draw one measure into Matplotlib axes, for each array or over training steps.
 
         Error bars show the standard deviation of the cosine, or the standard error of
         the bias. Measures of several rules may be drawn into the same axes, each with
@@ -121,8 +121,8 @@ def gradient_quality(
       reference: the rule that computes the exact gradient. Default: `bptt(step, loss)`.
       weights: [T, *batch]: weight of each loss.
       mask: [T, *batch] bool, False in padding.
-      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
-      initial: the carry that a reset puts in place. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the time step.
+      initial: the carry after a reset. Default: `carry`.
 
     Returns:
       A :class:`GradientQuality`; `table()` returns it as text, and `plot(axes)` draws

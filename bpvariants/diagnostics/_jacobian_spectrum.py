@@ -52,8 +52,8 @@ class JacobianSpectrum(NamedTuple):
         for the largest singular value σ of J_t, with its vector v; NaN in padding. If
         the residual is small, the iteration has converged.
       log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖, where Q_0 are the k initial
-        directions. If k is the number n of elements of the carry, the result equals log
-        ‖∂h_t/∂h_0‖; if k < n, the result is a lower bound of log ‖∂h_t/∂h_0‖.
+        directions. If k is the number n of elements of the carry, log_sensitivity is
+        log ‖∂h_t/∂h_0‖; if k < n, log_sensitivity is a lower bound of log ‖∂h_t/∂h_0‖.
     """
 
     exponents: jax.Array
@@ -83,10 +83,11 @@ class JacobianSpectrum(NamedTuple):
 
         The verdict depends on λ_1, the mean over examples of the largest exponent. If
         λ_1 > 0, perturbations of the state and error signals grow by a factor of e in
-        1/λ_1 time steps, and gradients that are propagated back over many more steps
-        are noise. If λ_1 < 0, perturbations and error signals shrink by a factor of e
-        in 1/|λ_1| time steps, and propagating gradients back over many more steps
-        hardly changes the gradients. `verdict` does not work within `jit`.
+        1/λ_1 time steps, and gradients that are propagated back over many more than
+        1/λ_1 steps are noise. If λ_1 < 0, perturbations and error signals shrink by a
+        factor of e in 1/|λ_1| time steps, and propagating gradients back over many more
+        than 1/|λ_1| steps hardly changes the gradients. `verdict` does not work within
+        `jit`.
         """
         largest = float(np.mean(np.asarray(self.exponents)[..., 0]))
         if not math.isfinite(largest) or largest == 0:
@@ -123,14 +124,14 @@ def jacobian_spectrum(
 
         J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,    σ(J_t)
 
-    Here J_t is the Jacobian of time step t in the carry, and σ(J_t) is its largest
-    singular value. The columns of Q_t are orthonormal directions, R_t is triangular,
-    and λ_i is an exponent. Exponents measured over T time steps have an error of about
-    1/T, because the directions Q_t start at random and only gradually turn to the
-    directions of fastest growth. To reduce the error, give `skip`, the number of first
-    time steps to leave out of the exponents. The carry of each example is treated as
-    one real vector of n elements; a complex element counts as two. `jacobian_spectrum`
-    is a pure function that can be jitted.
+    Here J_t = ∂h_t/∂h_{t−1} is the Jacobian of time step t with the carry h_t, and
+    σ(J_t) is the largest singular value of J_t. The columns of Q_t are orthonormal
+    directions, R_t is triangular, and λ_i is an exponent. Exponents measured over T
+    time steps have an error of about 1/T, because the directions Q_t start at random
+    and only gradually turn to the directions of fastest growth. To reduce the error,
+    give `skip`, the number of first time steps to leave out of the exponents. The carry
+    of each example is treated as one real vector of n elements; a complex element
+    counts as two. `jacobian_spectrum` is a pure function that can be jitted.
 
     Time: each time step takes k + 2 · power_iterations products of a vector with the
     Jacobian J_t. To make the k directions orthonormal takes n·k² operations. Memory:

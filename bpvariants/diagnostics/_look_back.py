@@ -1,4 +1,4 @@
-"""Error signals ∂ℓ_s/∂h_{s−k}: derivatives of a loss in the carry k steps earlier.
+"""Error signals ∂ℓ_s/∂h_{s−k}: derivatives of the loss of step s at earlier carries.
 
 Notation: ℓ_s is the loss of step s, w_s is its weight, and h_{s−k} is the carry k steps
 before step s. A perturbation e_t, whose value is 0, is added to the carry at each step
@@ -7,7 +7,7 @@ carry of step t. The network is linearised once, so each choice of the loss weig
 needs only one backward pass.
 
 The look-back curve φ_k is the mean norm of the error signals of single losses at the
-lags k = 0, 1, …. The curve cannot be computed from the gradient in the parameters,
+lags k = 0, 1, …. The curve cannot be computed from the gradient for the parameters,
 because that gradient is a sum over time steps. The lag k counts only steps that are not
 padding.
 """
@@ -54,8 +54,8 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
     """Measure the error signals of each example's last loss at lags 1 to `steps`.
 
     Memory: as much as `steps` carries, because the backward pass computes each time
-    step again. Time: backward passes of the last `steps` steps, which differentiate in
-    the carry but not in the params.
+    step again. Time: backward passes of the last `steps` steps, which compute
+    derivatives in the carry but not in the params.
     """
     end = _last_steps(course, steps)
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
@@ -85,14 +85,14 @@ def from_each_loss(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Measure error signals of the weighted sum of all losses, and of single losses.
 
-    The first result [T] is the norms of the error signals of the weighted sum at each
-    of T time steps. The second result [S] is the time steps of up to S = `samples`
-    single losses. The third result [S, T] is, for each single loss and each lag, the
-    weighted sum over examples of the norms of the error signals. The fourth result [S,
-    T] is, for each single loss and each lag, the sum of these weights. The error signal
-    at lag 0 is ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s.
-    This derivative is found from the step's jaxpr, which shows how the output y_s is
-    computed from h_s.
+    The first result [T] contains the norms of the error signals of the weighted sum at
+    each of T time steps. The second result [S] contains the time steps of up to S =
+    `samples` single losses. The third result [S, T] contains, for each single loss and
+    each lag, the weighted sum over examples of the norms of the error signals. The
+    fourth result [S, T] contains the sums of the weights in the third result. The error
+    signal at lag 0 is ∂ℓ_s/∂h_s, the derivative of the loss of step s with respect to
+    the carry of step s. This derivative is found from the step's jaxpr, which shows how
+    the output y_s is computed from h_s.
     """
     length = len(weights)
     step_with_loss, params, *_, initial = course
@@ -140,7 +140,7 @@ def _linearised(advance: Callable, course: Course, length: int) -> Callable:
 
     `advance(e, h, x, mask, reset) -> (h, losses)` runs a step and adds e to the
     floating leaves of the carry. The error signals are the derivatives of the weighted
-    losses in e: one array [T, *batch, ...] for each floating leaf of the carry.
+    losses with respect to e: one array [T, *batch, ...] for each floating leaf.
     """
     leaves = floating_leaves(course.carry)
     zeros = [jnp.zeros((length, *leaf.shape), leaf.dtype) for leaf in leaves]

@@ -22,8 +22,8 @@ class UpdateMeasures(NamedTuple):
     """Measures of :func:`update_report` for one array of params, or for all params.
 
     Attributes:
-      norm: norm ‖Δ‖ of the update Δ; NaN or infinite if an element of Δ is.
-      largest: largest element max |Δ|; NaN or infinite if an element of Δ is.
+      norm: norm ‖Δ‖ of the update Δ; not finite if an element of Δ is not finite.
+      largest: max |Δ|, the largest element; not finite if an element is not finite.
       zeros: fraction of elements of Δ that are exactly 0.
       nonfinite: number of elements of Δ that are NaN or infinite.
       ratio: ‖Δ‖ / ‖θ‖, norm of the update relative to the norm of the params; NaN if

@@ -109,7 +109,7 @@ def together() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(signal.SIGTERM)
 
     def all_end():
-        with suppress(RuntimeError):  # jax_enable_preemption_service is False
+        with suppress(RuntimeError):  # without jax_enable_preemption_service
             return multihost_utils.reached_preemption_sync_point(next(_numbers))
         return False
 

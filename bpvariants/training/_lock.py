@@ -112,7 +112,7 @@ class Lock:
                     f"{name} {locked} is in use by {who}. Wait until it has ended, or "
                     f"choose another {name}."
                 )
-            if self._is(file):  # still held by a child of the ended process
+            if self._is(file):  # a child of the ended process holds it
                 self._path.unlink(missing_ok=True)
             file.close()
 

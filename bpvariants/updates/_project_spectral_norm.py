@@ -50,9 +50,9 @@ def project_spectral_norm(
 
     Put this transformation last in an optax chain. Let W be the sum of a matrix of
     params and its update, σ(W) the largest singular value of W, and s the limit. The
-    update is changed so that the new matrix of params is W · min(1, s/σ(W)). If
-    σ(W) ≤ s already, the update is returned unchanged. All arrays with two axes count
-    as matrices; to limit only some of them, use `optax.masked`.
+    update is changed so that the new matrix of params is W · min(1, s/σ(W)). If σ(W) ≤
+    s already, the update is returned unchanged. All arrays with two axes count as
+    matrices; to limit only some matrices, use `optax.masked`.
 
     The power iteration underestimates the largest singular value σ(W) of a matrix W. On
     a random matrix, the relative error of σ(W) is 1e-4 after 30 iterations. The error
@@ -123,7 +123,7 @@ def project_spectral_norm(
             v = _power_iteration(matrix, v, steps)
             scale = jnp.asarray(limit, matrix.dtype) / _norm(matrix @ v)
             shrunk = (scale * matrix - wide(p)).astype(u.dtype)
-            fits = (scale / size).real >= 1  # False if NaN: `shrunk` is returned
+            fits = (scale / size).real >= 1  # if NaN: False, return `shrunk`
             return jnp.where(fits, u, shrunk), v
 
         check_state("project_spectral_norm", state, ProjectSpectralNormState)

@@ -206,7 +206,7 @@ class Chunks:
 
     @property
     def temp_bytes(self) -> int | None:
-        """Temporary bytes of the largest compiled chunk; None if XLA reports none."""
+        """Bytes of temporary memory of the largest chunk; None if XLA reports none."""
         analyses = [each.memory_analysis() for each in self._compiled.values()]
         sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
         return max(sizes, default=None)

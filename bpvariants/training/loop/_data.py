@@ -17,7 +17,7 @@ from bpvariants.types import PyTree
 
 
 class Source:
-    """Data of a training: one batch for all steps, data to sample, or many batches.
+    """Data of a training: one batch for all steps, data to sample from, or batches.
 
     `take(size)` returns the inputs of the next `size` training steps, as a pair (whole,
     stacked). `whole` is data that all steps use; `stacked` contains the batch of each

@@ -109,9 +109,10 @@ def fit(
         `sample`.
       key: a `jax.random.key`, from which the keys of `sample` and of the rule are made
         for each step. The keys of a step do not depend on `chunk`.
-      carry: first carry of the rule, for successive windows of a sequence, or for
-        online rules. If `carry` is given, the rule gets a carry as its second argument,
-        and the aux that the rule returns is the carry for the next training step.
+      carry: the carry before the first training step. Give `carry` if the batches are
+        successive windows of a sequence, or if `rule` is an online rule. If `carry` is
+        given, the rule gets a carry as its second argument, and the aux that the rule
+        returns is the carry for the next training step.
       runs: number of independent trainings that run together under `vmap`. If `runs` is
         given, the leaves of params and carry must have a first axis of this size. Each
         run has its own key.

@@ -137,7 +137,7 @@ def _plain(leaf: Any) -> Any:
     array = np.asarray(None) if is_key(leaf) else np.asarray(leaf)
     if array.dtype.kind in "OSUMmc":
         return str(leaf)
-    if array.dtype.kind not in "fiub":  # for example V, of bfloat16
+    if array.dtype.kind not in "fiub":  # bfloat16 has kind V
         array = array.astype(np.float32)
     finite = lambda number: number if np.isfinite(number) else None
     if array.ndim == 0:

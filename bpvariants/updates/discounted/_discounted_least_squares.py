@@ -45,13 +45,13 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
         state = rule.push(state, x, y)
         gradient = rule.gradient(w, state)  # R w − p
 
-    The gradient is taken at the current weights w, and equals the gradient of the
-    discounted loss of :func:`replay` with the loss ½ (y − xᵀ w)² and an infinite
-    horizon. Let λ be the forgetting factor. The state stores the sums R = Σ_k λ^k
-    x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k x_{n−k} y_{n−k} over all examples so far. Let ρ be
-    the largest eigenvalue of R. Gradient descent with learning rate η, whose steps are
-    −η (R w − p), is stable if η < 2 / ρ. This eigenvalue ρ is about 1/(1−λ) times the
-    largest eigenvalue of the mean of x xᵀ.
+    The gradient is taken at the current weights w. :func:`replay` gives the same
+    gradient with the loss ½ (y − xᵀ w)² and an infinite horizon. Let λ be the
+    forgetting factor. The state stores the sums R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p =
+    Σ_k λ^k x_{n−k} y_{n−k} over all examples so far. Let ρ be the largest eigenvalue of
+    R. Gradient descent with learning rate η, whose steps are −η (R w − p), is stable if
+    η < 2 / ρ. This eigenvalue ρ is about 1/(1−λ) times the largest eigenvalue of the
+    mean of x xᵀ.
 
     After an example with NaN or infinity, the sums R and p are never finite again. For
     d inputs and k outputs, the state has d² + d·k elements, and `push` and `gradient`

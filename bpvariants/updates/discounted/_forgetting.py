@@ -84,10 +84,10 @@ def forgetting(
     `normalise=True`, a step is −η times the moving average a_n = (1−λ) m_n of the
     gradients, which `optax.ema` computes with debias=False. With `scale_past=False`,
     the steps are those that the tutorial "4 Types of Backpropagation" prints. If the
-    gradient is constant, the length of the printed steps approaches η + λ/(1−λ) times
-    the gradient. The length of the default steps approaches η/(1−λ) times the gradient
-    (see :func:`effective_step`). However small the learning rate η is, the printed
-    steps are stable only if the curvature of the loss is below about (1−λ)/λ.
+    gradient is constant, the printed steps approach −(η + λ/(1−λ)) times the gradient,
+    and the default steps approach −η/(1−λ) times the gradient (see
+    :func:`effective_step`). However small the learning rate η is, the printed steps are
+    stable only if the curvature of the loss is below about (1−λ)/λ.
 
     If an element of the gradient is not finite, the same element of the update is not
     finite either, and the same element of the stored sum m does not change. The state

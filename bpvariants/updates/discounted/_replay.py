@@ -9,8 +9,8 @@ errors,
 
 starting at w = w_n. The tutorial "4 Types of Backpropagation" prints an equation for
 the step (see :func:`~bpvariants.updates.forgetting`). In the printed form, the step
-−∇Φ_n is this equation, with every gradient taken at the current weights w_n. Only the
-last W batches are stored; W is the horizon. Let g_k be the gradient of the error on
+−∇Φ_n follows this equation, with every gradient taken at the current weights w_n. Only
+the last W batches are stored; W is the horizon. Let g_k be the gradient of the error on
 batch k, with a norm of at most G. The gradients of all older batches are left out. The
 norm of the sum of these gradients is at most
 
@@ -73,9 +73,9 @@ def replay(
 
     `value` [] is Φ_n = Σ_k λ^k E_{n−k}, where λ is the forgetting factor. E_{n−k} is
     the loss at `params` on the batch that was pushed k batches before the newest.
-    Differentiate `value` in params, and give the gradient to any optimizer, such as
-    `optax.sgd`. If `learning_rate` is given, it replaces the factor 1 of the loss on
-    the newest batch; in this case, use `optax.sgd(1.0)`.
+    Differentiate `value` with respect to params, and give the gradient to any
+    optimizer, such as `optax.sgd`. If `learning_rate` is given, it replaces the factor
+    1 of the loss on the newest batch; in this case, use `optax.sgd(1.0)`.
 
     In `value`, the losses of empty slots have weight 0, and are computed on the newest
     batch. Before the first `push`, the newest batch is the batch given to `init`, so
@@ -104,9 +104,9 @@ def replay(
 
     Raises:
       ValueError: if decay, tol or horizon is out of its range, or if decay is an array
-        and horizon is not given; in `init` and `push`, if batch is not a tuple, or not
-        like the first batch; in `discounted_loss`, if the loss is not a real
-        floating scalar.
+        and horizon is not given; in `init` and `push`, if batch is not a tuple, or
+        differs from the first batch in structure, shapes or dtypes; in
+        `discounted_loss`, if the loss is not a real floating scalar.
 
     Example:
       >>> import jax, jax.numpy as jnp

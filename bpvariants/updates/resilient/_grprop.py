@@ -8,10 +8,10 @@ the joint step of all parameters goes in a descent direction of the loss. With b
 
     Δ_q ← clip(−(Σ_{i≠q} Δ_i g_i + δ) / g_q, Δ_min, Δ_max),    θ ← θ − Δ sign(g).
 
-As in neuralnet, the sum Σ Δ_i g_i uses the signed g_i, and a negative quotient is
-clipped to Δ_min. The paper on GRprop was not available to the authors of this file.
-Another public implementation of GRprop has the opposite sign in the equation of Δ_q,
-the replaced step size.
+As in neuralnet, the sum Σ Δ_i g_i contains the gradients g_i, not their absolute
+values, and a negative quotient is clipped to Δ_min. The paper on GRprop was not
+available to the authors of this file. Another public implementation of GRprop has the
+opposite sign in the equation of Δ_q, the replaced step size.
 """
 
 from functools import partial
@@ -66,13 +66,13 @@ def grprop(
     which their common size goes to infinity.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only.
+      learning_rate: first step size Δ_0, which only `init` reads.
       eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
       eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min.
       max_step_size: greatest step size Δ_max.
-      choose: how the parameter is chosen: the smallest absolute gradient ("sag"), or
-        the smallest step size ("slr").
+      choose: which parameter is chosen: the one with the smallest absolute gradient
+        ("sag"), or the one with the smallest step size ("slr").
       delta: number δ > 0 that is added to the sum of the products Δ_i g_i of step size
         and gradient, over all parameters i except the chosen one.
 
@@ -145,7 +145,7 @@ def grprop(
 
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
-    """Replace the step size of lowest `rank` among those with a nonzero gradient."""
+    """Replace the step size of the parameter of lowest `rank` and gradient ≠ 0."""
     leaves, structure = jax.tree.flatten(steps)
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if not filled:

@@ -90,11 +90,11 @@ def probabilistic_rprop(
     takes time proportional to the number of parameters.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
+      learning_rate: first step size Δ_0, which only `init` reads; a number, or a pytree
         like params of numbers and arrays.
-      eta_minus: smallest factor 0 < η⁻ < 1 of step sizes; adapt="exponential" does not
-        use η⁻.
-      eta_plus: largest factor η⁺ > 1 of step sizes.
+      eta_minus: smallest factor 0 < η⁻ < 1 by which a step size shrinks;
+        adapt="exponential" does not use η⁻.
+      eta_plus: largest factor η⁺ > 1 by which a step size grows.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       ema_decay: decay 0 ≤ μ < 1 of the moving averages, which average over about

@@ -16,12 +16,12 @@ D_t = Δ_t and store the sign s_t = sign(g_t). If a_t < 0, the variants choose d
 lengths D_t and signs s_t:
 
     variant     D_t                                s_t
-    Rprop⁺      Δ_{t−1}                            0          takes the last step back
+    Rprop⁺      Δ_{t−1}                            0          reverts the last step
     Rprop⁻      Δ_t                                sign(g_t)  turns back
-    iRprop⁺     Δ_{t−1} if E_t > E_{t−1}, else 0   0          takes it back if E grew
+    iRprop⁺     Δ_{t−1} if E_t > E_{t−1}, else 0   0          reverts it if E grew
     iRprop⁻     0                                  0          skips one step
     half_back   Δ_t                                0          turns back, then keeps Δ
-    Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
+    Manhattan   Δ_t = Δ_0 always                   sign(g_t)  Rprop⁻ with η⁺ = η⁻ = 1
 
 No variant needs to store the last step of θ to revert it. A step is reverted only if
 the gradient changes its sign. In this case, the last step was −Δ_{t−1} s_{t−1}, minus
@@ -80,8 +80,8 @@ class ScaleByRpropState(NamedTuple):
 
     In the layouts "packed" and "bfloat16", each element of `step_sizes` stores both the
     step size Δ_t and the sign s_t with which the next gradient is compared. The sign
-    takes the sign bit and the last bit of the mantissa; all other bits are the step
-    size.
+    takes the sign bit and the last bit of the mantissa; all other bits belong to the
+    step size.
     """
 
     step_sizes: optax.Updates  # step sizes Δ_t; bfloat16 in the layout "bfloat16"
@@ -107,7 +107,7 @@ def scale_by_rprop(
     Exceptions, memory and time are as in :func:`irprop_minus`.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
+      learning_rate: first step size Δ_0, which only `init` reads; a number, or a pytree
         like params of numbers and arrays.
       eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
       eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
@@ -117,7 +117,7 @@ def scale_by_rprop(
       variant: "rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back"
         or "manhattan". The `update` of "irprop_plus" needs the loss as `value=`, as in
         :func:`irprop_plus`.
-      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      state: name of the state's format in the table of :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation, whose updates are not yet negated.

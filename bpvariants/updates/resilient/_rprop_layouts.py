@@ -18,7 +18,7 @@ Kept: TypeAlias = tuple[jax.Array, Any]  # (step sizes, signs), or (both packed,
 
 LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
 PACKED = ("packed", "bfloat16")
-KEEPS_SIGN = ("rprop_minus", "manhattan")  # others set the stored sign to 0
+KEEPS_SIGN = ("rprop_minus", "manhattan")  # others store 0 at a sign change
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def advance(
         new_bits = new_bits | jnp.where(compared & differ, top | flag, zero)
     new_packed = jnp.where(jnp.isnan(g), packed, _floats(new_bits, layout))
 
-    # Compute the move from the new state; XLA can then overwrite the old state.
+    # Compute the move from the new state, so that XLA can overwrite the old state.
     new_bits = _bits(jax.lax.optimization_barrier(new_packed))
     resting = (new_bits & flag) != 0
     move = jnp.where(resting, 0, _as_float(new_bits & ~flag))

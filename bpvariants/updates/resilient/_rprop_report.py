@@ -118,9 +118,9 @@ def rprop_report(
 
 
 def _add(report, name, kept, least, greatest, state):
-    # The name of the variant matters only in packed states that do not record sign
-    # changes, which `tells_flips` marks. For all other states, `see` gives the same
-    # result for every variant, so "irprop_minus" may be used.
+    # The result of `see` depends on the name of the variant only for packed states that
+    # do not record sign changes. The result is not used for such states, because
+    # `tells_flips` is False. The name may therefore be "irprop_minus" for all states.
     layout = RpropLayout(layout_of(state) or "float32", "irprop_minus")
     rule = array_rule_of(layout)
     steps, flipped = rule.see(kept, layout)
