@@ -45,7 +45,7 @@ def are_numbers(*values: object) -> bool:
 
 
 def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
-    """Return whether a value is an integer, not a bool, from `minimum` to `maximum`."""
+    """Return whether a value is an integer from `minimum` to `maximum`, and no bool."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return minimum <= int(value) and (maximum is None or int(value) <= maximum)

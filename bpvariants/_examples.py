@@ -92,9 +92,9 @@ def relative(size: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def normalised(b: PyTree, batch_ndim: int) -> tuple[jax.Array, PyTree]:
-    """Return each example's scale s = max |b|, or 1 if b = 0; and b divided by s.
+    """Return (s, b / s), where s is the scale of each example: max |b|, or 1 if b = 0.
 
-    The squares of b / s do not overflow, because its elements are at most 1.
+    The squares of b / s do not overflow, because no element of b / s exceeds 1.
     """
     size = largest(b, batch_ndim)
     size = jnp.where(size == 0, 1, size)

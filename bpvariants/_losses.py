@@ -143,8 +143,8 @@ def losses_of(
 
     A loss with weight 0 is replaced by 0, with zero derivatives, if the loss or its
     target is not finite, because 0 · NaN would be NaN. Other losses with weight 0 keep
-    their values, because the mean loss's derivative in the weights depends on them.
-    A loss in padding is 0, with zero derivatives. For `may_count` see
+    their values, because the derivative of the mean loss with respect to the weights
+    depends on them. A loss in padding is 0, with zero derivatives. For `may_count` see
     :func:`with_loss`.
     """
 

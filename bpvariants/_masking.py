@@ -16,7 +16,7 @@ def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Arra
 
     Args:
       lengths: [*batch] integers from 0 to T: the number of time steps of each sequence
-        before its padding. The values are checked if they are known while tracing.
+        before its padding. The lengths are checked if they are known while tracing.
       num_steps: T, the number of time steps including padding.
 
     Raises:

@@ -43,8 +43,8 @@ class Lru(Cell):
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: h_{t−1}, a complex array [*batch, n], or a pair of real arrays of this
-        shape.
+      carry: the old state h_{t−1}, a complex array [*batch, n], or a pair of real
+        arrays of this shape.
       x: input x_t, [*batch, d].
 
     Returns:
@@ -100,12 +100,12 @@ class Lru(Cell):
     ) -> dict[str, jax.Array]:
         """Draw the parameters of `lru`: λ uniform in a ring, and γ = √(1 − |λ|²).
 
-        λ are the eigenvalues of the recurrence, and γ is the gain of the input. If the
-        input is white noise, γ = √(1 − |λ|²) gives the state the same variance for
-        every |λ|. All weights are normally distributed. The real and imaginary parts of
-        the input matrix B have variance 1/(2d). The real and imaginary parts of the
-        output matrix C have variance 1/n, and the skip matrix D has variance 1/d. For a
-        longer memory, increase min_radius.
+        λ are the complex eigenvalues of the recurrence, and γ is the gain of the input.
+        If the input is white noise, γ = √(1 − |λ|²) gives the state the same variance
+        for every |λ|. All weights are normally distributed. The real and imaginary
+        parts of the input matrix B have variance 1/(2d). The real and imaginary parts
+        of the output matrix C have variance 1/n, and the skip matrix D has variance
+        1/d. For a longer memory, increase min_radius.
 
         Args:
           key: a `jax.random.key`.

@@ -25,7 +25,7 @@ class Lstm(Cell):
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: (c_{t−1}, h_{t−1}), each [*batch, n].
+      carry: the old state, a pair (c_{t−1}, h_{t−1}) of arrays [*batch, n].
       x: input x_t, [*batch, d].
 
     Returns:

@@ -43,7 +43,7 @@ def lstm_cudnn(
 
     Args:
       params: the parameters that `lstm.init` draws, in float32.
-      carry: (c_0, h_0), each [B, n].
+      carry: the state before the first step, a pair (c_0, h_0) of arrays [B, n].
       xs: inputs, [T, B, d].
       lengths: [B] integers from 0 to T; the number of time steps of each example. Steps
         after the length of an example are padding: their inputs may be NaN, their

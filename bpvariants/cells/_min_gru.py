@@ -6,7 +6,8 @@ state, and σ is the logistic function.
     z_t = σ(x_t W_z + b_z),    c_t = x_t W_c + b_c
     h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ c_t
 
-The new state h_t is linear in h_{t−1}, and the factor 1 − z_t depends only on x_t.
+The new state h_t is an affine function of h_{t−1}, whose factor 1 − z_t depends only on
+x_t.
 """
 
 import math
@@ -39,7 +40,7 @@ class MinGru(Cell):
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: h_{t−1}, [*batch, n].
+      carry: the old state h_{t−1}, [*batch, n].
       x: input x_t, [*batch, d].
 
     Returns:

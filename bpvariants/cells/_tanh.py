@@ -21,7 +21,7 @@ class Tanh(Cell):
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: h_{t−1}, [*batch, n].
+      carry: the old state h_{t−1}, [*batch, n].
       x: input x_t, [*batch, d].
 
     Returns:

@@ -93,8 +93,8 @@ def adaptive_truncation(
     this sum, if the error norm φ_τ at the first fitted lag τ happens to be small.
 
     Let R be `max_lookback`. Time: R backward passes of one step, which compute
-    derivatives in the carry but not in the params, and T forward passes of one step.
-    Memory: R carries.
+    derivatives with respect to the carry but not to the params, and T forward passes of
+    one step. Memory: R carries.
 
     Args:
       step: one time step of the network.

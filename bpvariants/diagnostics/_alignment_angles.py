@@ -22,7 +22,7 @@ class AlignmentAngles(NamedTuple):
       deltas: angle between the approximate and the exact error signal δ_l of each layer
         l; the error signals of all examples together are one vector.
       grads: angle between the approximate and the exact gradient ∂E/∂w_l of the loss E
-        in the weights w_l of each layer l.
+        with respect to the weights w_l of each layer l.
     """
 
     deltas: jax.Array

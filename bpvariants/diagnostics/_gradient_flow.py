@@ -168,9 +168,10 @@ def gradient_flow(
     `jit`.
 
     Time: S + 1 backward passes for S measured losses, one after another; these passes
-    compute derivatives in the carry but not in the params. Memory: the residuals of one
-    backward pass over T steps, and T·n·B array elements for the error signals. Here B
-    is the number of examples, and n is the number of elements of an example's carry.
+    compute derivatives with respect to the carry but not to the params. Memory: the
+    residuals of one backward pass over T steps, and T·n·B array elements for the error
+    signals. Here B is the number of examples, and n is the number of elements of an
+    example's carry.
 
     Args:
       step: one time step of the network.
@@ -179,9 +180,9 @@ def gradient_flow(
       carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
-      weights: [T, *batch]: weight of each loss. The mean of the error norms over steps
-        s uses the same weights. If only the last output of the network matters, give
-        weight 1 to the last step and 0 to all others.
+      weights: [T, *batch]: weight of each loss. The same weights are used in the mean
+        φ_k of the error norms over steps s. If only the last output of the network
+        matters, give weight 1 to the last step and 0 to all others.
       mask: [T, *batch] bool, False in padding. The lag k counts only steps without
         padding.
       reset: [T, *batch] bool; True sets the carry to `initial` before the time step.

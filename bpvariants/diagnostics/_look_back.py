@@ -55,7 +55,7 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
 
     Memory: as much as `steps` carries, because the backward pass computes each time
     step again. Time: backward passes of the last `steps` steps, which compute
-    derivatives in the carry but not in the params.
+    derivatives with respect to the carry but not to the params.
     """
     end = _last_steps(course, steps)
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
@@ -184,7 +184,7 @@ def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
 
 
 def _sources(counts: jax.Array, samples: int) -> jax.Array:
-    """Return up to `samples` steps, evenly spaced among steps of nonzero weight."""
+    """Return up to `samples` steps, evenly spaced among those with a nonzero weight."""
     active = jnp.any(counts, axis=tuple(range(1, counts.ndim)))
     steps = jnp.nonzero(active, size=len(active), fill_value=-1)[0]
     total, ranks = jnp.sum(active), jnp.arange(samples)

@@ -109,7 +109,8 @@ def together() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(signal.SIGTERM)
 
     def all_end():
-        with suppress(RuntimeError):  # without jax_enable_preemption_service
+        # JAX raises a RuntimeError unless jax_enable_preemption_service is True.
+        with suppress(RuntimeError):
             return multihost_utils.reached_preemption_sync_point(next(_numbers))
         return False
 

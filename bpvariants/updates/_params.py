@@ -73,7 +73,7 @@ def as_grads(grads: optax.Updates, like: PyTree, name: str = "grads") -> optax.U
 
 
 def check_state(name: str, state: Any, kind: type) -> None:
-    """Check that a state has the type `kind`, the type that `init` returns."""
+    """Check that a state has the type `kind` of the states that `init` returns."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be the state of {name}, a {kind.__name__}, got "
@@ -135,7 +135,7 @@ def all_of(flags: PyTree) -> jax.Array:
 
 
 def per_leaf(name: str, setting: PerLeaf, params: optax.Params) -> list:
-    """Return the setting of each array of params: a number, or an array of its shape.
+    """Return the setting of each array of params: a number, or an array of equal shape.
 
     A setting for a subtree of params, such as a layer, applies to all arrays in the
     subtree. Settings for arrays that `optax.masked` removed are ignored.

@@ -117,7 +117,7 @@ def _free_bytes(devices: Sequence[Any]) -> int | None:
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
-    """Return a number of runs that should fit in memory; numbers in `tried` do not."""
+    """Return a number of runs that should fit in memory; numbers in `tried` did not."""
     (size, num_bytes), fixed = tried[-1], 0.0
     if size == step:
         raise ValueError(

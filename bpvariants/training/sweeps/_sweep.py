@@ -132,8 +132,8 @@ def sweep(
         status `diverged`; a NaN in the state or the metrics does so too.
       block: largest number of runs that train at the same time. Default: as many as fit
         in memory.
-      max_bytes: memory in bytes that the runs that train at the same time may use on
-        each device. Default: the free memory, if the device reports it (GPU, TPU);
+      max_bytes: largest memory, in bytes on each device, that the runs of a block may
+        use together. Default: the free memory, if the device reports it (GPU, TPU);
         otherwise, no limit.
       devices: the devices over which the runs are divided. Default: all devices of this
         process. (If you use several processes, give each process some of the configs

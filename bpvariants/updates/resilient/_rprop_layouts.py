@@ -43,7 +43,8 @@ class Numbers(NamedTuple):
     """Settings of Rprop, for one array of params or for all params.
 
     Settings for all params are stored as the user gave them. Settings for one array are
-    cast to the dtype of its step sizes; its bounds are rounded like its step sizes.
+    cast to the dtype of the array's step sizes. The bounds of the step sizes are
+    rounded like the step sizes.
     """
 
     eta_minus: Any
