@@ -28,7 +28,7 @@ def select(flags: jax.Array, if_true: PyTree, if_false: PyTree) -> PyTree:
 def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
     """Return each example's squared Euclidean norm over all leaves.
 
-    The result is [*batch], float32 or wider.
+    The result has the shape [*batch], and is float32 or wider.
     """
     sizes = [jnp.abs(leaf) for leaf in jax.tree.leaves(widen(tree))]
     dtype = np.result_type(*(size.dtype for size in sizes))
@@ -41,8 +41,9 @@ def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
 def norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
     """Return each example's Euclidean norm over all leaves.
 
-    The result is [*batch], float32 or wider. Leaves are divided by their maxima before
-    they are squared, so that squares neither overflow nor underflow.
+    The result has the shape [*batch], and is float32 or wider. Leaves are divided by
+    their maxima before they are squared, so that squares neither overflow nor
+    underflow.
     """
     norms = [_scaled_norm(leaf, batch_ndim) for leaf in jax.tree.leaves(tree)]
     if len(norms) == 1:

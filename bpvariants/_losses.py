@@ -172,7 +172,7 @@ def losses_of(
 
 
 def _are_finite(tree: PyTree, like: jax.Array) -> jax.Array:
-    """Return whether each example is finite, as a bool array in the shape of `like`."""
+    """Return a bool array of the shape of `like`: whether each example is finite."""
     finite = jnp.ones_like(like)
     for leaf in filter(is_floating, jax.tree.leaves(tree)):
         axes = tuple(range(like.ndim, jnp.ndim(leaf)))

@@ -55,7 +55,7 @@ class Rtu(Cell):
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: pair (c¹, c²) of the previous time step, each [*batch, n].
+      carry: the old state, a pair (c¹, c²) of arrays [*batch, n].
       x: input x_t, [*batch, d].
       linear: True applies f only to the output; False applies f inside the recurrence.
       activation: elementwise function f, such as jnp.tanh or jax.nn.relu.

@@ -2,10 +2,10 @@
 
 Notation: ℓ_s is the last loss of an example, at step s, and h_{s−k} is the carry k
 steps before step s. The error norm at lag k is φ_k = mean over examples of
-‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. R is the largest lag that is measured. For lags k ≥ τ,
-the error norms are assumed to decay like β^k, where β is fitted to log φ_k. Let M_θ be
-a bound on ‖∂h_t/∂θ‖. If the error norms decay like β^k, truncated BPTT that propagates
-errors back over K steps has a bias of at most M_θ · bias(K), where
+‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. R is the largest lag that is measured. From a chosen lag
+τ on, the error norms are assumed to decay like β^k, where β is fitted to log φ_k. Let
+M_θ be a bound on ‖∂h_t/∂θ‖. If the error norms decay like β^k, truncated BPTT that
+propagates errors back over K steps has a bias of at most M_θ · bias(K), where
 
     bias(K) = Σ_{k=K}^{τ−1} φ_k  +  φ_τ β^{max(K,τ)−τ} / (1 − β),    β ≥ 1: infinite.
 
@@ -173,7 +173,7 @@ def certificate(
     lower = jnp.max(truncated - absolute)  # lower bound of the gradient's norm
     known = (lower > 0) & jnp.isfinite(absolute)
     relative = jnp.where(known, absolute / jnp.where(known, lower, 1), jnp.inf)
-    relative = jnp.where(absolute == 0, 0, relative)  # even if `lower` is 0
+    relative = jnp.where(absolute == 0, 0, relative)  # 0 divided by any norm
     below = relative < jnp.asarray(bias, relative.dtype)
     certified = jnp.any(below)
     lookback = jnp.where(certified, jnp.argmax(below) + 1, len(norms))

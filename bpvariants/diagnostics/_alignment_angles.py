@@ -1,4 +1,4 @@
-"""Angles between the approximate and exact errors and gradients of each layer."""
+"""Angles between approximate and exact error signals and gradients of each layer."""
 
 import math
 from typing import NamedTuple

@@ -231,8 +231,8 @@ def jacobian_spectrum(
 def _power(push, pull, vector, iterations):
     """Find the largest singular value of a Jacobian by power iteration.
 
-    Return the final unit vector, the norm of its product with the Jacobian as the
-    singular value, and the residual of the iteration.
+    Return the final unit vector v, the singular value ‖J v‖ with the Jacobian J, and
+    the residual of the iteration.
     """
 
     def body(_, vector):

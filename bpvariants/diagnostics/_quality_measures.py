@@ -21,8 +21,8 @@ class QualityMeasures(NamedTuple):
       norm: ‖g‖, norm of the exact gradient.
       bias: ‖ḡ − g‖ / ‖g‖, relative error of the mean estimate.
       bias_standard_error: √(V / K), where V is the variance and K the number of keys.
-        If the rule is unbiased, this standard error is about as large as `bias`; NaN
-        for one key, and 0 without keys.
+        If the rule is unbiased, this standard error is about as large as `bias`. It is
+        NaN for one key, and 0 if no keys were given.
       variance: variance V of the estimates ĝ, relative to ‖g‖².
       error: root-mean-square error √(mean ‖ĝ − g‖²) / ‖g‖.
       cosine: mean of ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖) over keys with ĝ ≠ 0.

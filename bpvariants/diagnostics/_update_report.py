@@ -23,7 +23,8 @@ class UpdateMeasures(NamedTuple):
 
     Attributes:
       norm: norm ‖Δ‖ of the update Δ; not finite if an element of Δ is not finite.
-      largest: max |Δ|, the largest element; not finite if an element is not finite.
+      largest: max |Δ|, the largest absolute value of an element; not finite if an
+        element is not finite.
       zeros: fraction of elements of Δ that are exactly 0.
       nonfinite: number of elements of Δ that are NaN or infinite.
       ratio: ‖Δ‖ / ‖θ‖, norm of the update relative to the norm of the params; NaN if

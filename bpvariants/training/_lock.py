@@ -112,7 +112,7 @@ class Lock:
                     f"{name} {locked} is in use by {who}. Wait until it has ended, or "
                     f"choose another {name}."
                 )
-            if self._is(file):  # a child of the ended process holds it
+            if self._is(file):  # a child of the ended process has it
                 self._path.unlink(missing_ok=True)
             file.close()
 
@@ -125,7 +125,7 @@ class Lock:
 
 
 def _hold(file: Any) -> bool:
-    """Lock an open file; return False if another process or block has locked it."""
+    """Lock an open file; return False if a process or a `with` block has locked it."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system

@@ -30,7 +30,7 @@ class Lanes(NamedTuple):
       state: state after the last training step that did not diverge.
       metrics: metrics of the last training step, even if the step diverged.
       status: how the run ended, as an index into STATUS.
-      steps: number of steps taken, including one that diverged.
+      steps: number of steps taken, including a last step that diverged.
     """
 
     state: PyTree

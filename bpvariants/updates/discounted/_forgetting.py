@@ -8,10 +8,10 @@ prints this equation for what it calls recurrent backpropagation:
 
 where the learning rate η multiplies only the first term. The tutorial does not say at
 which weights the old gradients are taken, so the equation can be read in three ways.
-First, the old gradients are stored when they are computed. Second, they are recomputed
-at the current weights w_n. Third, they are the gradients of the losses of one
-sequence's steps. This file implements the first way, by a running sum m_n, in three
-forms of the step:
+First, the old gradients are stored when they are computed. Second, the old gradients
+are recomputed at the current weights w_n. Third, the old gradients are those of the
+losses at earlier time steps of one sequence. This file implements the first way, by a
+running sum m_n, in three forms of the step:
 
     m_n = g_n + λ m_{n−1},  m_0 = 0,
     printed     Δw_n = −(η g_n + λ m_{n−1}),
@@ -95,7 +95,7 @@ def forgetting(
 
     Args:
       learning_rate: η ≥ 0, or a schedule of η.
-      decay: forgetting factor 0 ≤ λ < 1, or a schedule of λ, whose value at step n
+      decay: forgetting factor 0 ≤ λ < 1, or a schedule of λ. The value of λ at step n
         multiplies the previous sum m_{n−1}. A step depends mainly on the last 1/(1−λ)
         gradients.
       scale_past: whether the learning rate η multiplies past gradients too.

@@ -71,9 +71,9 @@ def replay(
         state = rule.push(state, batch)
         value = rule.discounted_loss(params, state, learning_rate=None)
 
-    `value` [] is Φ_n = Σ_k λ^k E_{n−k}, where λ is the forgetting factor. E_{n−k} is
-    the loss at `params` on the batch that was pushed k batches before the newest.
-    Differentiate `value` with respect to params, and give the gradient to any
+    The scalar `value` is Φ_n = Σ_k λ^k E_{n−k}, where λ is the forgetting factor.
+    E_{n−k} is the loss at `params` on the batch that was pushed k batches before the
+    newest. Differentiate `value` with respect to params, and give the gradient to any
     optimizer, such as `optax.sgd`. If `learning_rate` is given, it replaces the factor
     1 of the loss on the newest batch; in this case, use `optax.sgd(1.0)`.
 

@@ -145,7 +145,7 @@ def grprop(
 
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
-    """Replace the step size of the parameter of lowest `rank` and gradient ≠ 0."""
+    """Replace one step size: the lowest in `rank` among those with a gradient ≠ 0."""
     leaves, structure = jax.tree.flatten(steps)
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if not filled:

@@ -208,7 +208,7 @@ def array_rule_of(layout: RpropLayout) -> Any:
 
 
 def _cast(number, dtype):
-    """Cast a setting, because a float32 tracer would make bfloat16 steps float32."""
+    """Cast a setting; a float32 tracer would turn bfloat16 steps into float32 steps."""
     return jnp.asarray(number, dtype)
 
 

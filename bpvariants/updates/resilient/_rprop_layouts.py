@@ -2,8 +2,8 @@
 
 Two files implement one step of Rprop for one array of parameters. `_rprop_plain.py`
 stores the step sizes and the signs in separate arrays, and computes the equations of
-`_rprop.py` directly. `_rprop_packed.py` stores both in one array, and computes the same
-update by operations on the bit patterns of the floats.
+`_rprop.py` directly. `_rprop_packed.py` stores step sizes and signs in one array, and
+computes the same update by operations on the bit patterns of the floats.
 """
 
 from dataclasses import dataclass
