@@ -129,7 +129,8 @@ def sweep(
         only the metrics of one step. For a criterion that depends on earlier steps,
         such as patience, store a counter in the state and return it in the metrics.
       diverged: function metrics -> bool, which is traced. True ends the run with the
-        status `diverged`; a NaN in the state or the metrics does so too.
+        status `diverged`. A NaN in the state, or a metric that is not finite, also ends
+        the run with this status.
       block: largest number of runs that train at the same time. Default: as many as fit
         in memory.
       max_bytes: largest memory, in bytes on each device, that the runs of a block may
