@@ -31,6 +31,7 @@ version = release = bpvariants.__version__
 extensions = [
     "copied_pages",
     "docstring_markup",
+    "indices",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -47,7 +48,6 @@ nb_execution_mode = "cache" if executes else "off"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
-suppress_warnings = ["toc.empty_glob"]  # there may be no notebooks yet
 
 # The API reference, from docstrings. Names in single backticks become links if they are
 # names of the library, and code otherwise.
@@ -57,8 +57,8 @@ autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 80
 autodoc_type_aliases = {
-    "Step": "bpvariants.types.Step",
-    "Loss": "bpvariants.types.Loss",
+    "Step": "~bpvariants.types.Step",
+    "Loss": "~bpvariants.types.Loss",
     "PyTree": "PyTree",
 }
 autosummary_generate = False
@@ -84,9 +84,12 @@ html_theme = "sphinx_book_theme"
 html_title = f"bpvariants {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/icon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
+    "navbar_persistent": [],  # the sidebar has a search field
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": False,

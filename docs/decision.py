@@ -1,7 +1,8 @@
 """Draw docs/images/decision.svg: which rule, which update.
 
-Run this program by `python docs/decision.py`. The picture repeats docs/choosing.md. Each question has an answer at its right, for
-"yes"; for "no", go on to the question below.
+Run this program by `python docs/decision.py`. The picture repeats docs/choosing.md.
+Each question has an answer at its right, for "yes"; for "no", go on to the question
+below.
 """
 
 import pathlib

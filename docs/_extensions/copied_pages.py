@@ -91,10 +91,16 @@ def shown_files() -> set[pathlib.Path]:
 
 
 def adapt_links(app: "Sphinx", docname: str, source: list[str]) -> None:
-    """Rewrite links of a page in docs/, which Sphinx is about to read."""
+    """Rewrite links of a page in docs/, which Sphinx is about to read.
+
+    Lines of a toctree such as `resets*` are left out if they match no page, because
+    Sphinx would warn.
+    """
     page = DOCS / f"{docname}.md"
     if page.exists() and COPIED not in page.parents:
-        source[0] = with_site_links(source[0], page, page, shown_files())
+        text = with_site_links(source[0], page, page, shown_files())
+        matches = lambda line: line[0] if any(DOCS.glob(f"{line[1]}.*")) else ""
+        source[0] = re.sub(r"^([\w/]+\*)\n", matches, text, flags=re.MULTILINE)
 
 
 def setup(app: "Sphinx") -> dict[str, bool]:

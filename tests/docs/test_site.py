@@ -106,7 +106,7 @@ def test_pictures_have_a_description_and_are_small(page):
         r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text()
     ):
         assert len(description) > 20, target
-        assert (page.parent / target).stat().st_size <= 60_000
+        assert (page.parent / target).stat().st_size <= 80_000
 
 
 def test_the_decision_picture_is_the_one_that_its_program_draws(monkeypatch):
