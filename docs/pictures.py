@@ -22,7 +22,6 @@ COMMANDS = {
     "drift": ("--quick", "drift"),
     "influence_balancing": ("--quick", "influence_balancing"),
     "rprop_vs": ("--quick", "convergence"),
-    "attractor": ("--quick", "restored"),
     "forecast": ("--quick", "sunspots-forecasts"),
     "music": ("--quick", "music"),
 }
@@ -32,14 +31,15 @@ WIDTH, COLOURS, LIMIT = 900, 64, 60_000
 def shrink(picture: pathlib.Path, place: pathlib.Path) -> None:
     """Write a copy of a picture in fewer pixels and colours, of at most LIMIT bytes."""
     image = Image.open(picture).convert("RGB")
-    width, colours = min(WIDTH, image.width), COLOURS
+    width, method = min(WIDTH, image.width), Image.Quantize.MAXCOVERAGE
     while True:
         size = width, round(image.height * width / image.width)
-        small = image.resize(size, Image.Resampling.LANCZOS).quantize(colours)
+        small = image.resize(size, Image.Resampling.LANCZOS)
+        small = small.quantize(COLOURS, method=method, dither=Image.Dither.NONE)
         small.save(place, optimize=True)
         if place.stat().st_size <= LIMIT:
             return
-        width, colours = round(width * 0.9), max(16, colours // 2)
+        width = round(width * 0.9)
 
 
 def make(study: str) -> None:

@@ -71,6 +71,8 @@ def marked_up(lines: list[str]) -> list[str]:
         item = ITEM.match(line)
         if in_item is not None and indent(line) <= in_item and not item:
             in_item = None
+        if in_item is not None and starts and not item and indent(line) > in_item + 2:
+            in_item = None  # a block that follows a list
         inside = base if in_item is None else in_item + 2
         if starts and not item and indent(line) >= inside + 4:
             out += [" " * inside + "::", "", line]
