@@ -56,11 +56,6 @@ add_module_names = False
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 80
-autodoc_type_aliases = {
-    "Step": "~bpvariants.types.Step",
-    "Loss": "~bpvariants.types.Loss",
-    "PyTree": "PyTree",
-}
 autosummary_generate = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -22,7 +22,7 @@ COMMANDS = {
     "drift": ("--quick", "drift"),
     "influence_balancing": ("--quick", "influence_balancing"),
     "rprop_vs": ("--quick", "convergence"),
-    "forecast": ("--quick", "sunspots-forecasts"),
+    "forecast": ("--quick", "seattle-forecasts"),
     "music": ("--quick", "music"),
 }
 WIDTH, COLOURS, LIMIT = 900, 64, 60_000

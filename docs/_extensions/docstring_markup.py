@@ -12,6 +12,7 @@ and leaves out the fields of NamedTuples, which the docstrings describe themselv
 """
 
 import ast
+import contextlib
 import inspect
 import re
 import textwrap
@@ -93,23 +94,34 @@ def change_docstring(
     lines[:] = marked_up(lines)
 
 
-def keep_annotations(app: "Sphinx", obj: Any, bound_method: bool) -> None:
-    """Replace the type hints of a function by their source, for Sphinx to read."""
+def stand_in(name: str) -> type:
+    """Return a class that is shown as a type alias of `bpvariants.types`."""
+    return type(name, (), {"__module__": "bpvariants.types"})
+
+
+ALIASES = {name: stand_in(name) for name in ("Step", "Loss", "PyTree")}
+
+
+def keep_aliases(app: "Sphinx", obj: Any, bound_method: bool) -> None:
+    """Evaluate the type hints of a function anew, with classes for type aliases."""
     if not inspect.isfunction(obj) or not obj.__module__.startswith("bpvariants"):
         return
     try:
-        source = textwrap.dedent(inspect.getsource(obj))
-        function = ast.parse(source).body[0]
+        function = ast.parse(textwrap.dedent(inspect.getsource(obj))).body[0]
     except (OSError, SyntaxError):
         return
     if not isinstance(function, ast.FunctionDef):
         return
+    names = {**inspect.unwrap(obj).__globals__, **ALIASES}
     args = function.args
     every = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
     hints = {a.arg: a.annotation for a in every if a is not None and a.annotation}
     if function.returns:
         hints["return"] = function.returns
-    obj.__annotations__ = {name: ast.unparse(hint) for name, hint in hints.items()}
+    with contextlib.suppress(NameError, TypeError):  # then the hints stay as they are
+        obj.__annotations__ = {
+            name: eval(ast.unparse(hint), names) for name, hint in hints.items()
+        }
 
 
 def leave_out_fields(
@@ -124,6 +136,6 @@ def setup(app: "Sphinx") -> dict[str, bool]:
     """Connect the functions above to the steps of autodoc."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", change_docstring, priority=400)
-    app.connect("autodoc-before-process-signature", keep_annotations)
+    app.connect("autodoc-before-process-signature", keep_aliases)
     app.connect("autodoc-skip-member", leave_out_fields)
     return {"parallel_read_safe": True}
