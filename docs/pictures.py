@@ -2,7 +2,7 @@
 
 `python docs/pictures.py` makes all pictures that are missing from docs/images/studies;
 `python docs/pictures.py flow drift` makes these two again. It needs the extra
-`experiments`. A picture has at most 900 pixels in width, 64 colours, and 60 kB.
+`experiments`. A picture has at most 900 pixels in width, 128 colours, and 60 kB.
 """
 
 import pathlib
@@ -23,9 +23,8 @@ COMMANDS = {
     "influence_balancing": ("--quick", "influence_balancing"),
     "rprop_vs": ("--quick", "convergence"),
     "forecast": ("--quick", "seattle-forecasts"),
-    "music": ("--quick", "music"),
 }
-WIDTH, COLOURS, LIMIT = 900, 64, 60_000
+WIDTH, COLOURS, LIMIT = 900, 128, 60_000
 
 
 def shrink(picture: pathlib.Path, place: pathlib.Path) -> None:
@@ -35,7 +34,7 @@ def shrink(picture: pathlib.Path, place: pathlib.Path) -> None:
     while True:
         size = width, round(image.height * width / image.width)
         small = image.resize(size, Image.Resampling.LANCZOS)
-        small = small.quantize(COLOURS, method=method, dither=Image.Dither.NONE)
+        small = small.quantize(COLOURS, method, kmeans=2, dither=Image.Dither.NONE)
         small.save(place, optimize=True)
         if place.stat().st_size <= LIMIT:
             return

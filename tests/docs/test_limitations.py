@@ -33,7 +33,7 @@ def test_a_step_that_normalises_over_the_batch():
 
 def test_a_step_of_weight_0_whose_output_has_an_infinite_derivative():
     step = lambda w, h, x: (h + x, jnp.sqrt(w * h))  # h = 0 at the first step
-    args = jnp.array(1.0), jnp.array(0.0), jnp.array([0.0, 4.0]), jnp.array([0.0, 1.0])
+    args = jnp.array(1.0), jnp.array(0.0), jnp.array([4.0, 0.0]), jnp.array([0.0, 1.0])
     rule = gradients.bptt(step, square)
     (value, _), grad = rule(*args, weights=jnp.array([0.0, 1.0]))
     assert value == 1
