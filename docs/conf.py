@@ -32,6 +32,7 @@ extensions = [
     "copied_pages",
     "docstring_markup",
     "indices",
+    "mathml",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -42,7 +43,9 @@ exclude_patterns = ["_build", "_extensions", "**/.ipynb_checkpoints"]
 
 # Pages in Markdown, and notebooks.
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_dmath_allow_space = myst_dmath_allow_digits = False  # so that $ may be dollars
+html_math_renderer = "mathml"
 executes = os.environ.get("BPVARIANTS_DOCS_EXECUTE") == "1"
 nb_execution_mode = "cache" if executes else "off"
 nb_execution_timeout = 600
