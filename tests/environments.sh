@@ -13,8 +13,8 @@
 #
 # Without further arguments, the fast tests run. `core` stands for the files of tests
 # that find most differences between versions in a few minutes.
-# The variable PYTHON names another interpreter than the one in the table.
-# The exit status is 3 if the interpreter is missing, and else that of pytest.
+# The variable WITH_PYTHON names another interpreter than the one in the table.
+# The exit status is 69 if the interpreter is missing, and else that of pip or pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,8 +31,8 @@ floor) version=3.11 constraints=(-c tests/constraints/floor.txt) ;;
 colab) version=3.13 constraints=(-c tests/constraints/colab.txt) ;;
 current) version=3.11 extras=test,oracles constraints=(-c tests/constraints/current.txt) ;;
 current312) version=3.12 extras=test,oracles constraints=(-c tests/constraints/current.txt) ;;
-newest) version=3.13 options=(--upgrade --upgrade-strategy eager) ;;
-nightly) version=3.13 options=(--upgrade --upgrade-strategy eager --pre) ;;
+newest) version=3.13 ;;
+nightly) version=3.13 options=(--pre) ;;
 *)
   echo "usage: tests/environments.sh floor|colab|current|current312|newest|nightly [core | ARGUMENTS OF PYTEST...]" >&2
   exit 2
@@ -58,10 +58,10 @@ print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$1" ]; then
   done
 }
 
-python=${PYTHON:-$(find_python "$version")}
+python=${WITH_PYTHON:-$(find_python "$version")}
 if [ -z "$python" ]; then
-  echo "environment $name needs Python $version, which is not installed; PYTHON=python3 takes another one" >&2
-  exit 3
+  echo "environment $name needs Python $version, which is not installed; WITH_PYTHON=python3 takes another one" >&2
+  exit 69
 fi
 
 venv=$(mktemp -d)

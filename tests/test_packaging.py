@@ -151,7 +151,7 @@ def test_environments_sh_says_in_one_line_that_a_python_is_missing(tmp_path):
         if run("bash", "-c", f"command -v python{version}", env=nowhere).stdout:
             continue  # The operating system has this version.
         made = run("bash", "tests/environments.sh", name, cwd=ROOT, env=nowhere)
-        assert made.returncode == 3
+        assert made.returncode == 69
         assert f"{name} needs Python {version}, which is not installed" in made.stderr
         assert made.stderr.count("\n") == 1
 
