@@ -53,10 +53,9 @@ print("devices:", *jax.devices())
 #
 # The input x of this network is constant. Its state h is replaced by f(θ, h, x), again
 # and again, until it no longer changes: h* = f(θ, h*, x). The left picture shows six
-# units. The right one shows the residual ‖f(h) − h‖ / ‖h‖ on a logarithmic scale. Its
-# slope is the spectral radius ρ of the Jacobian J = ∂f/∂h at h* (dashed), the largest
-# absolute eigenvalue of J. `gradients.fixed_point` does this iteration until the
-# residual is small, and returns a report.
+# units, the right one the residual ‖f(h) − h‖ / ‖h‖. Its slope is the spectral radius ρ
+# of J = ∂f/∂h at h* (dashed), the largest absolute eigenvalue of the Jacobian J.
+# `gradients.fixed_point` iterates until the residual is small, and returns a report.
 
 # %%
 import jax
@@ -91,7 +90,6 @@ params, x, zeros = init(1.0), images[0], jnp.zeros(UNITS)
 h, path = jax.lax.scan(lambda h, _: (f(params, h, x),) * 2, zeros, length=60)
 J = jax.jacobian(f, 1)(params, h, x)
 rho = float(np.abs(np.linalg.eigvals(np.asarray(J))).max())
-path = np.asarray(path)
 residual = np.linalg.norm(np.diff(path, axis=0), axis=1)
 residual /= np.linalg.norm(path[:-1], axis=1)
 
@@ -152,8 +150,8 @@ panel.set(xlabel="adjoint steps K", ylabel="relative error", ylim=(1e-7, 3))
 panel.legend()
 plt.show()
 memory = lambda *args: diagnostics.memory_report(*args).temporaries
-print(f"memory of backpropagation: {memory(jax.grad(unrolled), net)} bytes")
-print(f"memory of recurrent_backprop: {memory(rule, net, zeros, x, target)} bytes")
+print(f"bytes of memory: backpropagation {memory(jax.grad(unrolled), net)},", end=" ")
+print(f"recurrent_backprop {memory(rule, net, zeros, x, target)}")
 
 # %% [markdown]
 # ## What fails, and what helps
@@ -210,11 +208,11 @@ for name, other in networks.items():
 # relaxation is stopped after 5 evaluations. "ignore" is what most code does.
 
 # %%
-for on_failure in ("nan", "truncate", "ignore"):
-    early = gradients.recurrent_backprop(f, square, max_steps=5, on_failure=on_failure)
+for policy in ("nan", "truncate", "ignore"):
+    early = gradients.recurrent_backprop(f, square, max_steps=5, on_failure=policy)
     (_, equilibrium), grads = early(net, zeros, x, target)
-    off = f"{error(grads['recurrent'], exact):.2f}"
-    print(f"{on_failure:9} {equilibrium.forward.converged}, error {off}")
+    off = error(grads["recurrent"], exact)
+    print(f"{policy:9} converged: {equilibrium.forward.converged}, error {off:.2f}")
 
 # %% [markdown]
 # ## A safeguard while training
@@ -267,8 +265,7 @@ plt.show()
 # %% [markdown]
 # ## What this does not show
 #
-# - One layer. `gradients.fixed_point` can be a layer of any network.
-# - Time. With hundreds of evaluations, `anderson` or a start from the last h* pays.
+# - One layer, and no times. `gradients.fixed_point` can be a layer of any network.
 # - The limit 0.95 also limits memory; `gradients.jacobian_penalty` is softer.
 # - If f has several fixed points, the start decides which one is found.
 # - The tutorial's "recurrent backpropagation" is another method: `updates.forgetting`.

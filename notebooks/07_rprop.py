@@ -169,8 +169,7 @@ extra = optax.with_extra_args_support
 for name, make in makers.items():
     of_rate = jax.jit(jax.vmap(lambda rate, make=make: losses(extra(make(rate)))[-1]))
     left.loglog(rates, of_rate(jnp.asarray(rates)), "o-", label=name)
-left.set(xlabel="learning rate, or first step size", ylabel="loss (nats)")
-left.set_ylim(1e-8, 100)
+left.set(xlabel="learning rate, or first Δ", ylabel="loss (nats)", ylim=(1e-8, 100))
 left.legend()
 for name in ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "manhattan"):
     optimizer = extra(getattr(updates, name)(0.01))
@@ -226,9 +225,10 @@ plt.show()
 
 # %%
 BATCHES, EPOCHS = 28, 40
-keys = jax.random.split(jax.random.key(2), EPOCHS)
 shuffle = lambda key: jax.random.permutation(key, 64 * BATCHES).reshape(-1, 64)
-orders = jax.vmap(shuffle)(keys)  # [epoch, batch, 64]
+orders = jax.vmap(shuffle)(
+    jax.random.split(jax.random.key(2), EPOCHS)
+)  # [epoch, batch, 64]
 
 
 def train(optimizer):
@@ -268,9 +268,8 @@ plt.show()
 # ## What this does not show
 #
 # - Generalisation: all losses are those of the training digits.
-# - Large networks. A full batch of a large data set costs a whole epoch for one step.
+# - Large data sets. A full batch then costs a whole epoch for one step.
 # - Fair tuning: Adam and SGD have no schedules and no momentum.
-# - GRprop and the compact states of 4 or 2 bytes a weight: see the page on updates.
 
 # %% [markdown]
 # ## Exercises
@@ -292,12 +291,10 @@ plt.show()
 #
 # <details><summary>Solution</summary>
 #
-# From 1.2^(1−ρ) · η^ρ = 1 follows ρ = ln 1.2 / (ln 1.2 − ln η).
-#
 # ```python
 # for eta in (0.5, 0.9):
 #     print(eta, np.log(1.2) / (np.log(1.2) - np.log(eta)))
 # ```
 #
-# With 0.9 it is above ½: Δ grows even where the gradient is pure noise.
+# This follows from 1.2^(1−ρ) · η^ρ = 1. With 0.9, ρ is above ½: Δ grows even in noise.
 # </details>
