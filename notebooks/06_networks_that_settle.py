@@ -247,11 +247,11 @@ for name, update in {"free": adam, "projected": optax.chain(adam, project)}.item
     def look(step, metrics, seen=seen):
         seen.append((step, int(settle(metrics["params"]).info.steps.max())))
 
-    given = {"steps": 600, "chunk": 10, "sample": sample, "key": jax.random.key(1)}
+    given = {"steps": 300, "chunk": 10, "sample": sample, "key": jax.random.key(1)}
     try:
         result = training.fit(rule, update, init(0.5), train, log=look, **given)
     except training.NonFiniteError as failure:
-        print(*str(failure).splitlines()[:2], sep="\n")
+        print(f"not finite at step {failure.step}: {', '.join(failure.places)}")
         result = failure.result
     answers = readout(result.params, settle(result.params).h).argmax(-1)
     print(f"{name}: {result.steps} steps, {np.mean(answers == test[1]):.1%} right")

@@ -132,8 +132,9 @@ plt.show()
 # ## Full batches: hardly any tuning
 #
 # A network with 32 hidden units classifies 512 digits; each step uses all of them. The
-# left picture shows the loss after 40 steps against the learning rate, or Rprop's first
-# step size; lower is better. The right picture shows the family.
+# left picture shows the loss, with a little weight decay, after 60 steps against the
+# learning rate, or Rprop's first step size. Lower is better. The right picture shows
+# the family.
 
 # %%
 images, labels = load_digits(return_X_y=True)
@@ -145,16 +146,14 @@ weights, as_layers = ravel_pytree(layers)
 def loss(weights, x, label):
     hidden, readout = as_layers(weights)
     logits = jnp.tanh(x @ hidden) @ readout
-    return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    return losses.mean() + 1e-4 * jnp.sum(weights**2)
 
 
-full = images[:512], labels[:512]
-
-
-def losses(optimizer, steps=40):
+def losses(optimizer, steps=60):
     def one_step(carry, _):
         weights, state = carry
-        value, grads = jax.value_and_grad(loss)(weights, *full)
+        value, grads = jax.value_and_grad(loss)(weights, images[:512], labels[:512])
         move, state = optimizer.update(grads, state, weights, value=value)
         return (weights + move, state), value
 
@@ -169,12 +168,12 @@ extra = optax.with_extra_args_support
 for name, make in makers.items():
     of_rate = jax.jit(jax.vmap(lambda rate, make=make: losses(extra(make(rate)))[-1]))
     left.loglog(rates, of_rate(jnp.asarray(rates)), "o-", label=name)
-left.set(xlabel="learning rate, or first Δ", ylabel="loss (nats)", ylim=(1e-8, 100))
+left.set(xlabel="learning rate, or first Δ", ylabel="loss (nats)")
 left.legend()
 for name in ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "manhattan"):
     optimizer = extra(getattr(updates, name)(0.01))
     right.semilogy(jax.jit(losses, static_argnums=0)(optimizer), label=name)
-right.set(xlabel="step", ylabel="loss (nats)", ylim=(1e-8, 10))
+right.set(xlabel="step", ylabel="loss (nats)")
 right.legend()
 plt.show()
 
