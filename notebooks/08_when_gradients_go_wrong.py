@@ -279,7 +279,7 @@ print(found.table())
 # ```
 # </details>
 #
-# **2.** A colleague's loss sums over the batch, yours takes the mean. Which line of
+# **2.** A colleague's loss sums over the batch, yours takes the mean. Which column of
 # `compare` tells this apart from a wrong gradient?
 #
 # <details><summary>Solution</summary>
