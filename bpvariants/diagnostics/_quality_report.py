@@ -1,14 +1,27 @@
 """Table and plot of the measures of `gradient_quality`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
 
 from bpvariants._tables import aligned, short
 
-COLUMNS = {  # from a field of QualityMeasures to its column's heading
+Measure: TypeAlias = Literal[
+    "norm",
+    "bias",
+    "bias_standard_error",
+    "variance",
+    "error",
+    "cosine",
+    "cosine_deviation",
+    "norm_ratio",
+    "sign_agreement",
+    "zeros",
+]
+# From a field of QualityMeasures to its column's heading.
+COLUMNS: dict[Measure, str] = {
     "norm": "norm",
     "bias": "bias",
     "bias_standard_error": "±",
@@ -20,7 +33,10 @@ COLUMNS = {  # from a field of QualityMeasures to its column's heading
     "sign_agreement": "signs",
     "zeros": "zeros",
 }
-SPREADS = {"bias": "bias_standard_error", "cosine": "cosine_deviation"}
+SPREADS: dict[Measure, Measure] = {
+    "bias": "bias_standard_error",
+    "cosine": "cosine_deviation",
+}
 
 
 def tabulate(quality: Any, steps: Sequence[Any] | None) -> str:
@@ -35,7 +51,7 @@ def tabulate(quality: Any, steps: Sequence[Any] | None) -> str:
 def draw(
     quality: Any,
     axes: Any,
-    measure: str,
+    measure: Measure,
     steps: Sequence[Any] | None,
     label: str | None,
 ) -> None:

@@ -32,6 +32,7 @@ from bpvariants.gradients.online._online_step import (
 from bpvariants.gradients.online._random import (
     check_distribution,
     check_key,
+    Distribution,
     DISTRIBUTIONS,
     draw_like,
 )
@@ -52,7 +53,11 @@ class ForwardGradientState(NamedTuple):
 
 
 def forward_gradient(
-    step: Step, loss: Loss, *, directions: int = 1, distribution: str = "rademacher"
+    step: Step,
+    loss: Loss,
+    *,
+    directions: int = 1,
+    distribution: Distribution = "rademacher",
 ) -> OnlineRule:
     """Forward gradient, an unbiased estimate from derivatives in random directions.
 

@@ -13,7 +13,7 @@ of no step. The keys do not depend on the number of steps in a chunk.
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, get_args, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,8 @@ from bpvariants.training.loop._rule_call import call_rule, draw_batch
 from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
-POLICIES = ("raise", "skip", "stop", "ignore")
+NonFinitePolicy: TypeAlias = Literal["raise", "skip", "stop", "ignore"]
+POLICIES = get_args(NonFinitePolicy)
 OF_RULES = 0xFFFFFFFF  # folded into the rule's key; not a step's index
 # Size in bytes: a chunk of steps keeps a copy of a training state up to this size.
 SMALL = 64 * 2**20
