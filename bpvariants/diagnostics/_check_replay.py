@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bpvariants._checks import (
     are_numbers,
@@ -158,15 +159,16 @@ def _difference(stored, replayed, tol, mask, kept):
     if is_key(replayed):
         stored, replayed = jax.random.key_data(stored), jax.random.key_data(replayed)
         axes = tuple(range(kept, replayed.ndim))
-    if is_floating(replayed) or is_floating(stored):
-        dtype = jnp.promote_types(*map(jnp.result_type, widen((stored, replayed))))
-        a, b = (jnp.asarray(leaf).astype(dtype) for leaf in (stored, replayed))
+    a, b = widen((stored, replayed))
+    if is_floating(a) or is_floating(b):
+        dtype = np.result_type(*(leaf.dtype for leaf in (a, b) if is_floating(leaf)))
+        a, b = a.astype(dtype), b.astype(dtype)
         size = jnp.where(a == b, 0, jnp.abs(a - b))
         size = jnp.where(jnp.isnan(size), jnp.inf, size)
         scale = jnp.where(jnp.isfinite(a), jnp.maximum(jnp.abs(a), 1), 1)
         differ = size > jnp.asarray(tol, size.dtype) * scale
     else:
-        differ = jnp.asarray(stored) != replayed
+        differ = a.astype(b.dtype) != b
         size = differ.astype(jnp.float32)
     size, differ = jnp.max(size, axis=axes, initial=0), jnp.any(differ, axis=axes)
     if mask is not None:

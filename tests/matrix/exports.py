@@ -151,7 +151,7 @@ ADJOINTS = {
 
 
 def adjoint_of(name: str) -> Any:
-    """Return an adjoint solver by its name; "lineax_X" is that of the class lineax.X."""
+    """Return an adjoint solver by its name; "lineax_X" uses the class lineax.X."""
     if name in ADJOINTS:
         return ADJOINTS[name]
     lineax = importlib.import_module("lineax")
