@@ -38,7 +38,7 @@ drawn = gradients.uoro(cells.gru, loss)
 state = drawn.init(params, carry, (xs[0], targets[0]))
 value, grads, state = drawn.update(params, state, xs[0], targets[0], key=key)
 reveal_type(value)  # Array
-reveal_type(drawn.init.__call__)  # inputs: PyTree
+reveal_type(drawn.init.__call__)  # inputs: Any
 reveal_type(drawn.update.__call__)  # key: Array | None = None
 reveal_type(artbp.__call__)  # key: Array | None = None
 
@@ -51,12 +51,12 @@ reveal_type(info)  # BackpropInfo
 reveal_type(static.__call__)  # weights: ArrayLike | None = None
 aligned = gradients.feedback_alignment(layers, loss, kind="brsf")
 (value, info), parts = aligned(matrices, xs[0], targets[0], key=key)
-reveal_type(aligned.__call__)  # feedback: Sequence[PyTree] | None = None
+reveal_type(aligned.__call__)  # feedback: Sequence[Any] | None = None
 settle = lambda w, h, x: jnp.tanh(h @ w + x)
 settles = gradients.recurrent_backprop(settle, loss)
 (value, found), grads = settles(jnp.eye(8), targets[0], targets[0], targets[0])
 reveal_type(found)  # Equilibrium
-reveal_type(settles.__call__)  # start_adjoint: PyTree | None = None
+reveal_type(settles.__call__)  # start_adjoint: Any | None = None
 """
 
 # Each line is a mistake that a type checker must find.

@@ -49,7 +49,7 @@ class ReplayCheck(NamedTuple):
 
     outputs: PyTree
     carries: PyTree
-    tol: jax.typing.ArrayLike
+    tol: float | jax.Array
     outputs_differ: PyTree
     carries_differ: PyTree
     agrees_if_later: jax.Array

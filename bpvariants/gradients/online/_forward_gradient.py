@@ -53,12 +53,9 @@ class ForwardGradientState(NamedTuple):
 
 
 def forward_gradient(
-    step: Step,
-    loss: Loss,
-    *,
-    directions: int = 1,
-    distribution: Distribution = "rademacher",
-) -> OnlineRule:
+    step: Step, loss: Loss, *,
+    directions: int = 1, distribution: Distribution = "rademacher",
+) -> OnlineRule:  # fmt: skip
     """Forward gradient, an unbiased estimate from derivatives in random directions.
 
         ĝ_t = mean over K directions of ℓ̇_t v,      Σ_t ĝ_t = mean of (∇L·v) v
