@@ -33,6 +33,7 @@ CASES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_lowers(name, dtype, as_users):
     for platform, found in exports.lower(name, dtype).items():
@@ -44,8 +45,11 @@ def test_lowers(name, dtype, as_users):
         if isinstance(found, Exception):
             raise AssertionError(f"{name} cannot be lowered for {platform}") from found
         assert found.platforms == (platform,)
-        # No number is computed in float64, which TPUs do not have.
-        assert "f64" not in found.mlir_module()
+        # Nothing is computed in float64, which TPUs do not have. A user's constants in
+        # float64, such as feedback weights, are converted.
+        lines = [line for line in found.mlir_module().splitlines() if "f64" in line]
+        kinds = ("stablehlo.constant", "stablehlo.convert")
+        assert [line for line in lines if not any(k in line for k in kinds)] == []
         wanted = {aval.dtype for aval in found.in_avals} | {jnp.dtype("float32")}
         floating = {
             aval.dtype

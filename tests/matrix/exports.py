@@ -85,15 +85,18 @@ def stream(dtype: str) -> Made:
     return call, (params, case.carry, case.xs, case.targets)
 
 
+def params_of(step: cells.Cell, dtype: str) -> Any:
+    """Return zeros with the shapes of the parameters of a cell of the library."""
+    init = lambda: step.init(jax.random.key(0), 2, 4, dtype=jnp.dtype(dtype))
+    shapes = jax.eval_shape(init)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
 def cell(name: str, dtype: str) -> Made:
     """Make BPTT of a cell of the library, with a loss that squares its outputs."""
     step = getattr(cells, name)
     loss = lambda y, target: jnp.sum(jnp.real(y - target) ** 2, axis=-1)
     run = gradients.bptt(step, loss)
-    shape = jax.eval_shape(
-        lambda: step.init(jax.random.key(0), 2, 4, dtype=jnp.dtype(dtype))
-    )
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shape)
 
     def call(params, xs):
         carry = step.carry(params, (3,))
@@ -101,7 +104,7 @@ def cell(name: str, dtype: str) -> Made:
         y = jax.eval_shape(step, params, carry, one)[1]
         return run(params, carry, xs, jnp.zeros((5, *y.shape), y.dtype))
 
-    return call, (params, zeros(5, 3, 2, dtype=dtype))
+    return call, (params_of(step, dtype), zeros(5, 3, 2, dtype=dtype))
 
 
 def lstm_cudnn(dtype: str) -> Made:
@@ -109,28 +112,40 @@ def lstm_cudnn(dtype: str) -> Made:
         _, ys = cells.lstm_cudnn(params, cells.lstm.carry(params, (3,)), xs)
         return jnp.sum(ys.astype(jnp.float32))
 
-    init = lambda: cells.lstm.init(jax.random.key(0), 2, 4, dtype=jnp.dtype(dtype))
-    params = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(init)
-    )
+    return jax.grad(value), (params_of(cells.lstm, dtype), zeros(5, 3, 2, dtype=dtype))
+
+
+def lru_in_parallel(dtype: str) -> Made:
+    """Make the gradient of a complex diagonal recurrence, by an associative scan."""
+
+    def value(params, xs):
+        carry = cells.lru.carry(params, (3,))
+        (_, ys), _ = gradients.parallel_unroll(
+            cells.lru, params, carry, xs, method="linear"
+        )
+        return jnp.sum(ys.astype(jnp.float32))
+
+    params = params_of(cells.lru, dtype)
     return jax.grad(value), (params, zeros(5, 3, 2, dtype=dtype))
 
 
 def layers(kind: str, dtype: str) -> Made:
-    params = static.drawn_params()
+    params, feedback = cast(static.drawn_params(), dtype), None
+    x, target = (zeros(3, static.WIDTHS[end], dtype=dtype) for end in (0, -1))
     if kind == "backprop":
         run = gradients.backprop(static.LAYERS, static.square)
     else:
         run = gradients.feedback_alignment(static.LAYERS, static.square, kind=kind)
-    feedback = static.feedback_of(kind)
+        weights = partial(gradients.alignment_weights, kind=kind)
+        feedback = jax.eval_shape(
+            lambda seed: weights(key_of(seed), static.LAYERS, params, x), SEED
+        )
 
     def call(seed, params, feedback, x, target):
         more = {} if feedback is None else {"feedback": feedback}
         more |= {"key": key_of(seed)} if kind == "brsf" else {}
         return run(params, x, target, **more)
 
-    params, feedback = cast((params, feedback), dtype)
-    x, target = (zeros(3, static.WIDTHS[end], dtype=dtype) for end in (0, -1))
     return call, (SEED, params, feedback, x, target)
 
 
@@ -273,6 +288,7 @@ TABLE: dict[str, Callable[[str], Made]] = {
     "rule/bidirectional": two_ends,
     "rule/truncated_stream": stream,
     **{f"cell/{name}": partial(cell, name) for name in CELLS},
+    "cell/lru_in_parallel": lru_in_parallel,
     "cell/lstm_cudnn": lstm_cudnn,
     **{f"static/{kind}": partial(layers, kind) for kind in (*static.KINDS, "brsf")},
     **{
@@ -303,8 +319,19 @@ TABLE: dict[str, Callable[[str], Made]] = {
 }
 
 
-# (name, dtype, platform) -> words of the error with which it cannot be lowered.
-EXPECTED: dict[tuple[str, str, str], str] = {}
+# (name, dtype, platform) -> words of the error with which it cannot be exported.
+_ONLY_FLOAT32 = "params must be float32, the only dtype that lstm_cudnn takes"
+# JAX lowers the QR decomposition of lineax.GMRES for GPUs to a call of cuSOLVER. It does
+# not promise that later versions still have this call, so it refuses to export it.
+_CUSOLVER = "custom calls whose targets have no compatibility guarantees"
+EXPECTED = {
+    **{("cell/lstm_cudnn", "bfloat16", name): _ONLY_FLOAT32 for name in PLATFORMS},
+    **{
+        ("fixed_point/relaxation/lineax_GMRES", dtype, "cuda"): _CUSOLVER
+        for dtype in DTYPES
+        if HAS_LINEAX
+    },
+}
 
 
 def lower(name: str, dtype: str) -> dict[str, Any]:
