@@ -19,6 +19,7 @@ SETTINGS = {"typeCheckingMode": "basic", "pythonVersion": "3.11"}
 SHOWN = """
 import jax
 import jax.numpy as jnp
+import numpy as np
 from bpvariants import cells, gradients, updates
 
 def loss(y, target):
@@ -41,6 +42,12 @@ reveal_type(value)  # Array
 reveal_type(drawn.init.__call__)  # inputs: Any
 reveal_type(drawn.update.__call__)  # key: Array | None = None
 reveal_type(artbp.__call__)  # key: Array | None = None
+# Weights, masks and resets may be NumPy arrays.
+flags = np.ones((5, 4), bool)
+(value, last), grads = gradients.bptt(cells.gru, loss)(
+    params, carry, xs, targets, weights=1.0 * flags, mask=flags, reset=flags
+)
+last, ys = gradients.unroll(cells.gru, params, carry, xs, mask=flags, reset=flags)
 
 dense = lambda w, y: y @ w
 layers = [(dense, jnp.tanh), (dense, jnp.tanh)]

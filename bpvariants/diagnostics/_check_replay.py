@@ -24,6 +24,7 @@ from bpvariants._checks import (
 )
 from bpvariants._dtypes import is_floating, is_key, widen
 from bpvariants._losses import as_arrays
+from bpvariants._settings import check_scalar
 from bpvariants.diagnostics._replay_check import ReplayCheck
 from bpvariants.gradients.through_time._unroll import unroll
 from bpvariants.types import PyTree, Step
@@ -37,8 +38,8 @@ def check_replay(
     *,
     outputs: PyTree | None = None,
     carries: PyTree | None = None,
-    reset: jax.Array | None = None,
-    mask: jax.Array | None = None,
+    reset: jax.typing.ArrayLike | None = None,
+    mask: jax.typing.ArrayLike | None = None,
     initial: PyTree | None = None,
     tol: float | jax.Array = 1e-3,
 ) -> ReplayCheck:
@@ -106,6 +107,7 @@ def check_replay(
             "outputs or carries must be given: arrays [T, *batch, ...] that the "
             "rollout stored, such as the log-probabilities of the actions."
         )
+    check_scalar("tol", tol)
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-3, got {tol}.")
     mask, reset = as_arrays(mask=mask, reset=reset)

@@ -81,9 +81,9 @@ def gradient_quality(
     keys: jax.Array | None = None,
     at_once: int | None = None,
     reference: GradientRule | OnlineRule | None = None,
-    weights: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    reset: jax.Array | None = None,
+    weights: jax.typing.ArrayLike | None = None,
+    mask: jax.typing.ArrayLike | None = None,
+    reset: jax.typing.ArrayLike | None = None,
     initial: PyTree | None = None,
 ) -> GradientQuality:
     """Compare a rule's gradient for a sequence with the exact gradient from BPTT.

@@ -321,8 +321,8 @@ TABLE: dict[str, Callable[[str], Made]] = {
 
 # (name, dtype, platform) -> words of the error with which it cannot be exported.
 _ONLY_FLOAT32 = "params must be float32, the only dtype that lstm_cudnn takes"
-# JAX lowers the QR decomposition of lineax.GMRES for GPUs to a call of cuSOLVER. It does
-# not promise that later versions still have this call, so it refuses to export it.
+# For GPUs, JAX lowers the QR decomposition of lineax.GMRES to a call of cuSOLVER. JAX
+# does not promise that later versions have this call, so it refuses to export it.
 _CUSOLVER = "custom calls whose targets have no compatibility guarantees"
 EXPECTED = {
     **{("cell/lstm_cudnn", "bfloat16", name): _ONLY_FLOAT32 for name in PLATFORMS},

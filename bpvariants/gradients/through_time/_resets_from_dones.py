@@ -61,8 +61,10 @@ def resets_from_dones(
       >>> gradients.resets_from_dones(after, first=before[-1]).astype(int).tolist()
       [1, 0]
     """
-    check_arrays("dones", dones)
-    check_arrays("first", first)
+    for name, flags in {"dones": dones, "first": first}.items():
+        if flags is None:
+            raise ValueError(f"{name} must be [T, *batch] flags, got None.")
+        check_arrays(name, flags)
     dones, first = jnp.asarray(dones), jnp.asarray(first)
     check_flags("dones", dones, ())
     check_flags("first", first, ())
