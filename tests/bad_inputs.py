@@ -414,6 +414,18 @@ The lengths are bool.
 The lengths and the number of steps are swapped.
     gradients.mask_from_lengths(4, [2, 1])
     ValueError: num_steps must be an integer of at least 1, got [2, 1]
+Done flags are numbers.
+    gradients.resets_from_dones(jnp.zeros((4, 2)))
+    ValueError: dones must be bool, got float32; use `dones != 0`
+There are no done flags.
+    gradients.resets_from_dones(None)
+    ValueError: dones must be [T, *batch] flags, got None
+The done flag is that of one step.
+    gradients.resets_from_dones(True)
+    ValueError: dones must be [T, *batch] … got shape () … the previous step returned
+The last done of the chunk before is that of another number of environments.
+    gradients.resets_from_dones(flags, first=jnp.ones(3, bool))
+    ValueError: first must be one flag, or one for each example, (2,) … first=dones[-1]
 A forgetting factor of losses is above 1.
     gradients.discounted_weights(4, 1.5)
     ValueError: 0 <= decay <= 1, got 1.5
@@ -1617,6 +1629,24 @@ An update is reported for other params.
 Angles are asked of gradients.
     diagnostics.alignment_angles(weights, weights)
     ValueError: info must be the info that a rule returns … gradients.backprop
+A replay is checked against nothing.
+    diagnostics.check_replay(step, params, carry, xs)
+    ValueError: outputs or carries must be given … log-probabilities of the actions
+The stored outputs are those of one step.
+    diagnostics.check_replay(step, params, carry, xs, outputs=x)
+    ValueError: outputs must have 4 time steps on its first axis
+The stored carries have another number of units.
+    diagnostics.check_replay(step, params, carry, xs, carries=xs[..., :2])
+    ValueError: carries must be those of all steps … [4, 2, 3]; got [4, 2, 2]
+The resets of a replay are numbers.
+    diagnostics.check_replay(step, params, carry, xs, outputs=xs, reset=1.0 * flags)
+    ValueError: reset must be bool, got float32; use `reset != 0`
+The tolerance of a replay is 0.
+    diagnostics.check_replay(step, params, carry, xs, outputs=xs, tol=0)
+    ValueError: tol must be positive, such as 1e-3, got 0
+The tolerance of a replay is text.
+    diagnostics.check_replay(step, params, carry, xs, outputs=xs, tol="small")
+    ValueError: tol must be a number, got 'small'
 The memory of None is asked for.
     diagnostics.memory_report(None)
     ValueError: fn must be a function of arrays, got None

@@ -13,7 +13,7 @@ same connections. It settles whenever the forward relaxation does.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,31 @@ class Equilibrium(NamedTuple):
     z: PyTree  # adjoint, like h; contains the weight of each example in the mean loss
 
 
+class RecurrentBackpropRule(Protocol):
+    """Function that :func:`recurrent_backprop` returns: loss, fixed point, gradient."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        init: PyTree,
+        x: PyTree,
+        target: PyTree,
+        weights: jax.typing.ArrayLike | None = None,
+        start_adjoint: PyTree | None = None,
+    ) -> tuple[tuple[jax.Array, Equilibrium], PyTree]:
+        """Return ((value, equilibrium), grads) of the weighted mean loss Σ w·ℓ / Σ w.
+
+        Args:
+          params: any pytree of floating arrays.
+          init: first state h of the forward relaxation, leaves [*batch, ...].
+          x: inputs, leaves [*batch, ...].
+          target: what the loss compares with the output, leaves [*batch, ...].
+          weights: [*batch] real, the weight w of each loss. Default: 1.
+          start_adjoint: like init, the z at which the adjoint relaxation starts.
+        """
+        ...
+
+
 def recurrent_backprop(
     f: Callable[[PyTree, PyTree, PyTree], PyTree],
     loss: Loss,
@@ -66,7 +91,7 @@ def recurrent_backprop(
     tol: float | jax.Array | None = None,
     max_steps: int | jax.Array | None = None,
     atol: float | jax.Array | None = None,
-) -> Callable[..., tuple[tuple[jax.Array, Equilibrium], PyTree]]:
+) -> RecurrentBackpropRule:
     """Recurrent backpropagation (Almeida–Pineda), the exact gradient at a fixed point.
 
     One relaxation finds the fixed point h*. A second relaxation finds the adjoint z,

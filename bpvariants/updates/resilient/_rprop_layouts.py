@@ -7,7 +7,7 @@ computes the same update by operations on the bit patterns of the floats.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, get_args, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from bpvariants._dtypes import NARROW
 
 Kept: TypeAlias = tuple[jax.Array, Any]  # (step sizes, signs), or (both packed, None)
 
-LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
+StateFormat: TypeAlias = Literal["float32", "int8_sign", "packed", "bfloat16"]
+LAYOUTS = get_args(StateFormat)
 PACKED = ("packed", "bfloat16")
 KEEPS_SIGN = ("rprop_minus", "manhattan")  # others store 0 at a sign change
 
