@@ -50,8 +50,8 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> 
     if adjoint is None and isinstance(solver, OURS):
         first: Any = solver
         if isinstance(solver, solvers.relaxation):
-            settings = solver.damping, solver.tol, solver.max_steps
-            first = adjoints.relaxation(*settings)
+            damping = 1.0 if solver.damping is None else solver.damping
+            first = adjoints.relaxation(damping, solver.tol, solver.max_steps)
         if on_failure != "nan":
             return first
         return with_krylov(first)

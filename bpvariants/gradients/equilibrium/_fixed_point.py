@@ -200,7 +200,7 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
         outcome = solver.solve(gap, init, scale, batch_ndim)
         h, info = getattr(outcome, which)
         # custom_root needs floating auxiliary outputs.
-        return h, jax.tree.map(lambda a: a.astype(info.residual.dtype), info)
+        return h, jax.tree.map(partial(jnp.asarray, dtype=info.residual.dtype), info)
 
     # This custom_root has a derivative of 0, also with respect to values that g closes
     # over. With stop_gradient instead, JAX would first differentiate the solver's loop.

@@ -5,7 +5,8 @@
 `move` is the solver's update rule. Each example iterates by itself until it converges
 or fails. If rounding errors of g keep the residual ‖g(h) − h‖ above the tolerance, an
 example has converged when the residual has stopped falling and rounding errors explain
-it. If g is linear, conjugate gradients can take over the examples that fail.
+it. If g is linear, conjugate gradients can take over the examples that fail. A
+relaxation can halve the damping of the examples that oscillate without converging.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,13 @@ from bpvariants.gradients.equilibrium._krylov import (
     krylov_step,
     no_krylov,
     restart,
+)
+from bpvariants.gradients.equilibrium._residuals import (
+    contraction,
+    is_due,
+    PATIENCE,
+    will_fail,
+    WINDOW,
 )
 from bpvariants.gradients.equilibrium._rounding import (
     begin_walk,
@@ -38,8 +46,6 @@ from bpvariants.gradients.equilibrium._rounding import (
 from bpvariants.gradients.equilibrium._solution import FixedPointInfo, Outcome
 from bpvariants.types import PyTree
 
-WINDOW = 20  # number of last residuals that are averaged, because residuals oscillate
-PATIENCE = 20  # steps without a lower residual before the first test for rounding
 GROWTH = 1e4  # factor by which the residual may exceed its lowest or its first value
 
 
@@ -49,7 +55,19 @@ class Method(NamedTuple):
     init: Callable[[PyTree], PyTree]  # from the start to the memory, [*batch, ...]
     move: Callable[..., tuple[PyTree, PyTree]]  # from memory, h, g(h) − h and its norm
     may_rise: bool = False  # whether GROWTH applies to the first residual only
-    pace: float | jax.Array | None = None  # ‖step of h‖ / ‖g(h) − h‖, if constant
+    # Function memory -> damping τ of a relaxation, [*batch] or []
+    damping: Callable[[PyTree], jax.Array] | None = None
+    # Function (memory, mask [*batch]) -> memory with the damping halved
+    halve: Callable[[PyTree, jax.Array], PyTree] | None = None
+
+
+class _Events(NamedTuple):
+    """Masks [*batch] of the examples that need more than a step of the solver."""
+
+    stalled: jax.Array  # the residual has not fallen for 20, 40, 80, … steps
+    late: jax.Array  # at the present rate, max_steps steps are not enough
+    slow: jax.Array  # late, although the last step lowered the residual
+    failed: jax.Array  # conjugate gradients have to take over
 
 
 class _State(NamedTuple):
@@ -100,28 +118,33 @@ def iterate(
         size = norm(difference, batch_ndim)
         residual = relative(size, scale(state.h))
         new = _step(state, difference, size, residual, method, tol, limit)
-        stalled = new.active & _is_due(new.since)
-        busy = stalled | (state.walk.place > 0)
-        failed = jnp.zeros_like(stalled)
-        if new.krylov is None:
+        stalled = new.active & is_due(new.since)
+        failed = late = slow = jnp.zeros_like(stalled)
+        if method.halve is not None:
+            late = will_fail(new.recent, new.last, new.steps, tol, limit)
+            slow = late & new.active & (new.since == 0) & (new.steps % PATIENCE == 0)
+        elif new.krylov is None:
             stalled &= new.residual <= COARSEST
-        else:
+        busy = stalled | slow | (state.walk.place > 0)
+        if new.krylov is not None:
             failed = state.active & ~new.active & (residual > tol) & ~new.krylov.on
             busy |= failed | (new.active & new.krylov.on)
-        rare = lambda state: _settle(
-            state, difference, size, stalled, failed, method, pull
-        )
+        events = _Events(stalled, late, slow, failed)
+        rare = lambda new: _settle(new, state, difference, size, events, method, pull)
         return _when(jnp.any(busy), rare, new)
 
     krylov = None if pull is None else no_krylov(start, size)
     state = _begin(start, method.init(start), size)._replace(krylov=krylov)
     in_progress = lambda state: jnp.any(state.active | (state.walk.place > 0))
     state = jax.lax.while_loop(in_progress, step, state)
-    radius = _contraction(state)
+    radius = contraction(state.recent, state.steps)
     h = select(state.rounded, state.best, state.h)
     last = jnp.where(state.rounded, state.residual, state.last)
     on = jnp.zeros_like(state.lost) if state.krylov is None else state.krylov.on
-    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on)
+    damping = jnp.ones_like(radius)
+    if method.damping is not None:
+        damping = damping * method.damping(state.memory)
+    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on, damping)
     done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
         (start, info(state.first)),
@@ -129,12 +152,6 @@ def iterate(
         (h, done(last)),
         state.lost,
     )
-
-
-def _is_due(since: jax.Array) -> jax.Array:
-    """Return whether to test for rounding: after 20, 40, 80, … steps of no progress."""
-    waits = since // PATIENCE
-    return (waits > 0) & (since == PATIENCE * waits) & ((waits & (waits - 1)) == 0)
 
 
 def _when(flag: jax.Array, change: Callable[[Any], Any], state: Any) -> Any:
@@ -187,25 +204,28 @@ def _step(
 
 def _settle(
     state: _State,
+    before: _State,
     difference: PyTree,
     size: jax.Array,
-    stalled: jax.Array,
-    failed: jax.Array,
+    events: _Events,
     method: Method,
     pull: Callable[[PyTree], PyTree] | None,
 ) -> _State:
-    """End the examples that only rounding errors keep from converging.
+    """End the examples that only rounding errors keep from converging; treat failures.
 
     A slowly converging iteration moves in an almost straight line. An iteration that
-    only rounding errors keep in motion returns to earlier iterates.
+    oscillates, or that only rounding errors keep in motion, returns to earlier
+    iterates.
     """
+    stalled, late, slow, failed = events
     units, size = size, jnp.mean(state.recent, axis=0)  # of the last steps
     asked = stalled & (state.residual <= COARSEST)
     returns = jnp.ones_like(asked)
-    if method.pace is not None:
-        away = in_units(size, jax.tree.map(jnp.subtract, state.h, state.best))
-        pace = jnp.asarray(method.pace, size.dtype)
-        returns = 4 * away <= (state.since.astype(size.dtype) * pace) ** 2
+    if method.damping is not None:
+        away = in_units(size, jax.tree.map(jnp.subtract, state.h, before.best))
+        moves = (before.since + 2).astype(size.dtype)  # from before.best to state.h
+        damping = jnp.asarray(method.damping(state.memory), size.dtype)
+        returns = 4 * away <= (moves * damping) ** 2
     if state.krylov is not None and pull is not None:
         on = state.krylov.on
         h, krylov = krylov_step(
@@ -229,6 +249,9 @@ def _settle(
         rounded=state.rounded | rounded,
         active=(state.active & ~asked) | (ended & ~rounded),
     )
+    if method.halve is not None:
+        oscillates = late & ((slow & returns) | (unexplained & (returns | ended)))
+        state = state._replace(memory=method.halve(state.memory, oscillates))
     if state.krylov is None:
         return state
     return _take_over(state, unexplained | failed)
@@ -268,12 +291,3 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         walk=no_walk(start, size),
         krylov=None,
     )
-
-
-def _contraction(state: _State) -> jax.Array:
-    """Return the geometric mean of the ratios of consecutive residuals in `recent`."""
-    ratios = jnp.clip(state.steps - 1, 0, WINDOW - 1)
-    first = jnp.take_along_axis(state.recent, WINDOW - 1 - ratios[None], axis=0)[0]
-    ratio = relative(state.recent[-1], first)
-    power = 1 / jnp.maximum(ratios, 1).astype(ratio.dtype)
-    return jnp.where(ratios > 0, ratio**power, 0)

@@ -126,7 +126,12 @@ class cg:
         taken = jnp.maximum(state.steps, 1).astype(residual.dtype)
         radius = residual ** (1 / taken)
         return times(scale, state.z), FixedPointInfo(
-            state.steps, residual, converged, radius, jnp.zeros_like(converged)
+            state.steps,
+            residual,
+            converged,
+            radius,
+            jnp.zeros_like(converged),
+            jnp.ones_like(radius),
         )
 
 

@@ -77,7 +77,9 @@ class linear_solver:
         converged = (residual <= reachable(self.tol, b, residual.dtype)) | reached
         radius = residual ** (1 / jnp.maximum(steps, 1).astype(residual.dtype))
         krylov = jnp.zeros_like(converged)
-        info = FixedPointInfo(steps, residual, converged, radius, krylov)
+        info = FixedPointInfo(
+            steps, residual, converged, radius, krylov, jnp.ones_like(radius)
+        )
         return times(scale, z), info
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers, check_limits
+from bpvariants._examples import norm, times
 from bpvariants.gradients.equilibrium._iteration import iterate, Method
 
 
@@ -74,7 +75,7 @@ class relaxation:
       doi:10.1103/PhysRevLett.59.2229.
     """
 
-    damping: float | jax.Array = 1.0
+    damping: float | jax.Array | None = None
     tol: float | jax.Array = 1e-5
     max_steps: int | jax.Array = 1000
     atol: float | jax.Array | None = None
@@ -85,12 +86,30 @@ class relaxation:
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
         """Iterate until ‖f(h) − h‖ ≤ tol · scale(h) or a failure; gap(h) = f(h) − h."""
-        damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
-        move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
-        method = Method(lambda start: (), move, pace=self.damping)
+        if self.damping is None:
+            method = _oscillation_damped(batch_ndim)
+        else:
+            damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
+            move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
+            damping = lambda memory: jnp.asarray(self.damping)
+            method = Method(lambda start: (), move, damping=damping)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         settings |= {"batch_ndim": batch_ndim, "pull": pull}
         return iterate(gap, start, scale, method, **settings)
+
+
+def _oscillation_damped(batch_ndim: int) -> Method:
+    """Return the relaxation whose memory is the damping [*batch], which is 1 first."""
+    move = lambda damping, h, d, size: (
+        jax.tree.map(jnp.add, h, times(damping, d)),
+        damping,
+    )
+    return Method(
+        lambda start: jnp.ones_like(norm(start, batch_ndim)),
+        move,
+        damping=lambda damping: damping,
+        halve=lambda damping, which: jnp.where(which, damping / 2, damping),
+    )
 
 
 def check_relaxation(damping: Any, tol: Any, max_steps: Any, atol: Any = None) -> None:
