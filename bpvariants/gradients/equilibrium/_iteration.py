@@ -1,12 +1,14 @@
-"""Loop shared by all solvers of h = g(h), and its convergence report.
+"""Loop shared by all fixed-point solvers, and its convergence report.
+
+For a map g and a state h, the function `move` is the solver's update rule:
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-`move` is the solver's update rule. Each example iterates by itself until it converges
-or fails. If rounding errors of g keep the residual ‖g(h) − h‖ above the tolerance, an
-example has converged when the residual has stopped falling and rounding errors explain
-it. If g is linear, conjugate gradients can take over the examples that fail. A
-relaxation can halve the damping of the examples that oscillate without converging.
+Each example iterates by itself until it converges or fails. If rounding errors of g
+keep the residual ‖g(h) − h‖ above the tolerance, an example has converged when the
+residual has stopped falling and rounding errors explain its size. If g is linear,
+conjugate gradients can take over the examples that fail. A relaxation can halve its
+damping for examples that oscillate without converging.
 """
 
 from collections.abc import Callable
@@ -47,17 +49,19 @@ from bpvariants.gradients.equilibrium._solution import FixedPointInfo, Outcome
 from bpvariants.types import PyTree
 
 GROWTH = 1e4  # factor by which the residual may exceed its lowest or its first value
+SPAN = 8  # an iteration that oscillates stays within the length of SPAN / 2 steps
 
 
 class Method(NamedTuple):
     """Update rule of a solver, with a memory of earlier steps."""
 
-    init: Callable[[PyTree], PyTree]  # from the start to the memory, [*batch, ...]
-    move: Callable[..., tuple[PyTree, PyTree]]  # from memory, h, g(h) − h and its norm
+    init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
+    # (memory, h, g(h) − h, ‖g(h) − h‖) -> (h, memory)
+    move: Callable[..., tuple[PyTree, PyTree]]
     may_rise: bool = False  # whether GROWTH applies to the first residual only
-    # Function memory -> damping τ of a relaxation, [*batch] or []
+    # memory -> damping of a relaxation, [*batch] or []
     damping: Callable[[PyTree], jax.Array] | None = None
-    # Function (memory, mask [*batch]) -> memory with the damping halved
+    # (memory, mask [*batch]) -> memory, in which the damping is halved under the mask
     halve: Callable[[PyTree, jax.Array], PyTree] | None = None
 
 
@@ -71,7 +75,7 @@ class _Events(NamedTuple):
 
 
 class _State(NamedTuple):
-    h: PyTree  # or the next point of a walk
+    h: PyTree  # iterate, or the next point of a walk that tests for rounding errors
     best: PyTree  # the iterate with the lowest ‖g(h) − h‖
     memory: PyTree
     lowest: jax.Array  # ‖g(h) − h‖ of the best iterate
@@ -81,11 +85,11 @@ class _State(NamedTuple):
     recent: jax.Array  # [WINDOW, *batch]: the last values of ‖g(h) − h‖
     peak: jax.Array  # limit of ‖g(h) − h‖, above which the example counts as diverged
     since: jax.Array  # number of steps since the best iterate
-    rounded: jax.Array  # whether only rounding keeps the residual above tol
+    rounded: jax.Array  # whether only rounding errors keep the residual above tol
     lost: jax.Array
     steps: jax.Array
     active: jax.Array
-    walk: Walk  # state of the test for rounding errors
+    walk: Walk
     krylov: Krylov | None
 
 
@@ -102,12 +106,13 @@ def iterate(
 ) -> Outcome:
     """Iterate until every example has converged, diverged, or taken max_steps steps.
 
-    The argument `gap` computes g(h) − h. If it were computed from g(h) here, it could
-    round to 0 for large h, and an equation without a solution would seem solved.
+    The function `gap` computes the difference g(h) − h. The argument is not g, because
+    the difference of g(h) and a large h could round to 0 for an equation that has no
+    solution.
 
-    If `gap` computes b − A h, `pull` can be given: it multiplies by the conjugate
-    transpose of A. Then conjugate gradients solve the examples for which the method
-    fails, in up to max_steps more steps.
+    For a linear equation, `gap` computes b − A h, and the function `pull` multiplies by
+    the conjugate transpose of A. With `pull`, conjugate gradients solve the examples
+    for which the method fails, in up to max_steps more steps.
     """
     size = norm(start, batch_ndim)
     tol = reachable(tol, start, size.dtype)
@@ -143,7 +148,7 @@ def iterate(
     on = jnp.zeros_like(state.lost) if state.krylov is None else state.krylov.on
     damping = jnp.ones_like(radius)
     if method.damping is not None:
-        damping = damping * method.damping(state.memory)
+        damping *= jnp.asarray(method.damping(state.memory), damping.dtype)
     info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on, damping)
     done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
@@ -169,7 +174,7 @@ def _step(
     tol: jax.Array,
     limit: jax.Array,
 ) -> _State:
-    """Move the active examples that the method solves; record the residuals."""
+    """Move the active examples by one step of the method; record their residuals."""
     better = state.active & ((size < state.lowest) | (residual <= tol))
     lowest = jnp.where(better, size, state.lowest)
     rises = method.may_rise & (state.steps > 0)
@@ -211,21 +216,22 @@ def _settle(
     method: Method,
     pull: Callable[[PyTree], PyTree] | None,
 ) -> _State:
-    """End the examples that only rounding errors keep from converging; treat failures.
+    """Test stalled examples for rounding errors; change the method of those that fail.
 
-    A slowly converging iteration moves in an almost straight line. An iteration that
+    A slowly converging iteration moves along an almost straight line. An iteration that
     oscillates, or that only rounding errors keep in motion, returns to earlier
     iterates.
     """
     stalled, late, slow, failed = events
     units, size = size, jnp.mean(state.recent, axis=0)  # of the last steps
     asked = stalled & (state.residual <= COARSEST)
-    returns = jnp.ones_like(asked)
+    returns = near = jnp.ones_like(asked)
     if method.damping is not None:
         away = in_units(size, jax.tree.map(jnp.subtract, state.h, before.best))
         moves = (before.since + 2).astype(size.dtype)  # from before.best to state.h
         damping = jnp.asarray(method.damping(state.memory), size.dtype)
         returns = 4 * away <= (moves * damping) ** 2
+        near = 4 * away <= (jnp.minimum(moves, SPAN) * damping) ** 2
     if state.krylov is not None and pull is not None:
         on = state.krylov.on
         h, krylov = krylov_step(
@@ -250,7 +256,7 @@ def _settle(
         active=(state.active & ~asked) | (ended & ~rounded),
     )
     if method.halve is not None:
-        oscillates = late & ((slow & returns) | (unexplained & (returns | ended)))
+        oscillates = late & ((slow & near) | (unexplained & (near | ended)))
         state = state._replace(memory=method.halve(state.memory, oscillates))
     if state.krylov is None:
         return state
@@ -258,7 +264,7 @@ def _settle(
 
 
 def _take_over(state: _State, begins: jax.Array) -> _State:
-    """Let conjugate gradients begin, or begin again, at the best iterates."""
+    """Begin conjugate gradients at the best iterates of the examples in `begins`."""
     assert state.krylov is not None
     fresh = begins & ~state.krylov.on
     krylov = state.krylov._replace(on=state.krylov.on | fresh)
@@ -271,7 +277,7 @@ def _take_over(state: _State, begins: jax.Array) -> _State:
 
 
 def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
-    """Return the loop's state before the first step; size is any array [*batch]."""
+    """Return the loop's state before the first step; `size` is [*batch]."""
     infinite = jnp.full_like(size, jnp.inf)
     return _State(
         h=start,

@@ -54,7 +54,7 @@ def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTre
     return jax.lax.associative_scan(compose, (factors, u), reverse=reverse)[1]
 
 
-def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
+def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool) -> jax.Array:
     """Return all h_t = A_t h_{t−1} + u_t, [T, *batch, n]; matrices A [T, *batch, n, n].
 
     The number of multiplications is of order T·n³, memory is a few times T·n², and the
@@ -68,9 +68,7 @@ def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.
     return jax.lax.associative_scan(compose, (matrices, u), reverse=reverse)[1]
 
 
-def dense_scan_in_order(
-    matrices: jax.Array, u: jax.Array, reverse: bool = False
-) -> jax.Array:
+def dense_scan_in_order(matrices: jax.Array, u: jax.Array, reverse: bool) -> jax.Array:
     """Compute the result of :func:`dense_scan` step by step.
 
     Matrices are only multiplied by vectors, not by other matrices.
