@@ -47,8 +47,9 @@ def are_numbers(*values: object) -> bool:
 
 def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
     """Return whether a value is an integer, not a bool, from `minimum` to `maximum`."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    return whole and minimum <= value and (maximum is None or value <= maximum)
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return False
+    return minimum <= int(value) and (maximum is None or int(value) <= maximum)
 
 
 def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") -> None:
