@@ -39,7 +39,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "_extensions", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_extensions", "jupyter_execute", "**/.ipynb_checkpoints"]
 
 # Pages in Markdown, and notebooks.
 myst_heading_anchors = 4

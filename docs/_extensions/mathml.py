@@ -27,7 +27,9 @@ def write(translator: "HTML5Translator", node: nodes.Element, as_block: bool) ->
     for pattern, known in UNKNOWN.items():
         formula = re.sub(pattern, known, formula)
     try:
-        translator.body.append(tex2mathml(formula, as_block=as_block))
+        drawn = tex2mathml(formula, as_block=as_block)
+        around = '<div class="formula">', "</div>"
+        translator.body.append(drawn.join(around) if as_block else drawn)
     except MathError as error:
         log.warning("cannot convert %r: %s", node.astext(), error, location=node)
     raise nodes.SkipNode
