@@ -47,8 +47,9 @@ def are_numbers(*values: object) -> bool:
 
 def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
     """Return whether a value is an integer, not a bool, from `minimum` to `maximum`."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    return whole and minimum <= value and (maximum is None or value <= maximum)
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return False
+    return minimum <= int(value) and (maximum is None or int(value) <= maximum)
 
 
 def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") -> None:
@@ -85,9 +86,8 @@ def check_function(name: str, value: object, form: str) -> None:
     """Check that a value can be called, and is neither a class nor a Linen module."""
     remedy = module_remedy(value)
     if not callable(value) or isinstance(value, type) or "Linen" in remedy:
-        got = described(value) if remedy else repr(value)
-        end = f"; {remedy}." if remedy else "."
-        raise ValueError(f"{name} must be a function {form}, got {got}{end}")
+        got = f"{described(value)}; {remedy}." if remedy else f"{value!r}."
+        raise ValueError(f"{name} must be a function {form}, got {got}")
 
 
 def check_step_function(step: object) -> None:
