@@ -86,9 +86,8 @@ def check_function(name: str, value: object, form: str) -> None:
     """Check that a value can be called, and is neither a class nor a Linen module."""
     remedy = module_remedy(value)
     if not callable(value) or isinstance(value, type) or "Linen" in remedy:
-        got = described(value) if remedy else repr(value)
-        end = f"; {remedy}." if remedy else "."
-        raise ValueError(f"{name} must be a function {form}, got {got}{end}")
+        got = f"{described(value)}; {remedy}." if remedy else f"{value!r}."
+        raise ValueError(f"{name} must be a function {form}, got {got}")
 
 
 def check_step_function(step: object) -> None:

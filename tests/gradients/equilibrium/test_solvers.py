@@ -281,7 +281,10 @@ def test_mistakes_are_named():
             "steps must be an integer of at least 1, got 0",
         ),
         (partial(gradients.adjoints.unrolled, 1, 2.0), "0 < damping <= 1, got 2.0"),
-        (partial(gradients.adjoints.linear_solver, None, 0), "tol must be positive"),
+        (
+            partial(gradients.adjoints.linear_solver, object(), 0),
+            "tol must be positive",
+        ),
         (partial(penalty_of, linear, 1, jax.random.key(0)), "h must be a floating arr"),
         (partial(penalty_of, linear, 1.0, jax.random.key(0)), "leading axes of every"),
     ]
