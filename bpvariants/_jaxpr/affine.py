@@ -1,11 +1,11 @@
-"""Check that each element of the new carry is affine in its own old value.
+"""Check that each new carry element is an affine function of its own old value.
 
 The check gives each array of the step's jaxpr a label. An array that does not depend on
 the old carry gets None, and an array that is affine in one leaf of the old carry gets
 the leaf's index. The label of any other array is the name of an operation that is not
 affine or that mixes elements. The check accepts primitives that this file does not
-know. Therefore, the caller also compares values of the new carry with an affine
-function at run time.
+know, although they may not be affine. Therefore, the caller also compares values of the
+new carry with an affine function at run time.
 """
 
 from collections.abc import Sequence

@@ -41,7 +41,8 @@ class CutStep(NamedTuple):
       program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
       cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
         the variable into that leaf).
-      skips: whether the jaxpr has a path from the old carry to the loss without cuts.
+      skips: whether the jaxpr has a path from the old carry to the loss that passes no
+        cut.
     """
 
     program: Any
@@ -94,9 +95,10 @@ def cut_step(
 
     The step may rearrange the array from which it computes the output, for example
     remove batch axes, to return the array as a leaf of the new carry. The cut of the
-    leaf is then the variable before the rearrangement. If several leaves rearrange one
-    variable, the variable's cut belongs to only one leaf. Leaves whose indices are in
-    `first` come before all other leaves.
+    leaf is then the variable before the rearrangement. If several leaves are
+    rearrangements of one variable, the variable's cut belongs to only one of these
+    leaves. If one of these leaves is listed by its index in `first`, the cut belongs to
+    that leaf.
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
@@ -125,7 +127,7 @@ def _cuts(jaxpr: Any, new_carry: list[Any], first: Sequence[int]) -> dict:
 
 
 def _around(jaxpr: Any, old_carry: list[Any], cuts: dict) -> set[Any]:
-    """Return the variables that depend on the old carry by a path without cuts.
+    """Return the variables that depend on the old carry by a path that passes no cut.
 
     Results of equations with effects count as dependent on the old carry, because the
     jaxpr does not show what they depend on.

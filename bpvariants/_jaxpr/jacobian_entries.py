@@ -69,7 +69,7 @@ def plan_entries(
         if all(output is None or output.nnz == 0 for output in outputs):
             continue
         if its_links is None:
-            if direct_only:  # element-wise paths avoid unknown primitives
+            if direct_only:  # paths through unknown primitives are ignored
                 continue
             return None
         for output, of_output in zip(outputs, its_links, strict=True):
@@ -154,7 +154,8 @@ def _through(
     values: jax.Array,
     read: Any,
 ) -> jax.Array:
-    # Pair each (row, column) of the link with each entry (column, j) of the operand's
+    # The link says that element `row` of the result depends on element `column` of the
+    # operand. Pair each (row, column) with each entry (column, j) of the operand's
     # Jacobian, where j is the index of a carry element.
     counts = np.diff(operand.indptr)[link.columns]
     pair = np.repeat(np.arange(len(link.rows)), counts)

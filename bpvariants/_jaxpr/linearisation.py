@@ -138,7 +138,10 @@ def _is_custom(equation: Any) -> bool:
 
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
-    """Return equations without tangents, and (equation, flags of tangent operands)."""
+    """Return equations without tangents, and (equation, flags) for the other equations.
+
+    The flags tell which operands of the equation are tangents.
+    """
     tangents = reached(equations, tangents)
     primal, linear = [], []
     for equation in equations:

@@ -192,8 +192,8 @@ def _in_memory(x: jax.Array) -> jax.Array:
 
     On accelerators, the optimization barrier suffices. XLA's CPU compiler removes
     barriers before it fuses operations, but it never fuses a windowed reduction with
-    the operations that use its result. Here, each window of the reduction holds one
-    element of x and one element of padding, −∞. The maximum is therefore x itself.
+    the operations that use its result. In the reduction used here, each window holds
+    one element of x and one element of padding, −∞. The maximum is therefore x itself.
     """
     column = _one_column(x)
     if not x.size:

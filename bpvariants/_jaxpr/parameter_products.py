@@ -55,17 +55,19 @@ class Terms:
         self.uses_of = uses.counts
         self.depends = uses.depends
         self.scaled = uses.scaled
-        # (equation that multiplies params by constants, index of its operand of params,
-        # flat positions in params of this operand's elements)
+        # One entry for each equation that multiplies params by constants: the equation,
+        # the index of the operand that consists of params, and the flat positions in
+        # params of this operand's elements.
         self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
         self.spent = np.zeros(0, bool)  # whether another term contains a term
-        # term -> its summands: (index of a product, column of the product's matrix) or,
-        # for a bias, (BIAS, flat position in params)
+        # Dict from a term to its summands. A summand is a pair (index of a product,
+        # column of the product's matrix) or, for a bias, (BIAS, flat position in
+        # params).
         self.parts: dict[int, list[tuple[int, int]]] = {}
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        # for each array of terms: (number of its first term, its variable)
+        # For each variable with terms, the pair (number of the first term, variable).
         self.origins: list[tuple[int, Any]] = []
         for theta in thetas:
             self._add(theta, None)
@@ -99,8 +101,8 @@ class Terms:
     def blocks(self) -> list[Block]:
         """Group the terms into blocks.
 
-        Terms of one array that are sums over equal lists of products form one block. A
-        term that is a summand of another term is left out.
+        Terms of one array form one block if they are sums of entries of the same
+        products. A term that is a summand of another term is left out.
         """
         grouped: dict[Any, list[int]] = {}
         starts = [start for start, _ in self.origins]

@@ -57,8 +57,9 @@ def reached(
 ) -> set[Any]:
     """Return the variables `sources`, and all variables that depend on them.
 
-    If an operand of an equation is returned, the variables in `results(equation)` are
-    returned too. By default, `results` returns all results of the equation.
+    If an equation has an operand among the returned variables, the variables in
+    `results(equation)` are among them too. By default, these are all results of the
+    equation.
     """
     found = set(sources)
     for equation in equations:
@@ -139,7 +140,8 @@ def run_equation(
     if inner is not None:
         return evaluate(*inner, values, partial(run_equation, calls=calls))
     bound = equation.primitive.get_bind_params(equation.params)
-    # Some versions of JAX return (functions, parameters), others only parameters.
+    # In some versions of JAX, get_bind_params returns (functions, parameters), in
+    # others only the parameters.
     functions, parameters = bound if isinstance(bound, tuple) else ([], bound)
     results = equation.primitive.bind(*functions, *values, **parameters)
     return list(results) if equation.primitive.multiple_results else [results]

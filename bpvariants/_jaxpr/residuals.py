@@ -2,9 +2,9 @@
 
 The linear map that `jax.linearize` returns is a pytree. Its leaves are arrays, which
 are called residuals. Some residuals depend on parameters alone, such as the weights
-themselves, and are equal at all time steps. Other residuals are inputs of the step,
-which the backward pass has anyway. A scan stacks only the remaining residuals over
-time, each array once.
+themselves, and are equal at all time steps. Other residuals are inputs x of the step,
+which the backward pass reads from the scan's inputs. A scan stores only the remaining
+residuals of every step; an array that is used twice is stored once.
 """
 
 import dataclasses

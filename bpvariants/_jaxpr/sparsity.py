@@ -42,7 +42,8 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
     With `direct_only`, paths from the old carry are left out if they add up several
     elements, as matrix products and sums do. The patterns are found while tracing. The
-    time for this grows with the number of pairs of elements that depend on each other.
+    time of the search grows with the number of pairs of elements that depend on each
+    other.
     """
     if program.is_opaque:
         return _opaque(program, direct_only)
@@ -61,7 +62,7 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
 
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
-    """Return the patterns for a step with refs, whose dependences cannot be seen."""
+    """Return patterns for a step with refs: all True, because refs hide dependences."""
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
     sizes = [theta.aval.size for theta in program.thetas]

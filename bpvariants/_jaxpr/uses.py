@@ -75,7 +75,7 @@ def scalings(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> dict[int, i
 
 
 def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
-    """Return the floating variables that depend on params, not via `stop_gradient`."""
+    """Return the floating variables that depend on params by a differentiable path."""
 
     def results(equation):
         stops = equation.primitive.name == "stop_gradient"

@@ -37,14 +37,16 @@ def eprop(
     The derivatives in ε and e treat z_{t−1} as a constant. ∂ℓ_t/∂θ is the derivative
     through the readout, at fixed v_t and z_t. The rule is exact if the step does not
     use z_{t−1}. The rule is also exact if the given signal is S_t = dE/dz_t, where E is
-    the loss of the whole sequence. In all other cases, the rule is biased. If the loss
-    also depends on v_t, v_{t−1} or z_{t−1} directly, g_t includes these derivatives.
+    the loss of the whole sequence. If neither condition holds, the rule is biased. If
+    the loss also depends on v_t, v_{t−1} or z_{t−1} directly, g_t includes the
+    derivatives through these direct paths.
 
     If the new carry depends on no internal part of the old carry, there are no traces
     of earlier steps. Examples are a carry that is all visible, and cells without an
-    internal part, such as `cells.tanh` and `cells.gru`. With symmetric feedback the
-    rule is then :func:`truncated_bptt` with every=1, lookback=1. If there are no traces
-    and no `signal` is given, `init` gives a warning.
+    internal part, such as `cells.tanh` and `cells.gru`. Without traces of earlier steps
+    and with symmetric feedback, the rule is :func:`truncated_bptt` with every=1,
+    lookback=1. If there are no traces of earlier steps and no `signal` is given, `init`
+    gives a warning.
 
     With feedback weights B, the learning signal is S_t = ∂ℓ_t/∂y_t B, where ℓ_t is the
     loss. S_t replaces all derivatives of the loss in the visible part: the derivative
@@ -91,7 +93,7 @@ def eprop(
     Raises:
       ValueError: if feedback is invalid, or given together with a signal. In `init` and
         `update`, if visible, feedback or signal do not fit the network, and in the
-        cases in which :func:`rtrl` raises one.
+        cases in which :func:`rtrl` raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -9,9 +9,9 @@ steps:
     ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
     ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
 
-The direction v is equal at all steps. Therefore, the derivatives ℓ̇_t of the losses add
-up to ∇L·v, the derivative of the sequence's loss L. The estimate (∇L·v) v therefore has
-the mean E[v vᵀ] ∇L = ∇L.
+All steps use the same direction v. Therefore, the derivatives ℓ̇_t of the losses add up
+to ∇L·v, the derivative of the sequence's loss L. The product (∇L·v) v is the estimate
+of the gradient. It has the mean E[v vᵀ] ∇L = ∇L.
 """
 
 from functools import partial
@@ -75,8 +75,8 @@ def forward_gradient(
 
     For K directions, p parameters, B examples and n elements in the carry of one
     example, memory is K·(p + B·n) for any sequence length. An update takes the time of
-    one forward pass and K forward-mode derivatives. Each derivative takes the time of
-    about two more forward passes.
+    one forward pass through the step and K forward-mode derivatives. Each of these
+    derivatives takes the time of about two more forward passes.
 
     Args:
       step: one time step of the network. The step is differentiated only in forward

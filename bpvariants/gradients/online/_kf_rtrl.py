@@ -71,7 +71,8 @@ class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
     carry: PyTree
-    # the factors A_t and Ω_t of each block of params, in the order of the step's jaxpr
+    # The factors A_t and Ω_t of each block of params, in the order in which the step's
+    # jaxpr uses the blocks.
     influence: list[KroneckerFactors]
     initial: PyTree  # carry after a reset
 
@@ -93,19 +94,19 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
     the product, params may be rearranged, and multiplied by constants. An example of a
     constant is a mask that does not depend on params, carry or inputs.
 
-    Products and biases that are only added to each other share one pair of factors A,
-    Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs, because
-    its reset gate separates the products. Flax cells have one pair for each gate. The
-    rule finds the pairs in the step's jaxpr while tracing, except in loops, and in
-    functions made by `jax.custom_jvp`. Each example and each pair has its own random
-    signs.
+    If several products and biases are used only in their sum, they share one pair of
+    factors A and Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three
+    pairs, because its reset gate separates the products. Flax cells have one pair for
+    each gate. The rule finds the pairs in the step's jaxpr while tracing, except in
+    loops, and in functions made by `jax.custom_jvp`. Each example and each pair has its
+    own random signs.
 
     A pair of factors belongs to a product u = â Θ of a vector â [k] and a matrix Θ [k,
-    m]. For B examples with n carry elements each, its memory is B·(n·m + k). For a tanh
-    network, this memory is of order B·n², whereas :func:`rtrl` needs order B·n³. An
-    update takes the time of B·(n + 1) backward passes and B·n²·m multiplications. For
-    params that the carry does not depend on (a readout), the gradient is exact, without
-    extra memory or time.
+    m]. For B examples with n carry elements each, one pair needs memory of B·(n·m + k).
+    For a tanh network, this memory is of order B·n², whereas :func:`rtrl` needs order
+    B·n³. An update takes the time of B·(n + 1) backward passes and B·n²·m
+    multiplications. For params that the carry does not depend on (a readout), the
+    gradient is exact, without extra memory or time.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
     step depends on params (a learned h_0), this carry is treated as a constant.
@@ -225,8 +226,9 @@ def _add_influence(
     """Add to the gradient the part that goes through the old carry h_{t−1}.
 
     `direct` is the loss's gradient in params at fixed h_{t−1}, and `errors` are the
-    loss's derivatives in h_{t−1}. The factor Ω of each block in `influence` is
-    multiplied by the errors, and the result by the block's factor A.
+    loss's derivatives in h_{t−1}. Let e be the errors of one example as a vector. For
+    each pair of factors A and Ω in `influence`, the outer product of A and e Ω is added
+    to the gradient.
     """
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))

@@ -43,8 +43,8 @@ def over_sequence(
     be negative. But if the nonzero weights of a step add up to W_t = 0, the result is
     NaN.
 
-    With an `update`, the returned rule also trains: it updates the parameters after
-    each `every` steps, and has the form
+    With an `update`, the returned rule also trains: it updates the parameters every
+    `every` steps, and has the form
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
@@ -58,10 +58,11 @@ def over_sequence(
 
     A parameter update does not reset the state of the online rule. The state, such as
     the carry h_t and the influence dh_t/dθ of :func:`rtrl`, therefore depends in part
-    on older parameters. The gradient at step t is then not the gradient at any single
-    θ. For small parameter changes, this is the usual approximation of online learning.
-    If `every` is at least T, the gradients are not approximated. With an `update`,
-    memory also includes the pair (params, opt_state), for any T.
+    on older parameters. The gradient at step t is therefore not the gradient for any
+    single value of θ. Online learning usually accepts this approximation, which is good
+    for small parameter changes. If `every` is at least T, the gradients are not
+    approximated. With an `update`, the rule also stores one pair (params, opt_state),
+    for any T.
 
     By default, each call begins with a new state of the online rule and returns only
     the carry; the influence and adapted feedback weights are discarded. To pass the
@@ -73,8 +74,8 @@ def over_sequence(
 
     Examples may be sharded under `jax.jit` without further settings. `jax.shard_map`
     needs check_vma=False. With check_vma=True, JAX would take the zeros in a new state
-    to be equal on all devices. Each device then returns the gradients of its own
-    examples; average these gradients with `jax.lax.pmean`.
+    to be equal on all devices. With check_vma=False, each device returns the gradients
+    of its own examples; average these gradients with `jax.lax.pmean`.
 
     Args:
       online: the online rule, for instance the result of :func:`rtrl`.
@@ -107,8 +108,8 @@ def over_sequence(
       (10.0, 4.0, 10.0)
 
       Train along the sequence by the recurrent update of the tutorial (see References).
-      rtrl computes the gradient g_n of loss n as soon as this loss is known:
-      Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
+      rtrl computes the gradient g_n of loss n as soon as this loss is known. The change
+      of w after loss n is Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
 
       >>> rate, decay = 0.25, 0.5
       >>> recurrent = updates.forgetting(rate, decay, scale_past=False)

@@ -35,9 +35,10 @@ def rflo(
     of the loss through the readout, at fixed carry h_t.
 
     The rule is exact for sequences of one step, and if the elements of the carry do not
-    affect each other. In all other cases, the rule is biased. In a cell without a leak
-    or a gate, such as `cells.tanh`, J̃_t is 0. With symmetric feedback the rule is then
-    :func:`truncated_bptt` with every=1, lookback=1.
+    affect each other. If a sequence has several steps and the elements affect each
+    other, the rule is biased. In a cell without a leak or a gate, such as `cells.tanh`,
+    J̃_t is 0. With J̃_t = 0 and symmetric feedback, the rule is :func:`truncated_bptt`
+    with every=1, lookback=1.
 
     With feedback weights B, the learning signal is c_t = ∂ℓ_t/∂y_t B. This signal
     replaces the derivatives of the loss ℓ_t through the readout. If the output depends
@@ -65,7 +66,7 @@ def rflo(
     Raises:
       ValueError: if feedback is invalid, or given together with a signal. In `init` and
         `update`, if feedback or signal do not fit the network, and in the cases in
-        which :func:`rtrl` raises one.
+        which :func:`rtrl` raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -10,9 +10,9 @@ At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
     dℓ_t/dθ ≈ (∂ℓ_t/∂h_{t−1} s̃_{t−1}) θ̃_{t−1} + ∂ℓ_t/∂θ.
 
 The scale ρ₀ must not depend on ν_t, and ρ₁ must be the same for ν_t and −ν_t. Because
-E[ν νᵀ] is the identity and E[ν] = 0, the mean is then exact for all positive ρ₀ and ρ₁:
-E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t. The scales ρ₀ and ρ₁ balance the norms of
-the added terms, so that the variance is small:
+E[ν νᵀ] is the identity and E[ν] = 0, the mean of s̃_t θ̃_t is then exact for all
+positive ρ₀ and ρ₁: E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t. The scales ρ₀ and ρ₁
+balance the norms of the added terms, so that the variance is small:
 
     ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
     ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.
@@ -160,7 +160,7 @@ def _with_signs(
 
         (value, new), direct = jax.value_and_grad(mean_loss, has_aux=True)(params)
         grads, leaving = widen(direct), factors
-        if all(map(jax.tree.leaves, factors)):  # if False, the influence is empty
+        if all(map(jax.tree.leaves, factors)):  # if False, the carry needs no params
             entering = now.restarted(factors)
             pushed, changes = _push(now, params, entering[0])
             grads = _add_influence(grads, now.shares * changes, entering[1])

@@ -78,8 +78,8 @@ def step_bytes(
 ) -> StepBytes:
     """Return how many bytes of memory a step of a network needs; the step is not run.
 
-    With a mask or resets, a step needs a little more memory than returned: for the mask
-    and resets of the step, and for a second copy of the inputs.
+    With a mask or resets, a step needs a little more memory than this function returns:
+    for the mask and resets of the step, and for a second copy of the inputs.
 
     Args:
       step: one time step of the network.
@@ -165,7 +165,8 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
-    # The k at which `every(k)` stores the fewest bytes may not divide the length.
+    # Besides the divisors of the length, try the k near √(length · carry / kept), at
+    # which `every(k)` stores few bytes.
     best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
     ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]

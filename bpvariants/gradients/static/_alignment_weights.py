@@ -54,11 +54,12 @@ def alignment_weights(
 
     Returns:
       A tuple with one entry for each layer. For "fa" and "frsf", an entry has the
-      structure of the layer's params, with None for arrays that are not replaced:
-      biases, and all arrays of the first layer, which sends no error to a layer below.
-      For "dfa", an entry is an array [*outputs, *width], or a pytree of arrays as
-      :func:`random_feedback` returns it; the last layer's entry is None. For "usf" and
-      "brsf", the result is None instead of a tuple.
+      structure of the layer's params, with None for arrays that have no feedback
+      weights: biases, and all arrays of the first layer, which sends no error to a
+      layer below. For "dfa", an entry connects the network's output to the output of
+      one hidden layer. It is an array or a pytree of arrays, as :func:`random_feedback`
+      returns it. The last layer's entry is None. For "usf" and "brsf", the result is
+      None instead of a tuple.
 
     Raises:
       ValueError: if kind is unknown, or if params do not fit the layers.
@@ -125,7 +126,8 @@ def check_kind(kind: str) -> None:
 def draw_like(key: jax.Array, params: Sequence[PyTree], initializer: Callable) -> Any:
     """Draw an array for each matrix or kernel in params, with the same shape.
 
-    Biases and the arrays of the first layer get None instead of an array.
+    For biases and for the arrays of the first layer, the result has None instead of an
+    array.
     """
     leaves, structure = jax.tree.flatten(tuple(params))
     first = len(jax.tree.leaves(params[0]))

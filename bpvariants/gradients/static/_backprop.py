@@ -106,7 +106,7 @@ def backprop(
 
 
 class Pass(NamedTuple):
-    """Values of layer l and its vector-Jacobian products, saved in the forward pass.
+    """Values and vector-Jacobian products of layer l, saved in the forward pass.
 
     E is the mean loss, and w are the layer's weights.
     """
@@ -218,9 +218,10 @@ def backward_pass(
       passes: the :class:`Pass` of each layer, first to last.
       error: ∂E/∂y_Λ, the derivative of the mean loss in the last layer's output.
       batch_ndim: the number of batch axes.
-      direct: function (index of a hidden layer, counted from 0; last layer's δ_Λ) ->
-        array or pytree that the hidden layer uses as ∂E/∂y, with its output y.
-        Default: the ∂E/∂y that the layer above computes.
+      direct: function that gets the index of a hidden layer, counted from 0, and the
+        δ_Λ of the last layer. It returns the array or pytree to use in place of the
+        hidden layer's ∂E/∂y, where y is the layer's output. By default, each hidden
+        layer uses the ∂E/∂y that the layer above computes.
     """
     info, grads, last_delta = [], [], None
     for i, (x, s, y, pull_s, pull_y) in reversed(list(enumerate(passes))):

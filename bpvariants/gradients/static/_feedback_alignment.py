@@ -71,13 +71,13 @@ def feedback_alignment(
 
     `feedback_alignment` has the same interface as :func:`backprop`. In the backward
     pass, all kinds except "dfa" replace the matrices and kernels in params: all arrays
-    with two axes or more. Biases and scales are not replaced. Errors also go unchanged
-    through paths without weights, such as residual connections. "dfa" sends the last
-    layer's δ_Λ to each hidden layer, instead of an error from the layer above. Time and
-    memory are the same as for :func:`backprop`, plus memory for the feedback weights.
-    For "fa" and "frsf", the feedback weights are about as large as the params. For
-    "dfa", the number of feedback weights is the number of outputs times the sum of the
-    widths of the hidden layers.
+    with two axes or more. Biases and scales are not replaced. On paths without weights,
+    such as residual connections, errors go back as in :func:`backprop`. "dfa" sends the
+    last layer's δ_Λ to each hidden layer, instead of an error from the layer above.
+    Time and memory are the same as for :func:`backprop`, plus memory for the feedback
+    weights. For "fa" and "frsf", the feedback weights are about as large as the params.
+    For "dfa", the number of feedback weights is the number of outputs times the sum of
+    the widths of the hidden layers.
 
     Args:
       layers: for each layer a pair of functions: (params of the layer, y of the layer
@@ -104,10 +104,11 @@ def feedback_alignment(
       :func:`alignment_angles`.
 
     Raises:
-      ValueError: if kind is unknown. The returned function raises a ValueError if
-        feedback or key is missing or is not used by this kind, or if feedback does not
-        fit the params. The function also raises one if a layer with replaced weights is
-        not affine in y, and in the cases in which :func:`backprop` raises one.
+      ValueError: if kind is unknown. The returned function raises a ValueError if this
+        kind needs feedback or a key that is missing, or does not use one that is given.
+        It also raises a ValueError if feedback does not fit the params, if a layer with
+        replaced weights is not affine in y, and in the cases in which the function that
+        :func:`backprop` returns raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -217,8 +218,8 @@ def _replaced(index, function, theta, feedback, kind, scale):
 def _check_affine(index, function, theta, y):
     """Check that a layer's function is affine in y.
 
-    The derivative of an affine function does not depend on y. Therefore, the check
-    traces the backward pass, and requires that the jaxpr does not use y.
+    The derivative in y of a function that is affine in y does not depend on y. The
+    check therefore requires that the jaxpr of the backward pass does not use y.
     """
     shapes = jax.eval_shape(function, theta, y)
 

@@ -10,7 +10,7 @@ below. Instead of δ Wᵀ, the kinds of feedback alignment send
                     |R| ⊙ sgn(W), R drawn once                frsf, fixed random
 
 The feedback weights B and R have the shape of W. The number α is the standard deviation
-of a random initialiser of W. The gradient in W is exact, given δ: it is yᵀ δ. The
+of a random initialiser of W. For a given δ, the gradient in W is exact: it is yᵀ δ. The
 gradients in B and R are 0, and W gets no gradient through sgn(W).
 """
 
@@ -192,7 +192,7 @@ def backward_matrix(kind: str, w: jax.Array, feedback: Any, scale: Scale) -> jax
 def with_feedback(
     function: Callable[[PyTree, PyTree], PyTree],
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
-    """Return a function (params, others, y) -> s; its derivative in y uses `others`.
+    """Return a function (params, others, y) -> s whose derivative in y uses `others`.
 
     The returned function computes s = `function(params, y)`, which must be affine in y.
     The derivative of s in y is replaced by the derivative of `function(others, y)`. The

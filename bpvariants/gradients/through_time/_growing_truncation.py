@@ -1,4 +1,4 @@
-"""Schedule for ARTBP whose segments between random cuts have heavy-tailed lengths."""
+"""Schedule of cuts for ARTBP: lengths of segments between cuts are heavy-tailed."""
 
 from collections.abc import Callable
 

@@ -61,7 +61,8 @@ class ParallelInfo(NamedTuple):
         rounding, "newton" up to its tolerance.
       fell_back: bool, whether the network was run step by step because the parallel
         method failed.
-      carries: h_1 … h_T, leaves [T, *batch, ...]; a good `guess` for a similar problem.
+      carries: h_1 … h_T, leaves [T, *batch, ...]. A call with similar arguments can
+        take them as its `guess`.
     """
 
     steps: jax.Array
@@ -89,9 +90,9 @@ def parallel_unroll(
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
     The results are differentiable in params, carry, initial and xs, and in all arrays
-    that step closes over. Forward mode and reverse mode work, any number of times. The
-    iterations are not differentiated. Instead, the derivative of the trajectory is
-    computed by one more linear recurrence.
+    that step closes over. Derivatives of any order work, in forward mode and in reverse
+    mode. The iterations are not differentiated. Instead, the derivative of the
+    trajectory is computed by one more linear recurrence.
 
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
       such as `cells.lru` and `cells.min_gru`. The factor A_t and the summand u_t may
@@ -106,11 +107,11 @@ def parallel_unroll(
       docstring states the costs. By default, examples that do not converge are run step
       by step.
 
-    Carries are computed in float32 or wider. In bfloat16, results agree with those of
-    `unroll` as closely as the rounding of each step allows. If inputs are sharded by
-    batch or by time, outputs are sharded in the same way. Sharding by time divides the
-    steps among devices, but XLA still gathers the T·n carry elements once on every
-    device.
+    Carries are computed in float32 or wider. If the step computes in bfloat16, the
+    results differ from those of `unroll` by rounding errors of bfloat16. If inputs are
+    sharded by batch or by time, outputs are sharded in the same way. Sharding by time
+    divides the steps among devices, but XLA still gathers the T·n carry elements once
+    on every device.
 
     Args:
       step: one time step of the network.
@@ -128,9 +129,10 @@ def parallel_unroll(
         `info.carries`. Elements of the guess that are not finite count as 0. Default:
         zeros. The derivative of the results with respect to the guess is 0.
       batch_ndim: number of leading axes of the carry that are batch axes. Each example
-        then has its own Jacobians and its own info. Default: the number of batch axes
-        of mask or reset, else 0. With batch_ndim=0 the whole batch is one example: the
-        results are correct, but Jacobians in "newton" have B times as many elements.
+        along these axes has its own Jacobians and its own info. Default: the number of
+        batch axes of mask or reset, else 0. With batch_ndim=0 the whole batch is one
+        example: the results are correct, but for a batch of B examples, the Jacobians
+        in "newton" have B times as many elements.
 
     Returns:
       ((carry, ys), info): the carry after the last step and the outputs, leaves

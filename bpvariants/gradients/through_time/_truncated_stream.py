@@ -30,8 +30,9 @@ class TruncatedStream:
     values has its own compiled program.
 
     Attributes:
-      carry: the carry h_t of the network.
-      initial: the carry after a reset: the `initial` that a call got most recently.
+      carry: the carry h_t of the network after the last step of the previous call.
+      initial: the carry after a reset, which is the `initial` that a call got most
+        recently.
       start: the carry that the next window begins with; None if the next window begins
         with h_t.
       steps: inputs, masks and resets of the last lookback − every + phase steps, which
@@ -72,12 +73,12 @@ def stream(carry: PyTree) -> TruncatedStream:
     The value of one long call is the mean of the values of all calls, with the weights
     W_c.
 
-    A call of a stream may end within a block of `every` steps. The lookback of this
-    block is then measured from the step at which the whole block will end. In a call
-    with a plain carry, the lookback of the last block is measured from the end of the
-    call. One long call with a plain carry therefore differs from a stream only if T is
-    not a multiple of `every`. Even then, only the gradients of the last block's losses
-    differ.
+    If a call with a stream ends within a block of `every` steps, the lookback of this
+    block is measured from the step at which the whole block will end. If a call with a
+    carry instead of a stream ends within a block, the lookback of the block is measured
+    from the end of the call. The gradients of one long call with a carry and of calls
+    with a stream therefore differ only if T is not a multiple of `every`, and only for
+    the losses of the last block.
 
     At a reset, the carry is replaced by the `initial` of the most recent call that got
     an `initial`. If no call got an `initial`, the carry is replaced by the carry that
@@ -88,8 +89,8 @@ def stream(carry: PyTree) -> TruncatedStream:
     steps and of the steps taken in the current block. Each call runs all stored steps
     again, so calls should be longer than the stored steps. If the lengths of all calls
     are equal and a multiple of `every`, one compiled program serves all calls from the
-    second call on. With such lengths, the stream is also a valid carry for
-    `jax.lax.scan` and `training.fit`.
+    second call on. If all calls have such a length, the stream is also a valid carry
+    for `jax.lax.scan` and `training.fit`.
 
     Args:
       carry: the state h_0 before the first step, leaves [*batch, ...].

@@ -47,8 +47,9 @@ class Block(NamedTuple):
     targets: PyTree
 
 
-# Function (params, shares) -> ((mean loss, (carry at the window's end, Held)), grads).
-# Shares are normalised weights w / Σ w of the losses; grads are float32 or wider.
+# Function (params, shares) -> ((mean loss, (carry at the end of this window, start of
+# the next window)), grads). The shares are the normalised weights w / Σ w of the
+# losses; grads are float32 or wider.
 GradientAt = Callable[
     [PyTree, jax.Array], tuple[tuple[jax.Array, tuple[PyTree, Held]], PyTree]
 ]

@@ -1,10 +1,11 @@
 """Layout of the influence M_t = dh_t/dθ of params θ on the carry h_t.
 
-Only entries of M that can be nonzero are stored. For each array of params, an array [K,
-*shape] stores K entries of M for each parameter. A row of M belongs to a carry element,
-and the K entries lie in rows that the parameter can influence. A table [K, *shape],
-computed while tracing, lists these rows. If the table is constant along an axis, as for
-all weights that enter one unit, this axis has length 1.
+Only entries of M that can be nonzero are stored. For an array of params with shape
+*shape, an array [K, *shape] stores K entries of M for each parameter. Each row of M
+belongs to a carry element, and the K entries lie in the rows of the carry elements that
+the parameter can influence. A table [K, *shape], computed while tracing, lists these
+rows. If the rows are the same along an axis of params, as for all weights that enter
+one unit, this axis has length 1 in the table.
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ class LeafLayout(NamedTuple):
 
     Attributes:
       rows: int [K, *shape], the stored rows for each parameter. An axis along which the
-        rows are constant has length 1. The value n marks an absent row.
+        rows are constant has length 1. For a parameter with fewer than K stored rows,
+        the value n fills up the list of its rows.
       allowed: bool with the shape of `rows`: whether each entry is in the sparsity
         pattern.
     """
@@ -124,8 +126,8 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 
     The result is int [K, kinds], where K is the number of rows stored for each kind. If
     a kind needs more than half of the rows, all rows are stored for all kinds, unless
-    all kinds need equal rows. The new influence is then computed by one product with
-    the whole Jacobian.
+    all kinds need equal rows. If all rows are stored, the new influence is computed by
+    one product with the whole Jacobian.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
@@ -140,7 +142,8 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray:
     """Select from each column the entries of the column's stored rows.
 
-    `rows` is int [K, columns]. An absent row gets the value `absent`.
+    `rows` is int [K, columns]. Where `rows` has the number of all rows instead of the
+    index of a row, the result is `absent`.
     """
     last = np.full((1, columns.shape[1]), absent, columns.dtype)
     return np.concatenate([columns, last])[rows, np.arange(columns.shape[1])]
@@ -149,7 +152,7 @@ def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray
 def spread_over(
     table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Give each parameter the column of `table` for the parameter's kind.
+    """Give each parameter the column of `table` that belongs to the parameter's kind.
 
     The result is [K, *shape]. An axis along which the result is constant gets length 1.
     """

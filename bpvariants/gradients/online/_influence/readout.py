@@ -67,8 +67,8 @@ def read_out(
 
     The cost is one step, and one backward pass through the part of the step that
     computes the output. If two leaves of the new carry are one array, only one leaf
-    gets the signal c_t. A leaf whose index is listed in `first` comes before all other
-    leaves.
+    gets the signal c_t. If one of these leaves is listed by its index in `first`, that
+    leaf gets the signal.
     """
     rank, (x, target) = len(now.batch), now.inputs
     y = jax.eval_shape(step, params, now.start, x)[1]

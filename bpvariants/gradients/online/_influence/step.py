@@ -198,8 +198,8 @@ def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
     """Return the entries of `values` at the positions `places` of the last axis.
 
     The gather is from the flattened array. In a gather from an array with a batch axis,
-    XLA would put this axis last in memory. Later products would then access memory in
-    strides of the batch size, which is slow.
+    XLA would put the batch axis last in memory. Later products would access such memory
+    in strides of the batch size, which is slow.
     """
     count, size = math.prod(values.shape[:-1]), values.shape[-1]
     flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
@@ -224,7 +224,7 @@ def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
 
 
 def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
-    """Add at most `SUMMED` blocks of an array; append the rows that fill no block.
+    """Add at most `SUMMED` blocks of an array; append the slices that fill no block.
 
     A block is a slice of the first axis, and all blocks have the same length. `length`
     is the length of the first axis. `block_of` returns the array's values in a slice.

@@ -10,8 +10,8 @@ computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
 
 The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. Row i of P
 is not needed for the second form if element i of b and column i of J̃ are always 0. For
-example, an LSTM needs no rows for its h. Feedback or a given signal replaces c_t in the
-visible part of the carry, and sets b_t to 0 there. With J̃ = J, the rule is real-time
+example, an LSTM needs no rows for its h. In the visible part of the carry, feedback or
+a given signal replaces c_t, and b_t is set to 0. With J̃ = J, the rule is real-time
 recurrent learning.
 """
 
@@ -161,7 +161,7 @@ def trace_rule(
             given = fed_back(weights, read.errors, read.y, part)
             read = _with_signals(read, places, given)
         grads, rows = read.direct, state.influence
-        if read.signals:  # if the network has no floating state, there are no traces
+        if read.signals:  # without floating carry leaves, there are no traces
             plan = paths.plan(now, params, skipped)
             entering = entering_rows(name, state, now, params, plan.layout)
             grads, rows = _follow(plan, now, params, read, entering)
@@ -212,7 +212,7 @@ def _follow(
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
     signals = as_vectors(read.signals, now.batch)[0]
-    if plan.late_only:  # the second form of g_t at the top of this file, with b_t = 0
+    if plan.late_only:  # use the second form of g_t, with b_t = 0
         grads = _add_pulled(read, now, params)
         error = through_carry(plan, found, signals)
         return add_through(grads, plan.layout, error, entering), rows
