@@ -62,7 +62,11 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
 
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
-    """Return patterns for a step with refs: all True, because refs hide dependences."""
+    """Return the patterns for a step with refs, because refs hide dependences.
+
+    The patterns are all True. But with `direct_only`, the pattern of the derivative in
+    the old carry is all False.
+    """
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
     sizes = [theta.aval.size for theta in program.thetas]
