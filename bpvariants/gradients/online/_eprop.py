@@ -58,7 +58,8 @@ def eprop(
     the derivative ∂ℓ_t/∂z_t of one example's loss in the visible part z_t. S_t is then
     multiplied by w / Σ w, where w is the weight of this loss. If all losses of a
     sequence have equal weights, S_t / (T·B) therefore replaces the derivative of their
-    mean, for T steps and B examples. The signal of a loss with weight 0 does not count.
+    mean, for T steps and B examples. The signal of an example whose loss has weight 0
+    has no effect.
 
     A unit may remember its own spikes, for example in an adaptive threshold. The
     eligibility vector ε includes the effect of these spikes only if the step does not

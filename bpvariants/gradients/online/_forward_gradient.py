@@ -65,13 +65,13 @@ def forward_gradient(
     The first update after `init` draws the directions from the key of this update. All
     examples and all later steps share these directions. If params do not change, the
     sum of the estimates is therefore unbiased for the whole sequence. The sum is also
-    unbiased if the sequence is processed in several parts. To draw new directions for
-    each sequence, call `init` again.
+    unbiased if the sequence is processed in several parts, as long as the state is
+    passed on. To draw new directions for each sequence, call `init` again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
     for K Rademacher directions and (p + 1)/K · ‖g‖² for K normal directions, where g is
     the exact gradient and ĝ the estimate. Use the forward gradient for networks with
-    few parameters, or as a baseline for other estimates.
+    few parameters, or as a baseline with which to compare other estimates.
 
     For K directions, p parameters, B examples and n elements in the carry of one
     example, memory is K·(p + B·n) for any sequence length. An update takes the time of

@@ -121,9 +121,9 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if there is no key; in both, if params enter the step in another
-        way than described, for example in two products, or if shapes or dtypes
-        disagree.
+        in `update`, if there is no key; in both, if the step uses params in a way that
+        is not described above, for example a matrix in two products, or if shapes or
+        dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -124,7 +124,7 @@ def enter_step(
 ) -> OnlineStep:
     """Check and prepare the arguments of an online rule's update.
 
-    `advance` is the network's step, with the loss as output.
+    `advance` is the network's step, but returns the loss instead of the output.
     """
     for name, tree in {"x": x, "target": target}.items():
         check_arrays(name, tree)

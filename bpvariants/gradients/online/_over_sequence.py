@@ -52,9 +52,10 @@ def over_sequence(
     parameter update gets the gradient dL/dθ of the steps since the previous parameter
     update. If the update accepts `value`, it also gets the mean loss of these steps. If
     the number of steps T is not a multiple of `every`, the last parameter update comes
-    after step T, with fewer steps. A parameter update does not change the pair if the
-    weights of the losses of its steps sum to 0, or if the batch is empty. The returned
-    value is the mean of all losses, each computed with the parameters of its step.
+    after step T, with the gradient of fewer steps. A parameter update does not change
+    the pair if the weights of the losses of its steps sum to 0, or if the batch is
+    empty. The returned value is the mean of all losses, each computed with the
+    parameters of its step.
 
     A parameter update does not reset the state of the online rule. The state, such as
     the carry h_t and the influence dh_t/dθ of :func:`rtrl`, therefore depends in part
@@ -66,8 +67,8 @@ def over_sequence(
 
     By default, each call begins with a new state of the online rule and returns only
     the carry; the influence and adapted feedback weights are discarded. To pass the
-    whole state to the next call, set `keep_state`. The state of the online rule then
-    replaces the carry, both in the arguments and in the result.
+    whole state to the next call, set `keep_state`. With keep_state=True, the state of
+    the online rule replaces the carry, both in the arguments and in the result.
 
     A learning signal, as in :func:`eprop`, is part of the targets. The signal of an
     example at a step is multiplied by the weight of this example's loss at this step.
@@ -93,8 +94,8 @@ def over_sequence(
       ValueError: if online is not an online rule, or `update` is not a gradient
         transformation. Also if `every` is not an integer of at least 1, or is given
         without an update. The returned rule raises a ValueError if lengths, shapes or
-        dtypes disagree. It also raises one if there is an update but params is not a
-        pair, or if `initial` is given although keep_state is True.
+        dtypes disagree. It also raises a ValueError if there is an update but params is
+        not a pair, or if `initial` is given although keep_state is True.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -192,8 +193,8 @@ def over_sequence(
 def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRule:
     """Return `online`, with error messages that give shapes of the whole sequence.
 
-    The user gave weights, mask and reset as [T, *batch], but `online.update` gets one
-    step's entries [*batch].
+    The reason is that the user gave weights, mask and reset as [T, *batch], whereas
+    `online.update` gets arrays [*batch] of one step.
     """
 
     def update(*args, **options):

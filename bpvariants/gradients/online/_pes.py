@@ -83,11 +83,12 @@ def pes(
     cast to floating numbers.
 
     The variance grows with the number p of parameters, as in :func:`forward_gradient`.
-    (The rule `forward_gradient` takes about the same time and has no error of order
-    σ².) The variance of PES also grows with the number of windows since the start,
-    because each loss is multiplied by the sum ξ of the perturbations of all windows.
-    With longer windows, ξ is a sum of fewer perturbations. If `window` is at least the
-    sequence length, PES is the usual antithetic evolution strategy for whole sequences.
+    (With K = N directions, `forward_gradient` takes about the same time and has no
+    error of order σ².) The variance of PES also grows with the number of windows since
+    the start, because each loss is multiplied by the sum ξ of the perturbations of all
+    windows. With longer windows, ξ is a sum of fewer perturbations. If `window` is at
+    least the sequence length, PES is the usual antithetic evolution strategy for whole
+    sequences.
 
     If all examples are reset at the same step, the sum ξ of perturbations is set to the
     current perturbation. If only some examples are reset, ξ does not change, because

@@ -44,11 +44,11 @@ def rflo(
     replaces the derivatives of the loss ℓ_t through the readout. If the output depends
     on h_{t−1} directly, the gradient ignores this dependence too.
 
-    Consider the carry elements that one parameter enters and that the next step reads
-    element-wise. For B examples of a leaky or gated cell, memory is B·p times the
-    number of these elements. In an LSTM, this number is 1, for an element of c, because
-    only matrix products read h. p is the number of parameters, without the parameters
-    of the readout. An update takes the time of a few backward passes through the step.
+    Let m be the number of carry elements that depend on one parameter within a step and
+    that the next step uses element-wise. For B examples of a leaky or gated cell,
+    memory is B·p·m. In an LSTM, m = 1: each parameter affects one element of c, and
+    only matrix products use h. p is the number of parameters, without the parameters of
+    the readout. An update takes the time of a few backward passes through the step.
     `step` gets one example at a time, as in :func:`rtrl`, whose docstring lists further
     limits of online rules.
 

@@ -80,14 +80,14 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
     :func:`bptt`. The variance is large, because each estimate contains terms that are
     multiplied by two different signs. These terms have mean 0, but they are as large as
     the other terms. Each example has its own signs, so that these terms average out
-    over a batch. An average over the signs ν and their opposites −ν does not reduce the
-    variance, because the estimates for ν and −ν are equal.
+    over a batch. Averaging the estimates for signs ν and for the opposite signs −ν does
+    not reduce the variance, because the estimates for ν and −ν are equal.
 
     For B examples with n carry elements each, memory is B·(n + p) for any sequence
     length, where p counts only params that the carry depends on. For all other params
     (a readout), the gradient is exact, without extra memory or time. An update takes
     the time of two backward passes and a forward-mode derivative. One of the backward
-    passes runs for each example separately and writes B·p values.
+    passes runs for each example separately, so its results are B·p values.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
     step depends on params (a learned h_0), this carry is treated as a constant.

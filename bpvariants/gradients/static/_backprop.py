@@ -67,8 +67,8 @@ def backprop(
       ValueError: if layers is empty, or has an entry that is not a pair of functions.
         The returned function raises a ValueError if params does not have one entry for
         each layer, or if a layer cannot take the output of the layer below. The
-        function also raises one if params or outputs of layers are not floating, or if
-        loss does not return one value for each example.
+        function also raises a ValueError if params or outputs of layers are not
+        floating, or if loss does not return one value for each example.
 
     Example:
       >>> import jax.numpy as jnp

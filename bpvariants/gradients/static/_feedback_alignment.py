@@ -108,7 +108,7 @@ def feedback_alignment(
         kind needs feedback or a key that is missing, or does not use one that is given.
         It also raises a ValueError if feedback does not fit the params, if a layer with
         replaced weights is not affine in y, and in the cases in which the function that
-        :func:`backprop` returns raises one.
+        :func:`backprop` returns raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp

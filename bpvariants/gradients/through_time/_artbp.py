@@ -1,4 +1,4 @@
-"""ARTBP: BPTT truncated at random steps, reweighted so that it is unbiased.
+"""ARTBP: BPTT truncated at random steps, with a correction that removes the bias.
 
 Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, and δ_t the
 error signal at h_t. Between steps t and t + 1 the backward pass is cut with probability
@@ -188,7 +188,8 @@ def _cuts(
         age = older if mask is None else jnp.where(mask, older, age)
         return age, Cuts(cut, kappa)
 
-    # The cast is safe, because `guarded` rejects masks and resets that are not bool.
+    # The cast hides no mistake, because `guarded` rejects masks and resets that are not
+    # bool.
     mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
     if mask is not None and reset is not None:
         reset = reset & mask
@@ -239,7 +240,7 @@ def _with_cuts(
 
 
 def _cut_off(carry: PyTree, cuts: Cuts) -> PyTree:
-    """Return the carry unchanged; in the backward pass, cut or scale its cotangents."""
+    """Return the carry unchanged; cut or scale the cotangents in the backward pass."""
     scale = lambda leaf: _scaled(leaf, *cuts) if is_floating(leaf) else leaf
     return jax.tree.map(scale, carry)
 
@@ -258,6 +259,7 @@ def _scaled_jvp(primals, tangents):
     column = lambda flags: flags.reshape(flags.shape + trailing)
     wide = widen(tangents[0])
     wide = wide / column(1 - kappa).astype(wide.dtype)
-    # `where` also cuts an infinite tangent; a product would give 0 · inf = NaN.
+    # At a cut, `where` also sets an infinite tangent to 0; a product would give 0 · inf
+    # = NaN.
     wide = jnp.where(column(cut), jnp.zeros_like(wide), wide)
     return leaf, cast_like(wide, leaf)

@@ -77,9 +77,11 @@ class newton:
     depend on λ. (`shrink` is not the setting `damping` of :func:`fixed_point`, which
     scales the change of an iterate; damping=1 means no damping.) In exact arithmetic T
     iterations are enough for every λ. But products of Jacobians may magnify rounding
-    errors so much that the iterates never settle. The iteration then counts as not
-    converged. The table shows how many iterations a tanh network took, with n = 3
-    units, normal weights of standard deviation s/√n, T = 200 steps, and tol = 1e-8:
+    errors so much that the iterates never settle. An example whose iterates never
+    settle counts as not converged. The table shows how many iterations a tanh network
+    took for each `jacobian` and λ, with n = 3 units, normal weights of standard
+    deviation s/√n, T = 200 steps, and tol = 1e-8. With λ = 1, the setting `jacobian`
+    makes no difference.
 
         s                               1    2    3    5
         full,     λ = 0                 5    9   20  126
@@ -165,9 +167,10 @@ def iterate(
     sizes: Sizes,
     reverse: bool = False,
 ) -> NewtonState:
-    """Iterate until each example has converged or is not finite, or for `max_steps`.
+    """Iterate at most `max_steps` times; stop when no example is active any more.
 
-    `gap` is the function trajectory [T, *batch, n] -> residuals, whose root is sought.
+    The function `gap` computes the residuals of a trajectory [T, *batch, n]. The
+    iterations search for a trajectory whose residuals are 0.
     """
     length, *batch, _ = start.shape
     tol = jnp.maximum(jnp.asarray(method.tol, start.dtype), 4 * eps)

@@ -39,11 +39,11 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
     """Return the trajectory of an elementwise affine step, and the result of a check.
 
     The trajectory is the result of one Newton iteration from 0. If the Jacobians of the
-    step are diagonal, one forward derivative, in a direction of all ones, contains all
-    their entries. A second forward derivative is used to check that the Jacobians are
-    diagonal and do not depend on the carry. The second derivative is computed at the
-    trajectory, in a direction whose elements all differ. The second result, [T, *batch,
-    ...], is True for the carry elements that passed this check.
+    step are diagonal, one forward derivative, in a direction of all ones, contains the
+    diagonals of all Jacobians. A second forward derivative is used to check that the
+    Jacobians are diagonal and do not depend on the carry. The second derivative is
+    computed at the trajectory, in a direction whose elements all differ. The second
+    result, [T, *batch, ...], is True for the carry elements that passed this check.
     """
 
     def new_carries(hs):
@@ -132,7 +132,8 @@ def newton_trajectory(
                 converged[None, ..., None], hs, as_vector(in_order())
             )
             hs = jax.lax.cond(jnp.all(converged), lambda: hs, choose)
-        # custom_root needs floating auxiliary outputs, so cast counts and flags.
+        # custom_root needs floating auxiliary outputs, so cast the counts of iterations
+        # and the flags.
         how = found.steps, converged
         return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
 

@@ -135,8 +135,8 @@ def parallel_unroll(
         in "newton" have B times as many elements.
 
     Returns:
-      ((carry, ys), info): the carry after the last step and the outputs, leaves
-      [T, *batch, ...], both as from :func:`unroll`; and a :class:`ParallelInfo`.
+      ((carry, ys), info): the carry after the last step and the outputs, leaves [T,
+      *batch, ...], both as :func:`unroll` returns them; and a :class:`ParallelInfo`.
 
     Raises:
       ValueError: if lengths, shapes or dtypes disagree, or if the carry is not

@@ -34,8 +34,8 @@ def stack(steps: Iterable[Step]) -> Step:
     Raises:
       ValueError: if there are no steps, or if a step is not a function. The stack
         raises a ValueError if params or carry do not have one entry for each layer. The
-        stack also raises one if a layer's new and old carry differ in structure, shapes
-        or dtypes.
+        stack also raises a ValueError if a layer's new and old carry differ in
+        structure, shapes or dtypes.
 
     Example:
       >>> import jax.numpy as jnp

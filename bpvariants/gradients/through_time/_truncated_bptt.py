@@ -59,7 +59,7 @@ class Call(NamedTuple):
     """Arguments that are equal for all windows of a call."""
 
     step: Step
-    advance: Step  # the step, with the loss as output
+    advance: Step  # (params, carry, (x, target)) -> (new carry, loss)
     initial: PyTree
     consumer: Consumer  # sums gradients of windows, or updates params
     block: Block  # new steps of the call and their targets
@@ -96,7 +96,8 @@ def truncated_bptt(
     instead of the carry.
 
     With an `update`, the rule updates the parameters after each window, which is the
-    part of the sequence that one backward pass goes through. The rule then has the form
+    part of the sequence that one backward pass goes through. With an update, the rule
+    has the form
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
@@ -138,8 +139,8 @@ def truncated_bptt(
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
         or if `update` is not a gradient transformation. The returned rule raises a
         ValueError if lengths, shapes or dtypes disagree, or if a key is given. The rule
-        also raises one if a stream comes from a rule with another every or lookback, or
-        if there is an update but params is not a pair.
+        also raises a ValueError if a stream comes from a rule with another every or
+        lookback, or if there is an update but params is not a pair.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax

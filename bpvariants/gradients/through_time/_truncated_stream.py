@@ -24,7 +24,7 @@ from bpvariants.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedStream:
-    """State that :func:`truncated_bptt` passes to its next call; see :func:`stream`.
+    """State that one call of truncated BPTT passes to the next; see :func:`stream`.
 
     A stream is a pytree. Its last three fields are static, so each combination of their
     values has its own compiled program.
@@ -64,9 +64,10 @@ def stream(carry: PyTree) -> TruncatedStream:
     A stream is the state that one call passes to the next call. Pass the stream to the
     rule that :func:`truncated_bptt` returns, instead of a carry. The rule then returns
     the stream for the next call, instead of a carry. The gradient does not depend on
-    how the sequence is divided into calls. Each loss counts only in the call that gets
-    its target. Let g_c be the gradient that call c returns, and W_c the sum of the
-    weights of the losses of call c. Up to rounding, the gradient of one long call is
+    how the sequence is divided into calls. Each loss is counted only in the call that
+    gets the loss's target. Let g_c be the gradient that call c returns, and W_c the sum
+    of the weights of the losses of call c. Up to rounding, the gradient of one long
+    call is
 
         g = Σ_c W_c g_c / Σ_c W_c.
 
@@ -170,10 +171,11 @@ def leave(
 def _both_or_neither(
     name: str, default: bool, held: Steps, new: Steps
 ) -> tuple[Steps, Steps]:
-    """Complete the mask or the resets of the held and the new steps.
+    """Return the held and the new steps, both with or both without the flags `name`.
 
-    If only the held or only the new steps have the flags `name`, the other steps get
-    flags of value `default`.
+    The flags are the mask or the resets. Held steps are steps of earlier calls that
+    this call runs again. If only the held or only the new steps have the flags, the
+    other steps get flags of value `default`.
     """
     given = [getattr(steps, name) for steps in (held, new)]
     known = next((flags for flags in given if flags is not None), None)

@@ -60,9 +60,9 @@ def window(
 ) -> GradientAt:
     """Return a function that computes the loss and the gradient of one window.
 
-    `advance` is the step with the loss as output. `held` is the start of this window,
-    and `block` has the new steps, whose losses count. The next window starts `drop`
-    steps after the start of this window.
+    `advance` is the network's step, but returns the loss instead of the output. `held`
+    is the start of this window, and `block` has the new steps, whose losses count. The
+    next window starts `drop` steps after the start of this window.
     """
     steps = after(held.steps, block.steps)
     total = num_steps(steps)

@@ -35,11 +35,11 @@ def two_phase_scan(
     """Scan `body(given, h, inputs) -> (h, y)`, with reverse mode in two phases.
 
     Derivatives in all arguments and closed-over arrays are the same as for
-    `jax.lax.scan`. In forward mode, JAX raises a TypeError. `narrow` tells that the
-    body casts `given` to less than 32 bits. The gradient's sum over a block of steps
-    would then be computed with less than 32 bits, too. Therefore, each block is a
-    single step if `narrow` is True. With blocks of a single step, the two phases save
-    no time.
+    `jax.lax.scan`. In forward mode, JAX raises a TypeError. `narrow` is True if the
+    body casts `given` to less than 32 bits. In this case, the gradient's sum over a
+    block of several steps would be computed with less than 32 bits, too. Therefore,
+    each block is a single step if `narrow` is True. With blocks of a single step, the
+    two phases save no time.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
@@ -105,7 +105,8 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
             return h, (y, plan.to_stack(linear))
 
         last, (ys, stacked) = jax.lax.scan(body, carry, inputs)
-        # Compile this call like the scan's body, so that both compute equal residuals.
+        # Compile this call, because the scan's body is compiled, too. Without
+        # compilation, rounding could make the residuals of the two differ.
         constants = jax.jit(lambda *args: plan.constants(linearise(*args)[1]))
         constants = constants(fixed, carry, first)
         return (last, ys), (plan, stacked, constants, fixed, carry, inputs)

@@ -148,8 +148,8 @@ def sum_steps(
         h, losses = one_step(given, h, inputs)
         return (h, sums + (losses if share is None else share * losses)), None
 
-    # Make the zeros from an input, so that shard_map treats the zeros as varying over
-    # devices, like the losses.
+    # The sums of losses start at zeros. Make these zeros from an input, so that
+    # shard_map treats them as varying over devices, as it treats the losses.
     zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
     zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
     each = shares if shares.ndim else None

@@ -64,11 +64,11 @@ class Plan(NamedTuple):
       layout: the entries of M that are stored.
       is_exact: True if no entry of J or M that can be nonzero is dropped.
       passes: [passes, n], cotangents for the backward passes that compute I.
-      colours: for each array of params an int array with the shape of its rows in the
-        layout: index of the backward pass that computes each entry of I, or −1 where
-        the entry is 0. None if no rows are stored for the array.
-      carry: plan to compute J.
-      late_only: whether M has only the rows that the next step reads.
+      colours: for each array of params, the index of the backward pass that computes
+        each stored entry of I; −1 where the entry is 0. The indices have the shape of
+        `rows` in the layout. None if no rows are stored for the array.
+      carry: plan of how to compute J.
+      late_only: whether only those rows of M are stored that the next step uses.
     """
 
     program: TangentProgram

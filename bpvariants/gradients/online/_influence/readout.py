@@ -7,9 +7,9 @@ this part computes
 
     c_t = ∂ℓ_t/∂h_t,   b_t = ∂ℓ_t/∂h_{t−1},   r_t = ∂ℓ_t/∂θ,   e_t = ∂ℓ_t/∂y_t,
 
-all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ. All
-paths that do not go through the new carry belong to r_t and b_t. The equation is
-therefore correct for every division of the jaxpr.
+all at fixed h_t. With M_t = dh_t/dθ, the gradient is dℓ_t/dθ = r_t + c_t M_t + b_t
+M_{t−1}. All paths that do not go through the new carry belong to r_t and b_t. The
+equation is therefore correct for every division of the jaxpr.
 """
 
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ from bpvariants.gradients.online._influence.plan import Plan
 from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import PyTree
 
-# The influence on K carry elements, for each array of params: [*batch, K, *shape]
+# For each array of params, its influence on K carry elements: [*batch, K, *shape].
 Rows = list[jax.Array | None]
 SUMMED = 16  # number of blocks that `_sum_of_blocks` adds up
 UNROLLED = 8  # largest number of terms that are added one by one, without a gather
@@ -86,7 +86,8 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     """Return the product of the row vector `error` and J = ∂h_t/∂h_{t−1}, [*batch, n].
 
-    Element i of the product is valid only if row i of the influence is stored.
+    Element i of the product is correct only if row i of the influence is stored. (The
+    other elements are not needed.)
     """
     lookup = plan.carry.lookup
     rows, columns = np.nonzero(lookup >= 0)
@@ -240,7 +241,8 @@ def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.A
 def _with_zero(values: jax.Array) -> jax.Array:
     """Append a zero along the last axis, so that index −1 and index n read a zero.
 
-    n, the old length of this axis, stands for an absent row.
+    n is the length of this axis before the zero is appended. Index n stands for a row
+    that does not exist.
     """
     zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
     return jnp.concatenate([values, zero], axis=-1)
