@@ -86,12 +86,12 @@ class FactorisedStep(NamedTuple):
     def scaled(self, block: Block, values: jax.Array) -> jax.Array:
         """Return the gradient in a block's params, given the gradient in its matrix Θ.
 
-        The step may compute Θ as params times constants. The gradient in params is then
-        the gradient `values` in Θ times the same constants.
+        If the step computes Θ as params times constants, the gradient in params is the
+        gradient `values` in Θ times these constants.
         """
         jaxpr = self.closed.jaxpr
         if not self.scales or block.variable in jaxpr.invars:
-            return values  # the block is an array of params, multiplied by no constants
+            return values  # the step multiplies the block by no constants
         env = dict(zip(jaxpr.constvars, self.closed.consts, strict=True))
         read = interpret(constant_equations(jaxpr, self.equations), env)
         factors = jnp.ones(sum(variable.aval.size for variable in jaxpr.invars))
@@ -128,8 +128,8 @@ def factorise(
     and `inputs` are arrays of the whole batch, or their shapes.
 
     Raises:
-      ValueError: if the step's jaxpr uses refs. Also if an array of params affects the
-        new carry in another way than in a product with a vector or as a bias.
+      ValueError: if the step's jaxpr uses refs. Also if the new carry depends on an
+        array of params that is neither a bias nor used only in a product with a vector.
     """
     new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])
     shapes = example_shapes((carry, inputs), batch_rank)
@@ -200,7 +200,7 @@ def add_block(
 
 
 def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
-    """Add `part` to `grad` at those flat positions `places` that are in range."""
+    """Add `part` to `grad` at those flat positions `places` that exist in `grad`."""
     width = grad.shape[-1] if grad.ndim else 1
     row, column = divmod(int(places[0, 0]), width)
     for at, values in ((places, part), (places.T, part.T)):

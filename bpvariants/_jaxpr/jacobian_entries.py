@@ -1,11 +1,12 @@
 """Compute only chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}.
 
 The whole Jacobian of a carry h_t with n elements takes n backward passes, even if only
-its n diagonal entries are needed. This file takes two passes instead. The first pass
-goes backwards through the jaxpr of the linearised step. Each intermediate array of the
-step has a Jacobian in h_{t−1}, too. The first pass finds the entries of these Jacobians
-on which the chosen entries depend. The second pass goes forwards through the jaxpr and
-computes only the entries that the first pass has found.
+its n diagonal entries are needed. To compute only the chosen entries, this file goes
+twice through the jaxpr of the linearised step. The first pass goes backwards through
+the equations of this jaxpr. Each intermediate array of the step has a Jacobian in
+h_{t−1}, too. The first pass finds the entries of these Jacobians on which the chosen
+entries depend. The second pass goes forwards through the equations and computes only
+the entries that the first pass has found.
 """
 
 from collections.abc import Callable
@@ -191,7 +192,7 @@ def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
 
 
 def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the index of each (row, column) among sorted entries; −1 if absent."""
+    """Return the index of each (row, column) in `entries`; −1 for absent pairs."""
     width = entries.shape[1]
     at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
     keys = at.astype(np.int64) * width + entries.indices

@@ -3,8 +3,8 @@
 The jaxpr of a step's forward derivative has two parts: primitives on the step's own
 arrays, and linear primitives on tangents. While tracing, this file finds for each
 linear primitive which elements of the result depend on which elements of the operands.
-An element does not depend on an operand's element that is multiplied by a factor known
-to be zero, for example in a constant mask.
+If an operand's element is multiplied by a factor that is known to be zero, as in a
+constant mask, the result does not depend on this element.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,10 +38,10 @@ class TangentProgram(NamedTuple):
       arguments: variables of the leaves of (params, carry, inputs).
       thetas: for each leaf of params, the variable of its tangent.
       h: for each floating leaf of the carry, the variable of its tangent.
-      primal: equations on the step's own arrays, in order.
-      linear: pairs (equation on tangents, links of each of its outputs), in order. A
-        link says which elements of an output depend on which elements of an operand.
-        The links are None if they are unknown.
+      primal: equations on the step's own arrays, in the order of the jaxpr.
+      linear: pairs (equation on tangents, links of each of its outputs), in the order
+        of the jaxpr. A link says which elements of an output depend on which elements
+        of an operand. The links are None if they are unknown.
       outputs: tangents of the new carry's floating leaves, as variables or literals.
       is_opaque: whether the jaxpr uses refs. With refs, `primal` and `linear` are
         empty, and every output may depend on every argument.

@@ -3,8 +3,8 @@
 The derivative of a maximum compares each element of the operand with the result. In a
 compiled program, XLA may compute the operand twice: once for the result, once for the
 comparison. If the two copies are rounded differently, for example by a fused
-multiply-add, no element equals the maximum. The derivative is then silently wrong
-(jax-ml/jax#40564).
+multiply-add, no element equals the maximum. In this case, the derivative is wrong, and
+no error is raised (jax-ml/jax#40564).
 
 This file stores the operand of each differentiated maximum or minimum in memory before
 the operand is used. The result and the comparison then read equal values. The results,
@@ -67,8 +67,8 @@ def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
     """Return a function (equation, operands) -> results that runs one equation.
 
     The returned function stores the operands of differentiated maxima and minima in
-    memory, also in inner jaxprs. `flags` mark which outputs of the jaxpr are
-    differentiated; by default, all outputs are.
+    memory, also in inner jaxprs. `jaxpr` contains the equation, and `flags` mark which
+    outputs of `jaxpr` are differentiated. By default, all outputs are differentiated.
     """
     differentiated = _differentiated(jaxpr, flags)
 

@@ -11,10 +11,10 @@ and a₂ may depend on the parameters of other blocks, as in a second layer.
 
 Each element of params or of a product is a *term*. A rearranged term stays the same
 term. An element of params that is multiplied by a constant also stays the same term.
-The derivative in this element is later multiplied by the constant. Two terms become one
-if they are added and used nowhere else. A step may therefore multiply by one matrix for
-all gates and split the product into gates, or concatenate the matrices of several
-gates.
+When the gradient is computed, the derivative in this element is multiplied by the
+constant. If two terms are added and used nowhere else, their sum replaces them as one
+term. A step may therefore multiply by one matrix for all gates and split the product
+into gates, or concatenate the matrices of several gates.
 """
 
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ class Terms:
         # params of this operand's elements.
         self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
-        self.spent = np.zeros(0, bool)  # whether another term contains a term
+        self.spent = np.zeros(0, bool)  # whether another term contains this term
         # Dict from a term to its summands. A summand is a pair (index of a product,
         # column of the product's matrix) or, for a bias, (BIAS, flat position in
         # params).

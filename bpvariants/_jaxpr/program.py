@@ -120,9 +120,9 @@ def interpret(
     `env` holds the values of the variables that no equation computes. By default,
     :func:`run_equation` computes the results of each equation. Another function
     `run(equation, operands)` may compute a property of the results instead, for example
-    whether each result is constant. `of_literal(literal)` must then return this
-    property of a literal. Each result of an equation is replaced by `change(variable,
-    result)`.
+    whether each result is constant. With a `run` of this kind, `of_literal(literal)`
+    must return the same property of a literal. Each result of an equation is replaced
+    by `change(variable, result)`.
     """
     run, env = run_equation if run is None else run, dict(env)
     read = lambda atom: env[atom] if is_variable(atom) else of_literal(atom)

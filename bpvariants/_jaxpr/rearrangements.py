@@ -1,4 +1,4 @@
-"""Primitives that only rearrange array elements, and the places of moved elements."""
+"""Primitives that only rearrange array elements, and the elements' new positions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -32,7 +32,7 @@ def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
 
 
 def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
-    """Return (new carry, output y) of `advance(fixed, h, x)`, and its derivative.
+    """Return (new carry, output y) of `advance(fixed, h, x)`, and their derivative.
 
     The derivative is a linear map from tangents to tangents. Its arguments belong to
     the floating leaves of `fixed`, of the old carry h and of the input x. Its results
@@ -58,8 +58,8 @@ class Plan:
     """Plan of how to rebuild a step's linear map from its stored residuals."""
 
     structure: Any
-    # for each residual: kind ("stack", "input" or "constant"), and the residual's index
-    # among the arrays of this kind
+    # For each residual, its kind ("stack", "input" or "constant"), and its index among
+    # the arrays of this kind.
     sources: tuple[tuple[str, int], ...]
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:

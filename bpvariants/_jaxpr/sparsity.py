@@ -1,10 +1,10 @@
 """Sparsity patterns of a step's Jacobians in its parameters and its old carry.
 
-Each pattern comes from the jaxpr of the linearised step, so it holds for all values.
-Let h_t be the carry and θ the parameters. An entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ belongs
-to an element of h_{t−1} or θ and an element of h_t. The entry counts as zero if the
-jaxpr has no path between these two elements. The entry also counts as zero if each path
-goes through a factor that is known to be zero.
+Each pattern comes from the jaxpr of the linearised step, so it holds for all values of
+params, carry and inputs. Let h_t be the carry and θ the parameters. An entry of
+∂h_t/∂h_{t−1} or ∂h_t/∂θ belongs to an element of h_{t−1} or θ and an element of h_t.
+The entry counts as zero if the jaxpr has no path between these two elements. The entry
+also counts as zero if each path goes through a factor that is known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias

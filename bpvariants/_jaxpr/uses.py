@@ -14,7 +14,7 @@ SCALINGS = ("div", "mul", "neg", "select_n")
 
 
 class Uses(NamedTuple):
-    """Description of how a jaxpr uses params.
+    """How the equations of a jaxpr use params.
 
     Attributes:
       depends: the floating variables that depend on params.

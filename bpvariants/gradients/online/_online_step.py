@@ -30,8 +30,9 @@ class OnlineStep(NamedTuple):
       shares: normalised weights of the losses, w / Σ w, [*batch]; or, without weights
         and mask, the scalar 1 / (number of losses).
       start: the carry at the start of the step, after resets.
-      inputs: (x, target), which are zeros in padding. If there are weights, the target
-        is `Counted`.
+      inputs: (x, target), which are zeros in padding. With weights or a mask, the
+        target is wrapped in a `Counted` or `Padded`, with flags that mark the losses
+        that count.
       batch: shape of the batch.
       dtype: dtype of the losses.
       mask: [*batch], False in padding; or None.

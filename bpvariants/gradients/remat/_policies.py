@@ -31,13 +31,13 @@ class Every(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """Policy that stores a fixed number of carries; see :func:`slots`."""
+    """Policy that stores at most a given number of carries; see :func:`slots`."""
 
     number: int
 
 
 class Budget(NamedTuple):
-    """Policy that is chosen by its memory; see :func:`budget`."""
+    """Request for the fastest policy within a number of bytes; see :func:`budget`."""
 
     num_bytes: int
 
@@ -64,13 +64,14 @@ def every(*lengths: int) -> Every:
     r bytes. The extra time is that of one more forward pass. Each further length in
     `lengths` divides every stretch of k steps into shorter stretches, and takes the
     time of one more forward pass. For example, `every(100, 10)` stores a carry every
-    100 steps. The backward pass then recomputes each stretch of 100 steps, and stores a
-    carry every 10 steps of this stretch. The policy `every(1)` is equal to "step".
+    100 steps. The backward pass recomputes one stretch of 100 steps after another, and
+    stores a carry every 10 steps of the stretch. The policy `every(1)` is equal to
+    "step".
 
     Args:
       lengths: k, the number of steps in a stretch, then optionally the lengths of
         shorter stretches inside it, each smaller than the length before. If k divides
-        the number of steps, no copy of the inputs is needed.
+        the number of steps T, the policy needs no copy of the inputs.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`.
@@ -110,8 +111,9 @@ def slots(number: int) -> Slots:
     √T slots, a gradient takes at most 3.5 T evaluations of the step. For comparison,
     the policy "step" takes 2 T evaluations and stores T carries.
 
-    A scan with `slots` can be differentiated in reverse mode only once; reverse mode on
-    the gradient raises a ValueError. `jax.jvp` and `jax.jacfwd` of the gradient work.
+    A scan with `slots` can be differentiated in reverse mode only once: reverse-mode
+    differentiation of the gradient raises a ValueError. `jax.jvp` and `jax.jacfwd` can
+    be applied to the gradient.
 
     Args:
       number: m ≥ 1, the number of carries stored, including the first carry.

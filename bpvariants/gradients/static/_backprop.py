@@ -190,7 +190,7 @@ def check_params(params: PyTree, num_layers: int) -> None:
 def loss_and_error(
     loss: Loss, y: PyTree, x: PyTree, target: PyTree, weights: jax.Array | None
 ) -> tuple[jax.Array, PyTree, int]:
-    """Return the mean loss, its derivative in y, and the number of batch axes."""
+    """Return the mean loss, its derivative in the last layer's y, and batch_ndim."""
     check_arrays("target", target)
     (weights,) = as_arrays(weights=weights)
     losses = jax.eval_shape(lambda y: losses_of(loss, y, target), y)

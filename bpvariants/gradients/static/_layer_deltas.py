@@ -41,8 +41,8 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
 
     - a value tagged by `jax.ad_checkpoint.checkpoint_name(z, "name")`;
     - the output of every call of a Flax Linen module. The output's name is the module's
-      path, such as "encoder/Dense_0". The root module has no path, so the name of its
-      class is used;
+      path, such as "encoder/Dense_0". For the root module, which has no path, the name
+      is the name of its class;
     - the output of every argument that is an NNX module, and of every NNX module inside
       such an argument. The output's name is a path or the name of a class, as for Linen
       modules.
@@ -62,11 +62,12 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
         the function changes the state of an NNX module, the change is discarded.
 
     Returns:
-      A dict from each name to its :class:`LayerDelta`, in the order of computation. If
-      `jit` returns the dict, the names are sorted, because `jit` sorts all dicts. Named
-      integers are left out, because they have no derivatives. Names inside a branch of
-      `lax.cond`, a `lax.while_loop`, or a function with its own derivative
-      (`jax.custom_vjp`, `jax.custom_jvp`) are left out too.
+      A dict from each name to a :class:`LayerDelta`, in the order in which the named
+      values are computed. If `jit` returns the dict, the names are sorted, because
+      `jit` sorts all dicts. Named integers are left out, because they have no
+      derivatives. Values that are named inside a branch of `lax.cond`, a
+      `lax.while_loop`, or a function with its own derivative (`jax.custom_vjp`,
+      `jax.custom_jvp`) are left out too.
 
     Raises:
       ValueError: if function does not return one floating number, or if no value in the

@@ -17,10 +17,10 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, with leaves of shape [*batch, ...].
 
-    All derivatives are derivatives of the weighted mean loss E. The derivatives of one
-    example are derivatives of the example's own loss, multiplied by the share w / Σ w
-    of the example's weight w. Without weights, the share is 1 / (number of examples).
-    `grad` has the shapes of the layer's params, without batch axes.
+    All derivatives are derivatives of the weighted mean loss E. The derivatives that
+    belong to one example are the derivatives of its own loss, multiplied by w / Σ w,
+    where w is the example's weight. Without weights, the factor is 1 / (number of
+    examples). `grad` has the shapes of the layer's params, without batch axes.
     """
 
     x: PyTree  # y_{l−1}, input of the layer

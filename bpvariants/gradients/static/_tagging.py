@@ -14,7 +14,7 @@ from bpvariants.types import PyTree
 def tagged_program(
     function: Callable, arguments: Sequence[Any]
 ) -> tuple[NamedProgram, list[jax.Array]]:
-    """Trace a function so that each Flax module tags its outputs with its name.
+    """Trace a function so that each Flax module tags its outputs with the module name.
 
     Arguments of the function may be NNX modules. Return the jaxpr and its named values,
     and the arrays that are the arguments of the jaxpr.
