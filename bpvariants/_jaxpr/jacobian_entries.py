@@ -3,10 +3,10 @@
 The whole Jacobian of a carry h_t with n elements takes n backward passes, even if only
 its n diagonal entries are needed. To compute only the chosen entries, this file goes
 twice through the jaxpr of the linearised step. The first pass goes backwards through
-the equations of this jaxpr. Each intermediate array of the step has a Jacobian in
-h_{t−1}, too. The first pass finds the entries of these Jacobians on which the chosen
-entries depend. The second pass goes forwards through the equations and computes only
-the entries that the first pass has found.
+the equations of this jaxpr. Each intermediate array of the step has a Jacobian with
+respect to h_{t−1}, too. The first pass finds the entries of these Jacobians on which
+the chosen entries depend. The second pass goes forwards through the equations and
+computes only the entries that the first pass has found.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Entries(NamedTuple):
     Attributes:
       pattern: sparse bool [n, n]: True for the entries of J to compute.
       wanted: variable -> sparse bool [size, n]: True for the entries to compute of the
-        variable's Jacobian in h_{t−1}.
+        variable's Jacobian with respect to h_{t−1}.
       direct_only: whether to ignore paths through primitives that add up different
         elements of an operand, such as matrix products.
     """
@@ -94,7 +94,7 @@ def compute_entries(
     """
     pattern, wanted, _ = entries
     read = primal_values(program, leaves)
-    values = {  # the Jacobian of h_{t−1} in itself is the identity
+    values = {  # the Jacobian ∂h_{t−1}/∂h_{t−1} is the identity
         variable: jnp.ones(wanted[variable].nnz, variable.aval.dtype)
         for variable in program.h
         if variable in wanted

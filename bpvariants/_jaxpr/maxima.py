@@ -7,8 +7,8 @@ multiply-add, no element equals the maximum. In this case, the derivative is wro
 no error is raised (jax-ml/jax#40564).
 
 This file stores the operand of each differentiated maximum or minimum in memory before
-the operand is used. The result and the comparison then read equal values. The results,
-and the derivatives at ties and NaN, are the same as in JAX.
+the operand is used. Therefore, the result and the comparison read equal values. The
+results, and the derivatives at ties and NaN, are the same as in JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence

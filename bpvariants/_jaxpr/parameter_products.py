@@ -5,16 +5,17 @@ uses only to compute one vector u. With vectors a₁ and a₂, u is the sum
 
     u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
 
-The matrix Θ stacks the k rows of b, W and U; the vector u has m elements. The new carry
-h_t has the derivative ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i in entry (i, j) of Θ. The vectors a₁
-and a₂ may depend on the parameters of other blocks, as in a second layer.
+The matrix Θ stacks the k rows of b, W and U; the vector u has m elements. The
+derivative of the new carry h_t with respect to entry (i, j) of Θ is ∂h_t/∂Θ_ij =
+∂h_t/∂u_j â_i. The vectors a₁ and a₂ may depend on the parameters of other blocks, as in
+a second layer.
 
 Each element of params or of a product is a *term*. A rearranged term stays the same
 term. An element of params that is multiplied by a constant also stays the same term.
-When the gradient is computed, the derivative in this element is multiplied by the
-constant. If two terms are added and used nowhere else, their sum replaces them as one
-term. A step may therefore multiply by one matrix for all gates and split the product
-into gates, or concatenate the matrices of several gates.
+When the gradient is computed, the derivative with respect to this element is multiplied
+by the constant. If two terms are added and used nowhere else, their sum replaces them
+as one term. A step may therefore multiply by one matrix for all gates and split the
+product into gates, or concatenate the matrices of several gates.
 """
 
 from typing import Any, NamedTuple

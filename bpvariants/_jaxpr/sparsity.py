@@ -1,4 +1,4 @@
-"""Sparsity patterns of a step's Jacobians in its parameters and its old carry.
+"""Sparsity patterns of a step's Jacobians ∂h_t/∂θ and ∂h_t/∂h_{t−1}.
 
 Each pattern comes from the jaxpr of the linearised step, so it holds for all values of
 params, carry and inputs. Let h_t be the carry and θ the parameters. An entry of
@@ -28,8 +28,8 @@ class Dependence(NamedTuple):
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
       params: pattern of I_t = ∂h_t/∂θ, sparse bool [n, size] for each leaf of params.
-      through: variable -> sparse bool [size, n], pattern of the variable's Jacobian in
-        h_{t−1}.
+      through: variable -> sparse bool [size, n], pattern of the variable's Jacobian
+        with respect to h_{t−1}.
     """
 
     carry: Sparse
@@ -64,8 +64,8 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
     """Return the patterns for a step with refs, because refs hide dependences.
 
-    The patterns are all True. But with `direct_only`, the pattern of the derivative in
-    the old carry is all False.
+    The patterns are all True. But with `direct_only`, the pattern of the derivative
+    with respect to the old carry is all False.
     """
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
@@ -87,7 +87,7 @@ def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
 
 
 def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> dict:
-    """Find the pattern of each variable's Jacobian in the variables `sources`."""
+    """Find the pattern of each variable's Jacobian with respect to `sources`."""
     sizes = [variable.aval.size for variable in sources]
     total, start, found = sum(sizes), 0, {}
     for variable, size in zip(sources, sizes, strict=True):

@@ -1,4 +1,4 @@
-"""Learning signals: the derivative of a loss in the carry, or a substitute for it.
+"""Learning signals: the derivative ∂loss/∂carry, or a substitute for this derivative.
 
 Notation, for one example: ℓ_t is the loss, y_t [m] the output, e_t = ∂ℓ_t/∂y_t the
 error, h_t [n] the carry, and c_t [n] the learning signal.
@@ -131,9 +131,9 @@ def fed_back(
     """Return the learning signal c = e B for each leaf of a carry.
 
     B are the feedback `weights`, and e are the `errors`: for each leaf of y, the
-    derivative of the loss in this leaf. Errors and signals have batch axes before the
-    axes of their leaf. y and carry are arrays of one example, or the shapes of these
-    arrays. The signal of a leaf without feedback weights is None.
+    derivative of the loss with respect to this leaf. Errors and signals have batch axes
+    before the axes of their leaf. y and carry are arrays of one example, or the shapes
+    of these arrays. The signal of a leaf without feedback weights is None.
     """
     signals: list[jax.Array | None] = [None] * len(jax.tree.leaves(carry))
     links = _links(weights, y, carry)

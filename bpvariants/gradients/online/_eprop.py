@@ -49,17 +49,17 @@ def eprop(
     gives a warning.
 
     With feedback weights B, the learning signal is S_t = ∂ℓ_t/∂y_t B, where ℓ_t is the
-    loss. S_t replaces all derivatives of the loss in the visible part: the derivative
-    through the readout, and the derivative of an output that depends directly on the
-    old visible part.
+    loss. S_t replaces all derivatives of the loss with respect to the visible part: the
+    derivative through the readout, and the derivative of an output that depends
+    directly on the old visible part.
 
     With a `signal`, the learning signal is S_t = signal(y_t, target_t). If the signal
     depends on more than y_t, put the additional values into the target. S_t replaces
-    the derivative ∂ℓ_t/∂z_t of one example's loss in the visible part z_t. S_t is then
-    multiplied by w / Σ w, where w is the weight of this loss. If all losses of a
-    sequence have equal weights, S_t / (T·B) therefore replaces the derivative of their
-    mean, for T steps and B examples. The signal of an example whose loss has weight 0
-    has no effect.
+    the derivative ∂ℓ_t/∂z_t of one example's loss with respect to the visible part z_t.
+    The rule multiplies S_t by w / Σ w, where w is the weight of this loss. If all
+    losses of a sequence have equal weights, S_t / (T·B) therefore replaces the
+    derivative of the mean of these losses, for T steps and B examples. The signal of an
+    example whose loss has weight 0 has no effect.
 
     A unit may remember its own spikes, for example in an adaptive threshold. The
     eligibility vector ε includes the effect of these spikes only if the step does not

@@ -84,8 +84,8 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     The Kronecker product Ω_t ⊗ A_t estimates the influence of a weight matrix on the
     carry h_t. Params enter the step as u_t = â_t Θ, with inputs â_t and a matrix Θ of
-    params. J_t is the Jacobian of the step in its carry, and D_t is ∂h_t/∂u_t. The
-    scales q₀ and q₁ keep the variance small, and ν, ν′ are random signs ±1.
+    params. J_t is the Jacobian ∂h_t/∂h_{t−1}, and D_t is ∂h_t/∂u_t. The scales q₀ and
+    q₁ keep the variance small, and ν, ν′ are random signs ±1.
 
     The mean of the estimate over the signs is the gradient of :func:`rtrl`. If params
     do not change along a sequence, the mean for the sequence is the gradient of
@@ -225,10 +225,10 @@ def _add_influence(
 ) -> PyTree:
     """Add to the gradient the part that goes through the old carry h_{t−1}.
 
-    `direct` is the loss's gradient in params at fixed h_{t−1}, and `errors` are the
-    loss's derivatives in h_{t−1}. Let e be the errors of one example as a vector. For
-    each pair of factors A and Ω in `influence`, the outer product of A and e Ω is added
-    to the gradient.
+    `direct` is the gradient of the loss at fixed h_{t−1}, and `errors` are the
+    derivatives of the loss with respect to h_{t−1}. Let e be the errors of one example
+    as a vector. For each pair of factors A and Ω in `influence`, the outer product of A
+    and e Ω is added to the gradient.
     """
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))

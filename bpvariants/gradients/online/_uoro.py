@@ -10,9 +10,10 @@ At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
     dℓ_t/dθ ≈ (∂ℓ_t/∂h_{t−1} s̃_{t−1}) θ̃_{t−1} + ∂ℓ_t/∂θ.
 
 The scale ρ₀ must not depend on ν_t, and ρ₁ must be the same for ν_t and −ν_t. Because
-E[ν νᵀ] is the identity and E[ν] = 0, the mean of s̃_t θ̃_t is then exact for all
-positive ρ₀ and ρ₁: E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t. The scales ρ₀ and ρ₁
-balance the norms of the added terms, so that the variance is small:
+E[ν νᵀ] is the identity and E[ν] = 0, the mean of s̃_t θ̃_t is exact under these
+conditions, for all positive ρ₀ and ρ₁: E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t.
+The scales ρ₀ and ρ₁ balance the norms of the added terms, so that the variance is
+small:
 
     ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
     ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.
@@ -179,8 +180,9 @@ def _push(
 ) -> tuple[Leaves, jax.Array]:
     """Multiply the step's Jacobian and the loss's gradient by the old carry factor.
 
-    The Jacobian and the gradient are derivatives in the old carry. One forward-mode
-    derivative in the direction `carry_factor` returns both products for each example.
+    The Jacobian and the gradient are derivatives with respect to the old carry. One
+    forward-mode derivative in the direction `carry_factor` returns both products for
+    each example.
     """
 
     def of_carry(leaves):
@@ -195,7 +197,7 @@ def _push(
 def _pull(
     now: OnlineStep, params: PyTree, params_factor: PyTree, signs: Leaves
 ) -> PyTree:
-    """Multiply the random signs by the derivative ∂h_t/∂θ of the new carry in params.
+    """Multiply the random signs by the derivative ∂h_t/∂θ of the new carry.
 
     This takes one backward pass for each example.
     """

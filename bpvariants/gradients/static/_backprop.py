@@ -5,8 +5,8 @@ computes the net input s_l with its weights w_l, and returns the output y_l,
 
     s_l = S_l(w_l, y_{l−1}),    y_l = φ_l(s_l),    y_0 = x,    l = 1 … Λ.
 
-The derivative of the mean loss E in w_l has three factors, as in the tutorial "4 Types
-of Backpropagation":
+The derivative of the mean loss E with respect to w_l has three factors, as in the
+tutorial "4 Types of Backpropagation":
 
     ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l.
 
@@ -190,7 +190,7 @@ def check_params(params: PyTree, num_layers: int) -> None:
 def loss_and_error(
     loss: Loss, y: PyTree, x: PyTree, target: PyTree, weights: jax.Array | None
 ) -> tuple[jax.Array, PyTree, int]:
-    """Return the mean loss, its derivative in the last layer's y, and batch_ndim."""
+    """Return the mean loss E, its derivative ∂E/∂y, and the number of batch axes."""
     check_arrays("target", target)
     (weights,) = as_arrays(weights=weights)
     losses = jax.eval_shape(lambda y: losses_of(loss, y, target), y)
@@ -216,7 +216,8 @@ def backward_pass(
 
     Args:
       passes: the :class:`Pass` of each layer, first to last.
-      error: ∂E/∂y_Λ, the derivative of the mean loss in the last layer's output.
+      error: ∂E/∂y_Λ, the derivative of the mean loss with respect to the last layer's
+        output.
       batch_ndim: the number of batch axes.
       direct: function that gets the index of a hidden layer, counted from 0, and the
         δ_Λ of the last layer. It returns the array or pytree to use in place of the

@@ -218,8 +218,8 @@ def _replaced(index, function, theta, feedback, kind, scale):
 def _check_affine(index, function, theta, y):
     """Check that a layer's function is affine in y.
 
-    The derivative in y of a function that is affine in y does not depend on y. The
-    check therefore requires that the jaxpr of the backward pass does not use y.
+    If a function is affine in y, its derivative with respect to y does not depend on y.
+    The check therefore requires that the jaxpr of the backward pass does not use y.
     """
     shapes = jax.eval_shape(function, theta, y)
 

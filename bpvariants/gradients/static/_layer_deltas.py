@@ -1,4 +1,4 @@
-"""Derivatives of a function's result in its named intermediate values, called deltas.
+"""Deltas: derivatives of a function's result with respect to its named values.
 
 Notation: a function E(θ, x) computes intermediate values z_1, z_2, … and returns a
 scalar. A perturbation ε_i = 0 is added to each z_i, which does not change E. The delta
@@ -32,7 +32,7 @@ class LayerDelta(NamedTuple):
 
 
 def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta]:
-    """Return the exact derivatives of a function's result in named intermediate values.
+    """Return the derivatives of a function's result with respect to named values.
 
         δ_i = ∂E/∂z_i = ∂E/∂ε_i at ε = 0,    with z_i replaced by z_i + ε_i
 
@@ -41,8 +41,8 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
 
     - a value tagged by `jax.ad_checkpoint.checkpoint_name(z, "name")`;
     - the output of every call of a Flax Linen module. The output's name is the module's
-      path, such as "encoder/Dense_0". For the root module, which has no path, the name
-      is the name of its class;
+      path, such as "encoder/Dense_0". The root module has no path and gets the name of
+      its class;
     - the output of every argument that is an NNX module, and of every NNX module inside
       such an argument. The output's name is a path or the name of a class, as for Linen
       modules.

@@ -26,9 +26,9 @@ class LayerInfo(NamedTuple):
     x: PyTree  # y_{l−1}, input of the layer
     s: PyTree  # s_l, net input of the layer
     y: PyTree  # y_l, output of the layer
-    error: PyTree  # ∂E/∂y_l, derivative in the layer's output
-    delta: PyTree  # ∂E/∂s_l, derivative in the layer's net input
-    grad: PyTree  # ∂E/∂w_l, derivative in the layer's params
+    error: PyTree  # ∂E/∂y_l, for the output y_l of the layer
+    delta: PyTree  # ∂E/∂s_l, for the net input s_l of the layer
+    grad: PyTree  # ∂E/∂w_l, for the params w_l of the layer
 
 
 @jax.tree_util.register_pytree_node_class

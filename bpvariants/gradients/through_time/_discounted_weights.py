@@ -35,9 +35,10 @@ def discounted_weights(
     where w = discounted_weights(T, λ).
 
     With a batch of B examples, a rule's weights must be [T, B]; use
-    `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum of the
-    weights over the batch too. To get the sum of the losses of all examples, multiply
-    the rule's results by B·w.sum(), where w [T] are the weights of one example.
+    `jnp.broadcast_to(w[:, None], (T, B))`. With such weights, the rule divides by the
+    sum of the weights of all examples. To get the sum of the losses of all examples,
+    multiply the rule's results by B·w.sum(), where w [T] are the weights of one
+    example.
 
     Args:
       num_steps: T, the length of the sequence.

@@ -1,7 +1,7 @@
 """Solve for all carries at once; differentiate the solution by one linear recurrence.
 
-A network's step f has parameters θ and input x_t. The trajectory of its carry,
-h = (h_1 … h_T), is the root of
+A network's step f has parameters θ and input x_t. The trajectory h = (h_1 … h_T) of the
+carry is the root of
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T.
 

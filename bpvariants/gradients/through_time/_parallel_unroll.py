@@ -61,8 +61,8 @@ class ParallelInfo(NamedTuple):
         rounding, "newton" up to its tolerance.
       fell_back: bool, whether the network was run step by step because the parallel
         method failed.
-      carries: h_1 … h_T, leaves [T, *batch, ...]. A call with similar arguments can
-        take them as its `guess`.
+      carries: h_1 … h_T, leaves [T, *batch, ...]. A later call with similar arguments
+        can take `carries` as its `guess`.
     """
 
     steps: jax.Array
@@ -89,10 +89,10 @@ def parallel_unroll(
 
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
-    The results are differentiable in params, carry, initial and xs, and in all arrays
-    that step closes over. Derivatives of any order work, in forward mode and in reverse
-    mode. The iterations are not differentiated. Instead, the derivative of the
-    trajectory is computed by one more linear recurrence.
+    The results are differentiable with respect to params, carry, initial and xs, and to
+    all arrays that step closes over. Derivatives of any order work, in forward mode and
+    in reverse mode. The iterations are not differentiated. Instead, the derivative of
+    the trajectory is computed by one more linear recurrence.
 
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
       such as `cells.lru` and `cells.min_gru`. The factor A_t and the summand u_t may

@@ -86,14 +86,14 @@ def truncated_bptt(
     The gradient is biased, but exact for every sequence of T ≤ lookback steps, for any
     `every`. The value and the carry are exact. For any T, the rule needs the memory
     that BPTT needs for `lookback` steps. The rule takes lookback / every times the time
-    of BPTT. Other frameworks use windows of k steps, which is every = lookback = k; the
-    error signal of a window's first loss then travels back only one step. The default,
-    lookback = 2·every, is a common recommendation.
+    of BPTT. Other frameworks use windows of k steps, which is every = lookback = k.
+    With windows of this kind, the error signal of a window's first loss travels back
+    only one step. The default, lookback = 2·every, is a common recommendation.
 
-    To continue a sequence, pass the returned carry to the next call; error signals then
-    stop at the start of each call. To let error signals travel back into earlier calls,
-    pass a :func:`stream` instead of the carry. The rule then returns the next stream
-    instead of the carry.
+    To continue a sequence, pass the returned carry to the next call. In this case,
+    error signals stop at the start of each call. To let error signals travel back into
+    earlier calls, pass a :func:`stream` instead of the carry. The rule then returns the
+    next stream instead of the carry.
 
     With an `update`, the rule updates the parameters after each window, which is the
     part of the sequence that one backward pass goes through. With an update, the rule
@@ -246,7 +246,7 @@ def _run_windows(
         ends = phase + first == every
         reached = _take(call, reached, 0, first, every if ends else 0)
     # `apart` is 1 if the last window starts only `rest` steps after the start of the
-    # window before it. That earlier window then runs outside of the scan.
+    # window before it. In this case, the earlier window runs outside of the scan.
     apart = int(to_end and rest > 0)
 
     # The scan's carry contains `begin`, the index of a window's first new step. An

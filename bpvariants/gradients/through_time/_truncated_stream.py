@@ -90,8 +90,8 @@ def stream(carry: PyTree) -> TruncatedStream:
     steps and of the steps taken in the current block. Each call runs all stored steps
     again, so calls should be longer than the stored steps. If the lengths of all calls
     are equal and a multiple of `every`, one compiled program serves all calls from the
-    second call on. If all calls have such a length, the stream is also a valid carry
-    for `jax.lax.scan` and `training.fit`.
+    second call on. If this condition holds, the stream is also a valid carry for
+    `jax.lax.scan` and `training.fit`.
 
     Args:
       carry: the state h_0 before the first step, leaves [*batch, ...].

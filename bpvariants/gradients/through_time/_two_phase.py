@@ -34,8 +34,8 @@ def two_phase_scan(
 ) -> tuple[PyTree, PyTree]:
     """Scan `body(given, h, inputs) -> (h, y)`, with reverse mode in two phases.
 
-    Derivatives in all arguments and closed-over arrays are the same as for
-    `jax.lax.scan`. In forward mode, JAX raises a TypeError. `narrow` is True if the
+    The derivatives with respect to all arguments and closed-over arrays are the same as
+    for `jax.lax.scan`. In forward mode, JAX raises a TypeError. `narrow` is True if the
     body casts `given` to less than 32 bits. In this case, the gradient's sum over a
     block of several steps would be computed with less than 32 bits, too. Therefore,
     each block is a single step if `narrow` is True. With blocks of a single step, the
@@ -125,7 +125,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
 
 
 def _transposed(linear, along_time, last_bar, ys_bar, like, block):
-    """Return the cotangents of fixed arrays (such as params), of the carry and inputs.
+    """Return the cotangents of fixed arrays (such as params), the carry and inputs.
 
     `linear(at_time)` is the derivative of one step, as a linear function; `at_time` has
     the step's residuals and inputs.

@@ -38,7 +38,7 @@ def unroll(
     remat: Remat = None,
     backward: Backward = "scan",
 ) -> tuple[PyTree, PyTree]:
-    """Run a network along time, differentiably in params, carry, initial and xs.
+    """Run a network along time; gradients flow to params, carry, initial and xs.
 
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 

@@ -70,8 +70,9 @@ class Layout:
 class LeafPattern(NamedTuple):
     """Sparsity patterns of I and M for one array of params.
 
-    M is the influence dh_t/dθ, and I = ∂h_t/∂θ its part from one step. Each parameter
-    has a column of I and of M. Equal columns are stored once, as one *kind*.
+    M is the influence dh_t/dθ of all steps so far, and I = ∂h_t/∂θ is the influence
+    within one step. Each parameter has a column of I and of M. Equal columns are stored
+    once, as one *kind*.
 
     Attributes:
       kind: int [size], the kind of each parameter of the array.
@@ -165,7 +166,7 @@ def spread_over(
 
 
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
-    """Return a pattern's distinct columns, and which of them each column equals."""
+    """Return a pattern's distinct columns, and the index of each column among them."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
     sums = (
         pattern.T.astype(np.int64) @ weights

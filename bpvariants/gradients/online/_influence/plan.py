@@ -54,7 +54,7 @@ class CarryPlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Parts of a step's linearisation to compute, and where to store them.
+    """Which parts of a step's linearisation to compute, and where to store the results.
 
     J = ∂h_t/∂h_{t−1} and I = ∂h_t/∂θ are derivatives of the carry, which has n
     elements. M = dh_t/dθ is the influence.

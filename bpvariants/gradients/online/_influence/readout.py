@@ -41,13 +41,13 @@ class Readout(NamedTuple):
     Attributes:
       value: the mean loss Σ w ℓ_t / Σ w.
       carry: the new carry h_t.
-      signals: c_t, the derivative in h_t: for each floating leaf an array
+      signals: c_t, the derivative with respect to h_t: for each floating leaf an array
         [*batch, ...].
-      skip: b_t, the derivative in the old carry: for each floating leaf an array
-        [*batch, ...]. None if the loss depends on the old carry only via h_t.
-      direct: r_t, the derivative in the parameters, a pytree like params.
-      errors: e_t, the derivative in the output: for each leaf of y an array
-        [*batch, ...], or zeros for a leaf that is not floating.
+      skip: b_t, the derivative with respect to the old carry: for each floating leaf an
+        array [*batch, ...]. None if the loss depends on the old carry only via h_t.
+      direct: r_t, the derivative with respect to the parameters, a pytree like params.
+      errors: e_t, the derivative with respect to the output: for each leaf of y an
+        array [*batch, ...], or zeros for a leaf that is not floating.
       y: the shapes of one example's output.
     """
 
@@ -121,7 +121,8 @@ def _cut(step, loss, params, now, outputs, first) -> CutStep:
 def _nudged(step, loss):
     """Return the step with its loss; add an extra input, `nudges`, to the output y.
 
-    The loss's derivative in `nudges` is then equal to its derivative in the output y.
+    The derivative of the loss with respect to `nudges` is therefore equal to the
+    derivative with respect to y.
     """
 
     def nudged(params, carry, inputs):

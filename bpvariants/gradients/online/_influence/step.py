@@ -1,7 +1,7 @@
 """Update of the influence by one step, M_t = J_t M_{t−1} + I_t, for stored entries.
 
-The carry h_t has n elements. Its derivatives in the params θ and in the old carry are
-M_t = dh_t/dθ, I_t = ∂h_t/∂θ and J_t = ∂h_t/∂h_{t−1}.
+The carry h_t has n elements. M_t = dh_t/dθ is the influence of the params θ on h_t. The
+derivatives of one step are I_t = ∂h_t/∂θ and J_t = ∂h_t/∂h_{t−1}.
 """
 
 import math

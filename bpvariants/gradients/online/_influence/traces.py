@@ -2,7 +2,8 @@
 
 Notation: h_t are the floating leaves of the carry, θ the parameters, P_t the traces and
 g_t the gradient. J̃_t is the part of J_t = ∂h_t/∂h_{t−1} that a rule uses. `read_out`
-computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
+computes c_t, b_t and r_t, the derivatives of the loss with respect to h_t, h_{t−1} and
+θ:
 
     P_t = J̃_t P_{t−1} + ∂h_t/∂θ
     g_t = r_t + c_t P_t + b_t P_{t−1}
@@ -10,9 +11,9 @@ computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
 
 The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. Row i of P
 is not needed for the second form if element i of b and column i of J̃ are always 0. For
-example, an LSTM needs no rows for its h. In the visible part of the carry, feedback or
-a given signal replaces c_t, and b_t is set to 0. With J̃ = J, the rule is real-time
-recurrent learning.
+example, an LSTM needs no rows of P for the elements of its h. In the visible part of
+the carry, feedback or a given signal replaces c_t, and b_t is set to 0. With J̃ = J,
+the rule is real-time recurrent learning.
 """
 
 import warnings
