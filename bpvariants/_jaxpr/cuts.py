@@ -39,8 +39,8 @@ class CutStep(NamedTuple):
 
     Attributes:
       program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
-      cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
-        the variable into that leaf).
+      cuts: dict from each cut to a pair: the index of a floating leaf of the carry, and
+        the equations that rearrange the cut into this leaf.
       skips: whether the jaxpr has a path from the old carry to the loss that passes no
         cut.
     """

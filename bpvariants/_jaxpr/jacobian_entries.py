@@ -30,8 +30,8 @@ class Entries(NamedTuple):
 
     Attributes:
       pattern: sparse bool [n, n]: True for the entries of J to compute.
-      wanted: variable -> sparse bool [size, n]: True for the entries to compute of the
-        variable's Jacobian with respect to h_{t−1}.
+      wanted: dict from a variable with s elements to a sparse bool array [s, n]: True
+        for the entries to compute of the variable's Jacobian with respect to h_{t−1}.
       direct_only: whether to ignore paths through primitives that add up different
         elements of an operand, such as matrix products.
     """

@@ -34,7 +34,7 @@ class TangentProgram(NamedTuple):
     """Equations that compute the derivative of one example's new carry.
 
     Attributes:
-      constants: variable -> constant array of the jaxpr.
+      constants: dict from a variable to the constant array that it holds.
       arguments: variables of the leaves of (params, carry, inputs).
       thetas: for each leaf of params, the variable of its tangent.
       h: for each floating leaf of the carry, the variable of its tangent.
@@ -156,7 +156,7 @@ def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
 def _known_zeros(
     equations: list[Any], constants: dict[Any, Any]
 ) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
-    """Find the values and the zeros that are known while tracing.
+    """Find the variables whose values or zeros are known while tracing.
 
     Return two dicts. The first dict maps each variable with a known value to this
     value. The second dict maps variables to masks of the elements that may be nonzero.

@@ -182,8 +182,9 @@ class Terms:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # Empty arrays start at the same term as the array after them, so the
-                # last array that starts at this term is the one that contains it.
+                # An empty array has no terms, but starts at the same number as the
+                # array after it. Therefore, the last array that starts at this number
+                # contains the term.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
                     f"params{path} does not factorise, which kf_rtrl needs: it "

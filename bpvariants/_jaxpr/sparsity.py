@@ -27,9 +27,10 @@ class Dependence(NamedTuple):
 
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
-      params: pattern of I_t = ∂h_t/∂θ, sparse bool [n, size] for each leaf of params.
-      through: variable -> sparse bool [size, n], pattern of the variable's Jacobian
-        with respect to h_{t−1}.
+      params: pattern of I_t = ∂h_t/∂θ, a sparse bool array [n, s] for each leaf of
+        params, where s is the number of elements of the leaf.
+      through: dict from a variable with s elements to a sparse bool array [s, n], the
+        pattern of the variable's Jacobian with respect to h_{t−1}.
     """
 
     carry: Sparse

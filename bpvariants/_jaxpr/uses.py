@@ -18,9 +18,11 @@ class Uses(NamedTuple):
 
     Attributes:
       depends: the floating variables that depend on params.
-      scaled: id(equation) -> index of the operand that consists of elements of params.
-        The dict contains each equation that only multiplies this operand by constants.
-      counts: variable -> how often each of its elements is used.
+      scaled: dict from id(equation) to the index of the operand that consists of
+        elements of params. The dict contains each equation that only multiplies this
+        operand by constants.
+      counts: dict from a variable to an array that says how often each element of the
+        variable is used.
     """
 
     depends: set[Any]
@@ -111,7 +113,7 @@ def passes_on(equation: Any, depends: set[Any]) -> int | None:
 def count_uses(
     equations: list[Any], outputs: list[Any], depends: set[Any], scaled: dict[int, int]
 ) -> dict[Any, np.ndarray]:
-    """Count, for each variable in `depends`, how often each of its elements is used."""
+    """Count how often each element of the variables in `depends` is used."""
     uses: dict[Any, np.ndarray] = {}
 
     def count(atom, how_often):

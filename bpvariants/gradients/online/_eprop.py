@@ -32,14 +32,14 @@ def eprop(
         ε_t = ∂v_t/∂v_{t−1} ε_{t−1} + ∂v_t/∂θ,    e_t = ∂z_t/∂v_t ε_t + ∂z_t/∂θ
         g_t = ∂ℓ_t/∂θ + S_t e_t,    S_t = ∂ℓ_t/∂z_t
 
-    Here v is the internal and z the visible part of the carry, ε an eligibility vector
-    and e an eligibility trace. g is the gradient, ℓ the loss and S the learning signal.
-    The derivatives in ε and e treat z_{t−1} as a constant. ∂ℓ_t/∂θ is the derivative
-    through the readout, at fixed v_t and z_t. The rule is exact if the step does not
-    use z_{t−1}. The rule is also exact if the given signal is S_t = dE/dz_t, where E is
-    the loss of the whole sequence. If neither condition holds, the rule is biased. If
-    the loss also depends on v_t, v_{t−1} or z_{t−1} directly, g_t includes the
-    derivatives through these direct paths.
+    Here v is the internal part and z the visible part of the carry. ε is an eligibility
+    vector and e an eligibility trace; g is the gradient, ℓ the loss and S the learning
+    signal. The derivatives in ε and e treat z_{t−1} as a constant. ∂ℓ_t/∂θ is the
+    derivative through the readout, at fixed v_t and z_t. The rule is exact if the step
+    does not use z_{t−1}. The rule is also exact if the given signal is S_t = dE/dz_t,
+    where E is the loss of the whole sequence. If neither condition holds, the rule is
+    biased. If the loss also depends on v_t, v_{t−1} or z_{t−1} directly, g_t includes
+    the derivatives through these direct paths.
 
     If the new carry depends on no internal part of the old carry, there are no traces
     of earlier steps. Examples are a carry that is all visible, and cells without an

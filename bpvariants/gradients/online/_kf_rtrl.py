@@ -5,9 +5,9 @@ J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step on
 = â_t Θ. With biases b, weights W and U, and inputs x_t, an example is u_t = b + x_t W +
 h_{t−1} U with â_t = (1, x_t, h_{t−1}) and Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m].
 Within one step, the influence ∂h_t/∂Θ is D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j]
-â_t[i]. RTRL's influence M_t = dh_t/dΘ is M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL
-replaces M_t by one product Ω_t ⊗ A_t of factors Ω_t [n, m] and A_t [k]. At each step,
-random signs ν, ν′ are drawn from {−1, 1}:
+â_t[i]. RTRL computes the influence M_t = dh_t/dΘ by M_t = J_t M_{t−1} + D_t ⊗ â_t.
+KF-RTRL replaces M_t by one product Ω_t ⊗ A_t of factors Ω_t [n, m] and A_t [k]. At each
+step, random signs ν, ν′ are drawn from {−1, 1}:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
@@ -91,8 +91,9 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
     do not change along a sequence, the mean for the sequence is the gradient of
     :func:`bptt`. Each matrix that the carry depends on must be used once, in a product
     with one vector. All other params that the carry depends on must be biases. Before
-    the product, params may be rearranged, and multiplied by constants. An example of a
-    constant is a mask that does not depend on params, carry or inputs.
+    it uses params in a product, the step may rearrange them and multiply them by
+    constants. An example of a constant is a mask that does not depend on params, carry
+    or inputs.
 
     If several products and biases are used only in their sum, they share one pair of
     factors A and Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three

@@ -25,7 +25,7 @@ class OnlineStep(NamedTuple):
 
     Attributes:
       example: function (params, carry, (x, target)) -> (new carry, loss) for one
-        example, whose leaves have no batch axes.
+        example. Its carry, x and target have no batch axes.
       examples: the function `example` for the whole batch, made by `jax.vmap`.
       shares: normalised weights of the losses, w / Σ w, [*batch]; or, without weights
         and mask, the scalar 1 / (number of losses).

@@ -11,11 +11,11 @@ the policies store these numbers of bytes and need these numbers S of evaluation
     every(k, l)    c (T/k + k/l) + r l                     S = 3 T
     slots(m)       c (m + 1) + r                           S = T + ρT − C(m+ρ, m+1) + 1
 
-where C is a binomial coefficient, and ρ is the smallest integer such that
-C(m+ρ, m) ≥ T. If k does not divide T, the last T mod k steps are left over. `every(k)`
-stores the residuals of these last steps; among these last steps, `every(k, l)` stores a
-carry every l steps. If steps are left over, a copy of the inputs needs d T more bytes.
-All policies compute the same gradient.
+where m is the number of carries that `slots(m)` keeps, C is a binomial coefficient, and
+ρ is the smallest integer such that C(m+ρ, m) ≥ T. If k does not divide T, the last T
+mod k steps are left over. `every(k)` stores the residuals of these last steps; among
+these last steps, `every(k, l)` stores a carry every l steps. If steps are left over, a
+copy of the inputs needs d T more bytes. All policies compute the same gradient.
 """
 
 from itertools import pairwise

@@ -46,7 +46,7 @@ def alignment_weights(
       params: parameters of the network, one entry for each layer.
       x: inputs, as arrays or `jax.ShapeDtypeStruct`s, leaves [*batch, ...].
       kind: the kind of feedback alignment: "fa", "frsf" or "dfa". For "usf" and "brsf",
-        nothing is drawn.
+        no weights are drawn.
       batch_ndim: the number of batch axes of x.
       initializer: one of `jax.nn.initializers`, for "fa" and "frsf". Default: Xavier
         initialisation, `glorot_normal()`. "dfa" ignores the initializer, and draws from

@@ -1,10 +1,10 @@
 """Feedback alignment: backpropagation with separate weights in the backward pass.
 
 Notation: layer l of Λ layers computes s_l = S_l(w_l, y_{l−1}) and y_l = φ_l(s_l), as in
-`_backprop`. S_l is affine in y, and J_l(w) = ∂S_l/∂y is its Jacobian at the weights w.
-E is the mean loss, and δ_l = ∂E/∂s_l. Backpropagation computes ∂E/∂y_l =
-δ_{l+1} J_{l+1}(w_{l+1}). Feedback alignment replaces ∂E/∂y_l by one of these products
-with random arrays B or R, or a constant α:
+`_backprop`. S_l is affine in y, and J_l(w) is the Jacobian ∂S_l/∂y at the weights w. E
+is the mean loss, and δ_l = ∂E/∂s_l. Backpropagation computes ∂E/∂y_l = δ_{l+1}
+J_{l+1}(w_{l+1}). Feedback alignment replaces ∂E/∂y_l by one of these products with
+random arrays B or R, or a constant α:
 
     fa      δ_{l+1} J_{l+1}(B_{l+1})                    B drawn once
     usf     δ_{l+1} J_{l+1}(α sgn w_{l+1})
@@ -75,9 +75,9 @@ def feedback_alignment(
     such as residual connections, errors go back as in :func:`backprop`. "dfa" sends the
     last layer's δ_Λ to each hidden layer, instead of an error from the layer above.
     Time and memory are the same as for :func:`backprop`, plus memory for the feedback
-    weights. For "fa" and "frsf", the feedback weights are about as large as the params.
-    For "dfa", the number of feedback weights is the number of outputs times the sum of
-    the widths of the hidden layers.
+    weights. For "fa" and "frsf", the feedback weights need about as much memory as the
+    params. For "dfa", the number of feedback weights is the number of outputs times the
+    sum of the widths of the hidden layers.
 
     Args:
       layers: for each layer a pair of functions: (params of the layer, y of the layer
@@ -104,11 +104,11 @@ def feedback_alignment(
       :func:`alignment_angles`.
 
     Raises:
-      ValueError: if kind is unknown. The returned function raises a ValueError if this
-        kind needs feedback or a key that is missing, or does not use one that is given.
-        It also raises a ValueError if feedback does not fit the params, if a layer with
-        replaced weights is not affine in y, and in the cases in which the function that
-        :func:`backprop` returns raises a ValueError.
+      ValueError: if kind is unknown. The returned function raises a ValueError if
+        feedback or key is missing although this kind needs it, or is given although
+        this kind does not use it. It also raises a ValueError if feedback does not fit
+        the params, if a layer with replaced weights is not affine in y, and in the
+        cases in which the function that :func:`backprop` returns raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -40,8 +40,8 @@ class CarryPlan(NamedTuple):
     The carry h_t has n elements.
 
     Attributes:
-      passes: [passes, n], cotangents for backward passes; None if J is computed from
-        `entries`.
+      passes: cotangents [n] for each of the backward passes that compute J, as one
+        array; None if J is computed from `entries`.
       entries: entries to compute in forward mode; None if J is computed by `passes`.
       lookup: int [n + 1, n + 1], position of J[i, j] in the flat array of computed
         values; −1 if J[i, j] is 0 or not needed. Row n and column n contain only −1,
@@ -63,7 +63,8 @@ class Plan(NamedTuple):
       program: the step's linearisation.
       layout: the entries of M that are stored.
       is_exact: True if no entry of J or M that can be nonzero is dropped.
-      passes: [passes, n], cotangents for the backward passes that compute I.
+      passes: cotangents [n] for each of the backward passes that compute I, as one
+        array.
       colours: for each array of params, the index of the backward pass that computes
         each stored entry of I; −1 where the entry is 0. The indices have the shape of
         `rows` in the layout. None if no rows are stored for the array.
