@@ -182,9 +182,9 @@ class Terms:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # An empty array has no terms, but starts at the same number as the
-                # array after it. Therefore, the last array that starts at this number
-                # contains the term.
+                # An empty array has no terms, and starts at the same number as the next
+                # array. Of several arrays that start at one number, the last one
+                # contains the terms.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
                     f"params{path} does not factorise, which kf_rtrl needs: it "

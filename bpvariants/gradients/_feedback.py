@@ -174,7 +174,7 @@ def adapted(
 
 
 def _links(weights, y, carry):
-    """Return which leaf of y each array of feedback weights connects to which of carry.
+    """Return which leaves of y and of carry each array of feedback weights connects.
 
     The result has one pair (index of a leaf of y, index of a leaf of carry) for each
     array.

@@ -42,11 +42,11 @@ def eprop(
     the derivatives through these direct paths.
 
     If the new carry depends on no internal part of the old carry, there are no traces
-    of earlier steps. Examples are a carry that is all visible, and cells without an
-    internal part, such as `cells.tanh` and `cells.gru`. Without traces of earlier steps
-    and with symmetric feedback, the rule is :func:`truncated_bptt` with every=1,
-    lookback=1. If there are no traces of earlier steps and no `signal` is given, `init`
-    gives a warning.
+    of earlier steps. Examples are a carry whose leaves are all visible, and cells
+    without an internal part, such as `cells.tanh` and `cells.gru`. Without traces of
+    earlier steps and with symmetric feedback, the rule is :func:`truncated_bptt` with
+    every=1, lookback=1. If there are no traces of earlier steps and no `signal` is
+    given, `init` gives a warning.
 
     With feedback weights B, the learning signal is S_t = ∂ℓ_t/∂y_t B, where ℓ_t is the
     loss. S_t replaces all derivatives of the loss with respect to the visible part: the

@@ -124,7 +124,7 @@ def check_kind(kind: str) -> None:
 
 
 def draw_like(key: jax.Array, params: Sequence[PyTree], initializer: Callable) -> Any:
-    """Draw an array for each matrix or kernel in params, with the same shape.
+    """Draw an array of the same shape for each matrix or kernel in params.
 
     For biases and for the arrays of the first layer, the result has None instead of an
     array.

@@ -97,12 +97,12 @@ def parallel_unroll(
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
       such as `cells.lru` and `cells.min_gru`. The factor A_t and the summand u_t may
       depend in any way on θ and x_t, and may be complex for a complex carry. The method
-      finds A_t and u_t from the step. The number of operations is that of a few
-      unrolls. The operations run in parallel, except for log₂ T sequential levels.
-      Memory is several times T·n for n carry elements. If the jaxpr of the step shows
-      that the step is not elementwise affine, an error is raised. If only computed
-      values show that the step is not elementwise affine, results and derivatives are
-      NaN.
+      computes A_t and u_t by a derivative of the step. The number of operations is that
+      of a few unrolls. The operations run in parallel, except for log₂ T sequential
+      levels. Memory is several times T·n for n carry elements. If the jaxpr of the step
+      shows that the step is not elementwise affine, an error is raised. If only
+      computed values show that the step is not elementwise affine, results and
+      derivatives are NaN.
     - "newton" is for any step. Pass a :class:`newton` to choose the settings; its
       docstring states the costs. By default, examples that do not converge are run step
       by step.
@@ -228,7 +228,7 @@ def _inspect(
 def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
     """Multiply the values of examples with a wrong trajectory by NaN.
 
-    The derivatives of these examples are then NaN, too.
+    This also makes the derivatives of these examples NaN.
     """
 
     def spoil(leaf):

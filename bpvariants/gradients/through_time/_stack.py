@@ -1,4 +1,4 @@
-"""Recurrent networks of several layers: a stack of steps, which is itself a step.
+"""Recurrent networks of several layers: a stack of steps that is itself a step.
 
 Notation: K layers have parameters θ^l, carries h^l_t and outputs y^l_t, for layers
 l = 1 … K. With the input x_t of the stack as y^0_t, the output of the stack is y_t:

@@ -129,7 +129,7 @@ def truncated_bptt(
       step: one time step of the network.
       loss: one loss for each example.
       every: h′, number of steps between two backward passes, 1 ≤ h′ ≤ h.
-      lookback: h, number of steps of a backward pass. Default: 2·every.
+      lookback: h, number of steps through which a backward pass goes. Default: 2·every.
       update: None, or an optax.GradientTransformation to apply after each window.
 
     Returns:

@@ -76,8 +76,10 @@ class LeafPattern(NamedTuple):
 
     Attributes:
       kind: int [size], the kind of each parameter of the array.
-      immediate: bool [n, kinds], the column of I of each kind.
-      influence: bool [n, kinds], the column of M of each kind.
+      immediate: bool [n, number of kinds], the pattern of the column of I for each
+        kind.
+      influence: bool [n, number of kinds], the pattern of the column of M for each
+        kind.
     """
 
     kind: np.ndarray

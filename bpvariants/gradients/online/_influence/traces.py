@@ -227,7 +227,7 @@ def _follow(
 def _given_signals(
     step: Step, signal: Signal, params: PyTree, now: OnlineStep, part: PyTree
 ) -> list[jax.Array]:
-    """Return the user's signal for each visible leaf of the carry.
+    """Return the learning signal for each visible leaf, from the user's function.
 
     Each example's signal is multiplied by the normalised weight of its loss. `part` has
     the shapes of the visible part of one example's carry.
