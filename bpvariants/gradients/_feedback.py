@@ -80,11 +80,12 @@ def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
         give only the visible part of the carry.
 
     Returns:
-      The feedback weights B, with the structure of `jax.jacobian` of y in the carry:
-      for each leaf of y, a pytree like carry. The shape of an array in B is the shape
-      of the leaf of y, followed by the shape of the leaf of carry. If one of these two
-      leaves is not floating, B has None instead of the array. To send no learning
-      signal to a leaf of the carry, replace the arrays of this leaf in B by None.
+      The feedback weights B, with the structure of the Jacobian that `jax.jacobian`
+      returns for a function carry -> y: for each leaf of y, a pytree like carry. The
+      shape of an array in B is the shape of the leaf of y, followed by the shape of the
+      leaf of carry. If one of these two leaves is not floating, B has None instead of
+      the array. To send no learning signal to a leaf of the carry, replace the arrays
+      of this leaf in B by None.
 
     Example:
       >>> import jax, jax.numpy as jnp

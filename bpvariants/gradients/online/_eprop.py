@@ -78,10 +78,10 @@ def eprop(
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      visible: function that returns the visible part of a carry: whole, unchanged
-        leaves of the carry, each only once. For the carry (c, h) of an LSTM, use
-        `lambda carry: carry[1]`. The function must not compute with the leaves, because
-        it gets placeholders instead of arrays.
+      visible: function that returns the visible part of a carry. This part must consist
+        of whole, unchanged leaves of the carry, each only once. For the carry (c, h) of
+        an LSTM, use `lambda carry: carry[1]`. The function must not compute with the
+        leaves, because it gets placeholders instead of arrays.
       feedback: "symmetric"; or weights B that :func:`random_feedback` returns for the
         visible part; or an :class:`AdaptiveFeedback`.
       signal: None, or a function (y, target) -> S_t, with leaves [*batch, ...] like the

@@ -66,7 +66,8 @@ def forward_gradient(
     examples and all later steps share these directions. If params do not change, the
     sum of the estimates is therefore unbiased for the whole sequence. The sum is also
     unbiased if the sequence is processed in several parts, as long as the state is
-    passed on. To draw new directions for each sequence, call `init` again.
+    passed on to the next part. To draw new directions for each sequence, call `init`
+    again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
     for K Rademacher directions and (p + 1)/K · ‖g‖² for K normal directions, where g is
@@ -93,7 +94,7 @@ def forward_gradient(
     Raises:
       ValueError: if directions or distribution is not an allowed value; in `init`, if
         params are not real floating arrays or carry is complex; in `update`, if there
-        is no key; in both, if shapes or dtypes disagree.
+        is no key; in both, if shapes or dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp

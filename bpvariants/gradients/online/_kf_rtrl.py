@@ -124,7 +124,7 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
         in `update`, if there is no key; in both, if the step uses params in a way that
         is not described above, for example a matrix in two products, or if shapes or
-        dtypes disagree.
+        dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -94,8 +94,9 @@ def over_sequence(
       ValueError: if online is not an online rule, or `update` is not a gradient
         transformation. Also if `every` is not an integer of at least 1, or is given
         without an update. The returned rule raises a ValueError if lengths, shapes or
-        dtypes disagree. It also raises a ValueError if there is an update but params is
-        not a pair, or if `initial` is given although keep_state is True.
+        dtypes of the arguments disagree. It also raises a ValueError if there is an
+        update but params is not a pair, or if `initial` is given although keep_state is
+        True.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax

@@ -48,7 +48,7 @@ class PESState(NamedTuple):
     # perturbation ε, a pytree like params, leaves [N, ...], float32 or wider
     noise: PyTree
     accumulated: PyTree  # ξ, the sum of all perturbations so far, shaped as `noise`
-    carries: PyTree  # carries of networks at θ ± ε, leaves [2, N, *shape in carry]
+    carries: PyTree  # carries for params θ ± ε, leaves [2, N, *shape in carry]
     # [] int: number of steps since `init` at which at least one example is not padding
     taken: jax.Array
     initial: PyTree  # carry after a reset
@@ -116,7 +116,7 @@ def pes(
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params are not real
         floating arrays or carry is complex; in `update`, if there is no key; in both,
-        if shapes or dtypes disagree.
+        if shapes or dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -54,7 +54,7 @@ Leaves = list[jax.Array]
 
 
 class UOROState(NamedTuple):
-    """State of :func:`uoro` after step t; the influence dh_t/dθ is about s̃_t θ̃_t."""
+    """State of :func:`uoro` after step t; s̃_t θ̃_t is an estimate of dh_t/dθ."""
 
     carry: PyTree
     # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
@@ -104,7 +104,8 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if there is no key; in both, if shapes or dtypes disagree.
+        in `update`, if there is no key; in both, if shapes or dtypes of the arguments
+        disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -96,7 +96,7 @@ def step_bytes(
       remat=None; `inputs`, the size of the inputs of a step.
 
     Raises:
-      ValueError: if shapes or dtypes disagree.
+      ValueError: if shapes or dtypes of the arguments disagree.
 
     Example:
       >>> import jax.numpy as jnp

@@ -59,14 +59,14 @@ def every(*lengths: int) -> Every:
     """Store the carry every k steps, and recompute the steps between stored carries.
 
     For T steps, the memory needed is that of T/k carries and of the residuals of k
-    steps. Residuals are the arrays of a step that its backward pass needs. This memory
-    is smallest at k = √(T c/r) if a carry has c bytes and the residuals of a step have
-    r bytes. The extra time is that of one more forward pass. Each further length in
-    `lengths` divides every stretch of k steps into shorter stretches, and takes the
-    time of one more forward pass. For example, `every(100, 10)` stores a carry every
-    100 steps. The backward pass recomputes one stretch of 100 steps after another, and
-    stores a carry every 10 steps of the stretch. The policy `every(1)` is equal to
-    "step".
+    steps. Residuals are the arrays of a step that its backward pass needs. If a carry
+    has c bytes and the residuals of a step have r bytes, the policy needs the least
+    memory at k = √(T c/r). The extra time is that of one more forward pass. Each
+    further length in `lengths` divides every stretch of k steps into shorter stretches,
+    and takes the time of one more forward pass. For example, `every(100, 10)` stores a
+    carry every 100 steps. The backward pass recomputes one stretch of 100 steps after
+    another, and stores a carry every 10 steps of the stretch. The policy `every(1)` is
+    equal to "step".
 
     Args:
       lengths: k, the number of steps in a stretch, then optionally the lengths of

@@ -96,7 +96,7 @@ def artbp(
 
     Raises:
       ValueError: if `truncation` is a number out of range; when the rule is called, if
-        there is no key, or if lengths, shapes or dtypes disagree.
+        there is no key, or if lengths, shapes or dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -169,8 +169,8 @@ def _cuts(
 
     `uniforms` [T, *batch] is drawn from [0, 1). The age of a step is the number of
     steps since the last cut, reset or start. A step of age 0 is the first step of the
-    sequence or a step with a reset. It sends no error signal to earlier steps, so it
-    needs no cut.
+    sequence or a step with a reset. A step of age 0 sends no error signal to earlier
+    steps, so no cut is needed.
     """
     schedule = truncation if callable(truncation) else lambda age: truncation
 

@@ -69,7 +69,7 @@ def bidirectional(
 
     Raises:
       ValueError: if params, carries or initial are not pairs; if lengths, shapes or
-        dtypes disagree.
+        dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -64,7 +64,7 @@ def bptt(
     Raises:
       ValueError: if step or loss is not a function, if remat or backward is unknown, or
         if remat and backward cannot be combined. When the rule is called, if lengths,
-        shapes or dtypes disagree, or if a key is given.
+        shapes or dtypes of the arguments disagree, or if a key is given.
 
     Example:
       >>> import jax, jax.numpy as jnp

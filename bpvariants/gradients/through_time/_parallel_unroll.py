@@ -139,9 +139,9 @@ def parallel_unroll(
       *batch, ...], both as :func:`unroll` returns them; and a :class:`ParallelInfo`.
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree, or if the carry is not
-        floating. With method "linear", also if the step's jaxpr shows that the step is
-        not elementwise affine.
+      ValueError: if lengths, shapes or dtypes of the arguments disagree, or if the
+        carry is not floating. With method "linear", also if the step's jaxpr shows that
+        the step is not elementwise affine.
 
     Example:
       >>> import jax.numpy as jnp

@@ -138,9 +138,9 @@ def truncated_bptt(
     Raises:
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
         or if `update` is not a gradient transformation. The returned rule raises a
-        ValueError if lengths, shapes or dtypes disagree, or if a key is given. The rule
-        also raises a ValueError if a stream comes from a rule with another every or
-        lookback, or if there is an update but params is not a pair.
+        ValueError if lengths, shapes or dtypes of the arguments disagree, or if a key
+        is given. The rule also raises a ValueError if a stream comes from a rule with
+        another every or lookback, or if there is an update but params is not a pair.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax

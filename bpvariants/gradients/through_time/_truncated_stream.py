@@ -3,8 +3,8 @@
 A sequence is divided into blocks of h′ steps, and h is the lookback. The error signal
 of a loss travels back to step s = e − h, where e is the last step of the loss's block.
 A call that ends k steps into a block already counts the losses of these k steps. To
-continue the block, the next call gets the carry of step s, and the inputs, masks and
-resets of the h − h′ + k steps since s.
+continue the block, the next call gets the carry of step s. It also gets the inputs,
+masks and resets of the h − h′ + k steps after step s.
 """
 
 import dataclasses

@@ -37,7 +37,7 @@ class Held(NamedTuple):
     """Start of the next window of a sequence."""
 
     start: PyTree  # first carry of the next window
-    steps: Steps | None  # steps of the next window that already ran; or None
+    steps: Steps | None  # steps of the next window that earlier windows ran; or None
 
 
 class Block(NamedTuple):

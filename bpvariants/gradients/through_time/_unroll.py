@@ -70,8 +70,8 @@ def unroll(
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree, if remat or backward is
-        unknown, or if remat and backward cannot be combined.
+      ValueError: if lengths, shapes or dtypes of the arguments disagree, if remat or
+        backward is unknown, or if remat and backward cannot be combined.
 
     Example:
       >>> import jax.numpy as jnp
