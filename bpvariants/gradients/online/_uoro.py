@@ -1,9 +1,9 @@
-"""UORO: replace the influence by a random rank-one matrix with the same mean.
+"""Unbiased online recurrent optimisation (UORO): a random influence of rank one.
 
 Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
 vector [p], ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ. RTRL's
-influence M_t = J_t M_{t−1} + I_t, [n, p], is replaced by the rank-one matrix s̃_t θ̃_t.
-At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
+influence M_t = J_t M_{t−1} + I_t, [n, p], is replaced by a matrix s̃_t θ̃_t of rank one
+that has the same mean. At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
 
     s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,
     θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁,

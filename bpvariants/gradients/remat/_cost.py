@@ -50,8 +50,8 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, or if remat or size has
-        the wrong type. Also if a budget comes without a size, or is too small for all
-        policies.
+        the wrong type. Also if a budget is given without a size, or if every policy
+        stores more bytes than the budget allows.
 
     Example:
       >>> from bpvariants import gradients

@@ -100,7 +100,7 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
     """
     check_function("function", function, "(*arguments) -> loss")
     for i, argument in enumerate(arguments):
-        if not module_remedy(argument):  # leaves of an NNX module may be no arrays
+        if not module_remedy(argument):  # an NNX module may hold other leaves
             check_arrays(f"arguments[{i}]", argument)
     program, leaves = tagged_program(function, arguments)
     outputs = program.outputs

@@ -64,9 +64,9 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         The column "shapes" has the shapes of the layer's input x and output y, batch
         axes first. All norms are Euclidean, over all array elements of all examples.
         The column "dead" is the fraction of units whose δ = ∂E/∂s is 0 in every
-        example, with mean loss E and net input s. The weights of these units get no
-        gradient. Dead units are, for example, relu units that are never active, and all
-        units of a layer that receives no error.
+        example, where E is the mean loss and s the net input. The weights of these
+        units get no gradient. Dead units are, for example, relu units that are never
+        active, and all units of a layer that receives no error.
         """
         header = ["layer", "shapes", "‖y‖", "‖s‖", "‖δ‖", "‖∂E/∂w‖", "dead"]
         rows = [header]

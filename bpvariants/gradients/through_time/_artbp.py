@@ -1,4 +1,4 @@
-"""ARTBP: BPTT truncated at random steps, with a correction that removes the bias.
+"""Anticipated reweighted truncated BPTT (ARTBP): random truncation without bias.
 
 Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, and δ_t the
 error signal at h_t. Between steps t and t + 1 the backward pass is cut with probability

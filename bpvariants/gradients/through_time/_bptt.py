@@ -54,9 +54,9 @@ def bptt(
         and goes through each block twice. The first pass through a block computes only
         the error signals. The second pass computes the weights' gradient by one matrix
         product for all steps and examples of the block. "two_phase" requires
-        remat=None. Measure how long both take with your network: on a CPU, "two_phase"
-        took 0.5 to 0.9 of the time of "scan" with batches of 1 and 8, but up to 1.1 of
-        that time with a batch of 64.
+        remat=None. Measure how long "scan" and "two_phase" take with your network: on a
+        CPU, "two_phase" took 0.5 to 0.9 of the time of "scan" with batches of 1 and 8,
+        but up to 1.1 of that time with a batch of 64.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.

@@ -25,7 +25,7 @@ def stack(steps: Iterable[Step]) -> Step:
 
     Args:
       steps: the layers, lowest first, such as the `apply` of Linen cells. The y of a
-        layer, any pytree, must be a valid x of the next layer.
+        layer may be any pytree that is a valid x of the next layer.
 
     Returns:
       A step (params, carry, x) -> (carry, y). Its params (a tuple or list) and its
