@@ -10,4 +10,4 @@ from bpvariants import (
     updates as updates,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

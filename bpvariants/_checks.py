@@ -15,6 +15,7 @@ import numpy as np
 from bpvariants._dtypes import is_floating
 from bpvariants._settings import (
     called as called,
+    check_no_text,
     described as described,
     module_remedy,
     UsageError as UsageError,
@@ -45,7 +46,7 @@ def are_numbers(*values: object) -> bool:
 
 
 def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
-    """Return whether a value is an integer from `minimum` to `maximum`, and no bool."""
+    """Return whether a value is an integer, not a bool, from `minimum` to `maximum`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return minimum <= int(value) and (maximum is None or int(value) <= maximum)
@@ -54,10 +55,9 @@ def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
 def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") -> None:
     """Check that a value is an integer, known while tracing, of at least `minimum`."""
     if not is_count(value, minimum):
-        raise ValueError(
-            f"{name} must be an integer of at least {minimum}, got {value!r}"
-            + (f"; {remedy}." if remedy else ".")
-        )
+        bound = f"an integer of at least {minimum}"
+        end = f"; {remedy}." if remedy else "."
+        raise ValueError(f"{name} must be {bound}, got {value!r}{end}")
 
 
 def check_arrays(name: str, tree: PyTree, remedy: str = "") -> None:
@@ -288,6 +288,7 @@ def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
 
 def check_limits(tol: Any, max_steps: Any, atol: Any = None) -> None:
     """Check a solver's tolerances and step limit, if they are Python numbers."""
+    check_no_text(tol=tol, max_steps=max_steps, atol=atol)
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
     if are_numbers(max_steps):

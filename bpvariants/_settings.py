@@ -54,6 +54,20 @@ def check_scalar(name: str, setting: Any, remedy: str = "") -> None:
         )
 
 
+def check_no_text(**settings: Any) -> None:
+    """Check that no setting of a registered dataclass is text or a container.
+
+    Other values are accepted, because JAX calls the constructor of a registered
+    dataclass also with tracers and with placeholders.
+    """
+    for name, setting in settings.items():
+        if isinstance(setting, str | bytes | list | tuple | dict):
+            raise ValueError(
+                f"{name} must be a number, got {setting!r}; to keep the default, leave "
+                f"{name} out."
+            )
+
+
 def check_flag(name: str, value: object) -> None:
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be True or False, got {value!r}.")

@@ -414,6 +414,18 @@ The lengths are bool.
 The lengths and the number of steps are swapped.
     gradients.mask_from_lengths(4, [2, 1])
     ValueError: num_steps must be an integer of at least 1, got [2, 1]
+Done flags are numbers.
+    gradients.resets_from_dones(jnp.zeros((4, 2)))
+    ValueError: dones must be bool, got float32; use `dones != 0`
+There are no done flags.
+    gradients.resets_from_dones(None)
+    ValueError: dones must be [T, *batch] flags, got None
+The done flag is that of one step.
+    gradients.resets_from_dones(True)
+    ValueError: dones must be [T, *batch] … got shape () … the previous step returned
+The last done of the chunk before is that of another number of environments.
+    gradients.resets_from_dones(flags, first=jnp.ones(3, bool))
+    ValueError: first must be one flag, or one for each example, (2,) … first=dones[-1]
 A forgetting factor of losses is above 1.
     gradients.discounted_weights(4, 1.5)
     ValueError: 0 <= decay <= 1, got 1.5
@@ -749,6 +761,9 @@ The size of perturbations is text.
 The network uses a weight twice, which KF-RTRL cannot factorise.
     over(gradients.kf_rtrl(lambda p, h, x: (h @ p**2 + x, h), loss))(*args, key=key)
     ValueError: params does not factorise … Use gradients.rtrl, snap or uoro
+The loss of KF-RTRL is summed over the batch.
+    over(gradients.kf_rtrl(step, lambda y, target: jnp.sum(y)))(*args, key=key)
+    ValueError: loss must give one loss for each example … sum over the features alone
 The units of a network for diagonal RTRL see each other.
     gradients.diagonal_rtrl(step, loss).init(params, carry, (x, target))
     ValueError: step must be element-wise in its carry … gradients.rtrl
@@ -791,6 +806,62 @@ A solver may take no step.
 The number of terms of an adjoint is not whole.
     gradients.adjoints.neumann(2.5)
     ValueError: terms must be an integer of at least 0, got 2.5
+The initial state is wider than the state of the map.
+    gradients.fixed_point(f, params, jnp.zeros((2, 5)), x)
+    ValueError: f(params, init, x) cannot be evaluated … init must have the shapes
+The map returns a narrower state than it gets.
+    gradients.fixed_point(lambda w, h, x: h[:, :2], params, carry, x)
+    ValueError: the result of f must have … of init, float32[2, 3]; got float32[2, 2]
+The map is missing.
+    gradients.fixed_point(None, params, carry, x)
+    ValueError: f must be a function (params, h, x) -> h, got None
+The params of a map are a word.
+    gradients.fixed_point(f, "params", carry, x)
+    ValueError: params must be an array, got 'params', a str
+The input of a map is a word.
+    gradients.fixed_point(f, params, carry, "x")
+    ValueError: x must be an array, got 'x', a str
+The policy for failures has a typo.
+    gradients.fixed_point(f, params, carry, x, on_failure="ignor")
+    ValueError: on_failure must be 'nan', 'truncate' or 'ignore', got 'ignor'
+The policy for failures of recurrent backpropagation has a typo.
+    gradients.recurrent_backprop(f, loss, on_failure="NaN")
+    ValueError: on_failure must be 'nan', 'truncate' or 'ignore', got 'NaN'
+The map of recurrent backpropagation is missing.
+    gradients.recurrent_backprop(None, loss)
+    ValueError: f must be a function (params, h, x) -> h, got None
+The readout of recurrent backpropagation is a word.
+    gradients.recurrent_backprop(f, loss, readout="h")
+    ValueError: readout must be a function (params, h) -> y, got 'h'
+The solver of lineax is missing.
+    gradients.adjoints.linear_solver(None)
+    ValueError: solver must be a solver of lineax … got None … gradients.adjoints.cg()
+The solver of lineax is a name.
+    gradients.adjoints.linear_solver("LU")
+    ValueError: solver must be a solver of lineax … got 'LU'
+The tolerance of a solver is text.
+    gradients.solvers.relaxation(tol="a")
+    ValueError: tol must be a number, got 'a'; to keep the default, leave tol out
+The tolerance of a solver is None.
+    gradients.fixed_point(
+        f, params, carry, x, solver=gradients.solvers.relaxation(tol=None)
+    )
+    ValueError: tol must be a number, got None; leave tol out for the default
+The damping of a solver is text.
+    gradients.fixed_point(f, params, carry, x, damping="half")
+    ValueError: damping must be a number, got 'half'; to keep the default
+The number of steps of a solver is text.
+    gradients.solvers.anderson(max_steps="many")
+    ValueError: max_steps must be a number, got 'many'
+The ridge of an adjoint is text.
+    gradients.adjoints.cg(ridge="small")
+    ValueError: ridge must be a number, got 'small'
+The map of a penalty is missing.
+    gradients.jacobian_penalty(None, params, carry, x, key)
+    ValueError: f must be a function (params, h, x) -> h, got None
+The key of a penalty is a number.
+    gradients.jacobian_penalty(f, params, carry, x, key=3)
+    ValueError: key must be one key of jax.random, such as jax.random.key(0); got 3
 The target has other batch axes than the state.
     gradients.recurrent_backprop(f, loss)(params, carry, x, target[:1])
     ValueError: loss must give one number for each example … target of shape (1, 3)
@@ -1617,6 +1688,24 @@ An update is reported for other params.
 Angles are asked of gradients.
     diagnostics.alignment_angles(weights, weights)
     ValueError: info must be the info that a rule returns … gradients.backprop
+A replay is checked against nothing.
+    diagnostics.check_replay(step, params, carry, xs)
+    ValueError: outputs or carries must be given … log-probabilities of the actions
+The stored outputs are those of one step.
+    diagnostics.check_replay(step, params, carry, xs, outputs=x)
+    ValueError: outputs must have 4 time steps on its first axis
+The stored carries have another number of units.
+    diagnostics.check_replay(step, params, carry, xs, carries=xs[..., :2])
+    ValueError: carries must be those of all steps … [4, 2, 3]; got [4, 2, 2]
+The resets of a replay are numbers.
+    diagnostics.check_replay(step, params, carry, xs, outputs=xs, reset=1.0 * flags)
+    ValueError: reset must be bool, got float32; use `reset != 0`
+The tolerance of a replay is 0.
+    diagnostics.check_replay(step, params, carry, xs, outputs=xs, tol=0)
+    ValueError: tol must be positive, such as 1e-3, got 0
+The tolerance of a replay is text.
+    diagnostics.check_replay(step, params, carry, xs, outputs=xs, tol="small")
+    ValueError: tol must be a number, got 'small'
 The memory of None is asked for.
     diagnostics.memory_report(None)
     ValueError: fn must be a function of arrays, got None

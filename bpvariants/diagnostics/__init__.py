@@ -8,6 +8,8 @@
 - Do error signals vanish or explode over time? gradient_flow, jacobian_spectrum
 - Where does the first NaN occur? first_nonfinite finds the time step of a sequence and
   the array; first_nonfinite_update finds the update of a training and the array
+- Does a replay through time compute what a recurrent agent computed while it acted?
+  check_replay
 - How large is an update, compared with each parameter array? update_report
 - How much memory does a compiled function need? memory_report. How many operations does
   it perform? cost_report
@@ -28,6 +30,7 @@ from bpvariants.diagnostics._check_gradients import (
     check_gradients as check_gradients,
     GradientCheck as GradientCheck,
 )
+from bpvariants.diagnostics._check_replay import check_replay as check_replay
 from bpvariants.diagnostics._compare import (
     Agreement as Agreement,
     compare as compare,
@@ -61,6 +64,10 @@ from bpvariants.diagnostics._jacobian_spectrum import (
     JacobianSpectrum as JacobianSpectrum,
 )
 from bpvariants.diagnostics._quality_measures import QualityMeasures as QualityMeasures
+from bpvariants.diagnostics._replay_check import (
+    ReplayCheck as ReplayCheck,
+    ReplayDifference as ReplayDifference,
+)
 from bpvariants.diagnostics._update_report import (
     update_report as update_report,
     UpdateMeasures as UpdateMeasures,

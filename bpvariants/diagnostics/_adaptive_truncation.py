@@ -64,8 +64,8 @@ def adaptive_truncation(
     bias: float | jax.Array,
     tau: int,
     max_lookback: int | None = None,
-    mask: jax.Array | None = None,
-    reset: jax.Array | None = None,
+    mask: jax.typing.ArrayLike | None = None,
+    reset: jax.typing.ArrayLike | None = None,
     initial: PyTree | None = None,
     fit: Literal["least_squares", "max"] = "least_squares",
 ) -> TruncationCertificate:

@@ -116,9 +116,9 @@ def first_nonfinite(
     xs: PyTree,
     targets: PyTree,
     *,
-    weights: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    reset: jax.Array | None = None,
+    weights: jax.typing.ArrayLike | None = None,
+    mask: jax.typing.ArrayLike | None = None,
+    reset: jax.typing.ArrayLike | None = None,
     initial: PyTree | None = None,
 ) -> NonFinite:
     """Find the first time step, array and pass in which NaN or infinity occurs.

@@ -26,7 +26,7 @@ from bpvariants.diagnostics._quality_measures import (
     QualitySums,
     sums_of,
 )
-from bpvariants.diagnostics._quality_report import draw, tabulate
+from bpvariants.diagnostics._quality_report import draw, Measure, tabulate
 from bpvariants.gradients.online._over_sequence import over_sequence
 from bpvariants.gradients.through_time._bptt import bptt
 from bpvariants.types import GradientRule, Loss, OnlineRule, PyTree, Step
@@ -56,7 +56,7 @@ class GradientQuality(NamedTuple):
     def plot(
         self,
         axes: Any,
-        measure: str = "cosine",
+        measure: Measure = "cosine",
         steps: Sequence[Any] | None = None,
         label: str | None = None,
     ) -> None:
@@ -81,9 +81,9 @@ def gradient_quality(
     keys: jax.Array | None = None,
     at_once: int | None = None,
     reference: GradientRule | OnlineRule | None = None,
-    weights: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    reset: jax.Array | None = None,
+    weights: jax.typing.ArrayLike | None = None,
+    mask: jax.typing.ArrayLike | None = None,
+    reset: jax.typing.ArrayLike | None = None,
     initial: PyTree | None = None,
 ) -> GradientQuality:
     """Compare a rule's gradient for a sequence with the exact gradient from BPTT.

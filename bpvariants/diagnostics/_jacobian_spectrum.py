@@ -117,7 +117,7 @@ def jacobian_spectrum(
     skip: int = 0,
     power_iterations: int = 30,
     batch_shape: tuple[int, ...] = (),
-    mask: jax.Array | None = None,
+    mask: jax.typing.ArrayLike | None = None,
     key: jax.Array | None = None,
 ) -> JacobianSpectrum:
     """Measure Lyapunov exponents and singular values of the Jacobians along a sequence.

@@ -1,14 +1,26 @@
 """Table and plot of the measures of `gradient_quality`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
 
 from bpvariants._tables import aligned, short
 
-COLUMNS = {  # heading of the column for each field of QualityMeasures
+Measure: TypeAlias = Literal[
+    "norm",
+    "bias",
+    "bias_standard_error",
+    "variance",
+    "error",
+    "cosine",
+    "cosine_deviation",
+    "norm_ratio",
+    "sign_agreement",
+    "zeros",
+]
+COLUMNS: dict[Measure, str] = {  # heading of the column for each measure
     "norm": "norm",
     "bias": "bias",
     "bias_standard_error": "±",
@@ -20,7 +32,10 @@ COLUMNS = {  # heading of the column for each field of QualityMeasures
     "sign_agreement": "signs",
     "zeros": "zeros",
 }
-SPREADS = {"bias": "bias_standard_error", "cosine": "cosine_deviation"}
+SPREADS: dict[Measure, Measure] = {
+    "bias": "bias_standard_error",
+    "cosine": "cosine_deviation",
+}
 
 
 def tabulate(quality: Any, steps: Sequence[Any] | None) -> str:
@@ -35,7 +50,7 @@ def tabulate(quality: Any, steps: Sequence[Any] | None) -> str:
 def draw(
     quality: Any,
     axes: Any,
-    measure: str,
+    measure: Measure,
     steps: Sequence[Any] | None,
     label: str | None,
 ) -> None:

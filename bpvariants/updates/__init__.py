@@ -48,6 +48,7 @@ from bpvariants.updates.discounted._recursive_least_squares import (
     RecursiveLeastSquaresState as RecursiveLeastSquaresState,
 )
 from bpvariants.updates.discounted._replay import (
+    DiscountedLoss as DiscountedLoss,
     Replay as Replay,
     replay as replay,
     ReplayState as ReplayState,

@@ -60,7 +60,7 @@ def _grads(size: int) -> jax.Array:
     return jax.random.normal(jax.random.key(0), (size,))
 
 
-def _ours(*states: str) -> dict[str, Any]:
+def _ours(*states: Any) -> dict[str, Any]:
     return {f"rprop, {state}": updates.rprop(0.1, state=state) for state in states}
 
 

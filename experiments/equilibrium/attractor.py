@@ -34,7 +34,7 @@ from experiments.harness.options import above, at_least, within
 from experiments.harness.study import run_study, Study
 
 PIXELS, UPDATES, BACK = 784, 50, 20
-FORWARD = gradients.solvers.relaxation(tol=1e-7, max_steps=UPDATES)
+FORWARD = gradients.solvers.relaxation(1.0, tol=1e-7, max_steps=UPDATES)
 ADJOINTS = {
     "neumann-20": gradients.adjoints.neumann(BACK),
     "rbp": gradients.adjoints.relaxation(tol=1e-5, max_steps=UPDATES),

@@ -34,7 +34,7 @@ from experiments.harness.options import at_least, known
 from experiments.harness.study import run_study, Study
 
 UNITS, BATCH, TRAIN, LIMIT, STEPS = 64, 128, 1437, 0.95, 200
-SOLVER = gradients.solvers.relaxation(tol=1e-5, max_steps=STEPS)
+SOLVER = gradients.solvers.relaxation(1.0, tol=1e-5, max_steps=STEPS)
 ADJOINTS = {  # None: backpropagation through 50 iterations of the state
     "bptt-50": None,
     "rbp": gradients.adjoints.relaxation(tol=1e-5, max_steps=STEPS),

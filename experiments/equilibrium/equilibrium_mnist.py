@@ -31,7 +31,7 @@ from experiments.harness.options import above, at_least
 from experiments.harness.study import run_study, Study
 
 SIDE, LIMIT = 7, 0.3
-SOLVER = gradients.solvers.relaxation(tol=1e-4, max_steps=100)
+SOLVER = gradients.solvers.relaxation(1.0, tol=1e-4, max_steps=100)
 ADJOINTS = {
     "rbp": gradients.adjoints.relaxation(tol=1e-4, max_steps=100),
     "jfb": gradients.adjoints.jfb(),

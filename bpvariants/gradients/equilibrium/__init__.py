@@ -12,6 +12,7 @@ from bpvariants.gradients.equilibrium._jacobian_penalty import (
 from bpvariants.gradients.equilibrium._recurrent_backprop import (
     Equilibrium as Equilibrium,
     recurrent_backprop as recurrent_backprop,
+    RecurrentBackpropRule as RecurrentBackpropRule,
 )
 from bpvariants.gradients.equilibrium._solution import (
     FixedPoint as FixedPoint,

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from bpvariants._settings import check_number
 from bpvariants.gradients.equilibrium import adjoints, solvers
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
 from bpvariants.gradients.equilibrium._with_krylov import with_krylov
@@ -30,6 +31,10 @@ def choose_solver(
             "gradients.solvers.anderson(…) or gradients.solvers.broyden(…), got "
             f"{_described(solver, solvers)}."
         )
+    if isinstance(solver, OURS):
+        for name in ("tol", "max_steps"):
+            remedy = f"leave {name} out for the default"
+            check_number(name, getattr(solver, name), remedy=remedy)
     if given:
         raise ValueError(
             f"{', '.join(given)} must be left out where solver is given, because this "
@@ -42,16 +47,16 @@ def choose_solver(
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> Adjoint:
     """Return the adjoint solver; by default, it uses the method of `solver`.
 
-    With on_failure="nan", conjugate gradients take over where this method fails. The
-    other policies keep an adjoint that did not converge. They leave out conjugate
-    gradients, because the adjoint of a relaxation that is stopped early is linear in
-    the cotangent.
+    With on_failure="nan", conjugate gradients solve the examples for which this method
+    fails. The other policies keep an adjoint that did not converge. They use no
+    conjugate gradients, because only the adjoint of a relaxation that is stopped early
+    is linear in the cotangent.
     """
     if adjoint is None and isinstance(solver, OURS):
         first: Any = solver
         if isinstance(solver, solvers.relaxation):
-            settings = solver.damping, solver.tol, solver.max_steps
-            first = adjoints.relaxation(*settings)
+            damping = 1.0 if solver.damping is None else solver.damping
+            first = adjoints.relaxation(damping, solver.tol, solver.max_steps)
         if on_failure != "nan":
             return first
         return with_krylov(first)
@@ -73,7 +78,7 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> 
 
 
 def _described(given: Any, wanted: ModuleType) -> str:
-    """Describe a wrong solver or adjoint as the user typed it, and what to do."""
+    """Describe a wrong solver or adjoint as the user typed it, and give a remedy."""
     name, other = _name_in(wanted, given), solvers if wanted is adjoints else adjoints
     if name is not None:
         return f"{name}, which must be called with its settings"

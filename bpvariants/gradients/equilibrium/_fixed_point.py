@@ -9,7 +9,7 @@ and in reverse mode, for a cotangent b of h*, with the adjoint z,
 
     z = (I − Jᵀ)⁻¹ b,    dE/dθ = (∂f/∂θ)ᵀ z,    dE/dx = (∂f/∂x)ᵀ z.
 
-These derivatives depend neither on the solver that found h* nor on the number of its
+The derivatives depend neither on the solver that found h* nor on the number of its
 steps. The documentation of :class:`relaxation` describes Pineda's networks in
 continuous time, and their stability.
 """
@@ -32,7 +32,7 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
     solve_adjoint,
     zero_unless,
 )
-from bpvariants.gradients.equilibrium._map import check_map
+from bpvariants.gradients.equilibrium._map import check_map, check_map_function
 from bpvariants.gradients.equilibrium._precision import with_precise_products
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
 from bpvariants.gradients.equilibrium._rounding import reachable
@@ -61,6 +61,10 @@ def fixed_point(
     The default solver is a relaxation with damping τ:
 
         h ← (1 − τ) h + τ f(θ, h, x)    until ‖f(θ, h, x) − h‖ ≤ max(tol · ‖h‖, atol)
+
+    If no damping is given, τ is 1 at first. The solver halves τ for an example whose h
+    oscillates, if the example would not converge within max_steps; `info.damping` is
+    the last τ of each example.
 
     h* can be differentiated with respect to params, x, and the values that f closes
     over, in forward and reverse mode, any number of times. The derivative with respect
@@ -98,7 +102,7 @@ def fixed_point(
     With the Jacobian J = ∂f/∂h at h*, the gradient exists if I − J is invertible; f
     need not contract. By default, the method of `solver` also solves for the adjoint.
     With on_failure="nan", conjugate gradients take over for the examples where this
-    method fails. `relaxation` finds h* itself only if f contracts near h*, or if
+    method fails. `relaxation` finds h* itself only if f contracts near h*, or if some
     damping makes the iteration contract; `anderson` and `broyden` need no contraction.
 
     Each step of the solver takes the time of one evaluation of f, and each step of an
@@ -122,8 +126,9 @@ def fixed_point(
         example that does not converge.
       batch_ndim: number of leading axes that are batch axes. Each example converges by
         itself. By default the whole state is one example.
-      damping: damping τ, 0 < τ ≤ 1. The default is 1, an undamped iteration. `damping`,
-        `tol`, `max_steps` and `atol` are shorthand for
+      damping: damping τ, 0 < τ ≤ 1; 1 is an undamped iteration. A given damping never
+        changes. Default: 1 at first, and halved for examples that oscillate without
+        converging. `damping`, `tol`, `max_steps` and `atol` are shorthand for
         solver=gradients.solvers.relaxation(damping=…, tol=…, …).
       tol: largest residual ‖f(params, h, x) − h‖ / ‖h‖ that counts as converged.
       max_steps: maximum number of evaluations of f.
@@ -136,9 +141,9 @@ def fixed_point(
       :class:`FixedPointInfo` of arrays [*batch].
 
     Raises:
-      ValueError: if f cannot take init, the result of f is unlike init, init is not
-        floating, a setting is out of its range or is given together with a solver, or a
-        solver is given as adjoint or an adjoint solver as solver.
+      ValueError: if f is not a function or cannot take init, the result of f is unlike
+        init, init is not floating, a setting is out of its range or is given together
+        with a solver, or a solver is given as adjoint or an adjoint solver as solver.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -160,6 +165,7 @@ def fixed_point(
     solver = choose_solver(solver, damping, tol, max_steps, atol)
     check_on_failure(on_failure)
     adjoint = choose_adjoint(adjoint, solver, on_failure)
+    check_map_function(f)
     check_floating("init", init)
     init = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), init)
     f = with_precise_products(f)
@@ -192,7 +198,7 @@ def fixed_point(
 
 
 def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: str):
-    """Solve h = g(h); return the iterate `which`, without derivatives, and its info."""
+    """Solve h = g(h); return the "best" or "last" iterate h, and its info."""
 
     def solve(_, init):
         scale = partial(_scale, solver=solver, batch_ndim=batch_ndim)
@@ -200,10 +206,10 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
         outcome = solver.solve(gap, init, scale, batch_ndim)
         h, info = getattr(outcome, which)
         # custom_root needs floating auxiliary outputs.
-        return h, jax.tree.map(lambda a: a.astype(info.residual.dtype), info)
+        return h, jax.tree.map(partial(jnp.asarray, dtype=info.residual.dtype), info)
 
-    # This custom_root has a derivative of 0, also with respect to values that g closes
-    # over. With stop_gradient instead, JAX would first differentiate the solver's loop.
+    # The derivative of this custom_root is 0, also in the values that g closes over.
+    # If stop_gradient were used instead, JAX would differentiate the solver's loop.
     h, info = jax.lax.custom_root(
         lambda h: h, init, solve, lambda _, rhs: rhs, has_aux=True
     )
@@ -212,7 +218,7 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
 
 
 def _scale(h: PyTree, solver: Solver, batch_ndim: int) -> jax.Array:
-    """Return the scale [*batch] of residuals, which is ‖h‖ but at least atol / tol."""
+    """Return the scale of residuals, max(‖h‖, atol / tol), for each example."""
     size = norm(h, batch_ndim)
     least = jnp.asarray(solver.tol, size.dtype)
     atol = getattr(solver, "atol", None)  # a user's own solver may have no atol

@@ -1,11 +1,14 @@
-"""Loop shared by all solvers of h = g(h), and its convergence report.
+"""Loop shared by all fixed-point solvers, and its convergence report.
+
+For a map g and a state h, the function `move` is the solver's update rule:
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-`move` is the solver's update rule. Each example iterates by itself until it converges
-or fails. If rounding errors of g keep the residual ‖g(h) − h‖ above the tolerance, an
-example has converged when the residual has stopped falling and rounding errors explain
-it. If g is linear, conjugate gradients can take over the examples that fail.
+Each example iterates by itself until it converges or fails. If rounding errors of g
+keep the residual ‖g(h) − h‖ above the tolerance, an example has converged when the
+residual has stopped falling and rounding errors explain its size. If g is linear,
+conjugate gradients can take over the examples that fail. A relaxation can halve its
+damping for examples that oscillate without converging.
 """
 
 from collections.abc import Callable
@@ -21,6 +24,13 @@ from bpvariants.gradients.equilibrium._krylov import (
     krylov_step,
     no_krylov,
     restart,
+)
+from bpvariants.gradients.equilibrium._residuals import (
+    contraction,
+    is_due,
+    PATIENCE,
+    will_fail,
+    WINDOW,
 )
 from bpvariants.gradients.equilibrium._rounding import (
     begin_walk,
@@ -38,22 +48,34 @@ from bpvariants.gradients.equilibrium._rounding import (
 from bpvariants.gradients.equilibrium._solution import FixedPointInfo, Outcome
 from bpvariants.types import PyTree
 
-WINDOW = 20  # number of last residuals that are averaged, because residuals oscillate
-PATIENCE = 20  # steps without a lower residual before the first test for rounding
 GROWTH = 1e4  # factor by which the residual may exceed its lowest or its first value
+SPAN = 8  # an iteration that oscillates stays within the length of SPAN / 2 steps
 
 
 class Method(NamedTuple):
     """Update rule of a solver, with a memory of earlier steps."""
 
-    init: Callable[[PyTree], PyTree]  # from the start to the memory, [*batch, ...]
-    move: Callable[..., tuple[PyTree, PyTree]]  # from memory, h, g(h) − h and its norm
+    init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
+    # (memory, h, g(h) − h, ‖g(h) − h‖) -> (h, memory)
+    move: Callable[..., tuple[PyTree, PyTree]]
     may_rise: bool = False  # whether GROWTH applies to the first residual only
-    pace: float | jax.Array | None = None  # ‖step of h‖ / ‖g(h) − h‖, if constant
+    # memory -> damping of a relaxation, [*batch] or []
+    damping: Callable[[PyTree], jax.Array] | None = None
+    # (memory, mask [*batch]) -> memory, in which the damping is halved under the mask
+    halve: Callable[[PyTree, jax.Array], PyTree] | None = None
+
+
+class _Events(NamedTuple):
+    """Masks [*batch] of the examples that need more than a step of the solver."""
+
+    stalled: jax.Array  # the residual has not fallen for 20, 40, 80, … steps
+    late: jax.Array  # at the present rate, max_steps steps are not enough
+    slow: jax.Array  # late, although the last step lowered the residual
+    failed: jax.Array  # conjugate gradients have to take over
 
 
 class _State(NamedTuple):
-    h: PyTree  # or the next point of a walk
+    h: PyTree  # iterate, or the next point of a walk that tests for rounding errors
     best: PyTree  # the iterate with the lowest ‖g(h) − h‖
     memory: PyTree
     lowest: jax.Array  # ‖g(h) − h‖ of the best iterate
@@ -63,11 +85,11 @@ class _State(NamedTuple):
     recent: jax.Array  # [WINDOW, *batch]: the last values of ‖g(h) − h‖
     peak: jax.Array  # limit of ‖g(h) − h‖, above which the example counts as diverged
     since: jax.Array  # number of steps since the best iterate
-    rounded: jax.Array  # whether only rounding keeps the residual above tol
+    rounded: jax.Array  # whether only rounding errors keep the residual above tol
     lost: jax.Array
     steps: jax.Array
     active: jax.Array
-    walk: Walk  # state of the test for rounding errors
+    walk: Walk
     krylov: Krylov | None
 
 
@@ -84,12 +106,13 @@ def iterate(
 ) -> Outcome:
     """Iterate until every example has converged, diverged, or taken max_steps steps.
 
-    The argument `gap` computes g(h) − h. If it were computed from g(h) here, it could
-    round to 0 for large h, and an equation without a solution would seem solved.
+    The function `gap` computes the difference g(h) − h. The argument is not g, because
+    the difference of g(h) and a large h could round to 0 for an equation that has no
+    solution.
 
-    If `gap` computes b − A h, `pull` can be given: it multiplies by the conjugate
-    transpose of A. Then conjugate gradients solve the examples for which the method
-    fails, in up to max_steps more steps.
+    For a linear equation, `gap` computes b − A h, and the function `pull` multiplies by
+    the conjugate transpose of A. With `pull`, conjugate gradients solve the examples
+    for which the method fails, in up to max_steps more steps.
     """
     size = norm(start, batch_ndim)
     tol = reachable(tol, start, size.dtype)
@@ -100,28 +123,33 @@ def iterate(
         size = norm(difference, batch_ndim)
         residual = relative(size, scale(state.h))
         new = _step(state, difference, size, residual, method, tol, limit)
-        stalled = new.active & _is_due(new.since)
-        busy = stalled | (state.walk.place > 0)
-        failed = jnp.zeros_like(stalled)
-        if new.krylov is None:
+        stalled = new.active & is_due(new.since)
+        failed = late = slow = jnp.zeros_like(stalled)
+        if method.halve is not None:
+            late = will_fail(new.recent, new.last, new.steps, tol, limit)
+            slow = late & new.active & (new.since == 0) & (new.steps % PATIENCE == 0)
+        elif new.krylov is None:
             stalled &= new.residual <= COARSEST
-        else:
+        busy = stalled | slow | (state.walk.place > 0)
+        if new.krylov is not None:
             failed = state.active & ~new.active & (residual > tol) & ~new.krylov.on
             busy |= failed | (new.active & new.krylov.on)
-        rare = lambda state: _settle(
-            state, difference, size, stalled, failed, method, pull
-        )
+        events = _Events(stalled, late, slow, failed)
+        rare = lambda new: _settle(new, state, difference, size, events, method, pull)
         return _when(jnp.any(busy), rare, new)
 
     krylov = None if pull is None else no_krylov(start, size)
     state = _begin(start, method.init(start), size)._replace(krylov=krylov)
     in_progress = lambda state: jnp.any(state.active | (state.walk.place > 0))
     state = jax.lax.while_loop(in_progress, step, state)
-    radius = _contraction(state)
+    radius = contraction(state.recent, state.steps)
     h = select(state.rounded, state.best, state.h)
     last = jnp.where(state.rounded, state.residual, state.last)
     on = jnp.zeros_like(state.lost) if state.krylov is None else state.krylov.on
-    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on)
+    damping = jnp.ones_like(radius)
+    if method.damping is not None:
+        damping *= jnp.asarray(method.damping(state.memory), damping.dtype)
+    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on, damping)
     done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
         (start, info(state.first)),
@@ -129,12 +157,6 @@ def iterate(
         (h, done(last)),
         state.lost,
     )
-
-
-def _is_due(since: jax.Array) -> jax.Array:
-    """Return whether to test for rounding: after 20, 40, 80, … steps of no progress."""
-    waits = since // PATIENCE
-    return (waits > 0) & (since == PATIENCE * waits) & ((waits & (waits - 1)) == 0)
 
 
 def _when(flag: jax.Array, change: Callable[[Any], Any], state: Any) -> Any:
@@ -152,7 +174,7 @@ def _step(
     tol: jax.Array,
     limit: jax.Array,
 ) -> _State:
-    """Move the active examples that the method solves; record the residuals."""
+    """Move the active examples by one step of the method; record their residuals."""
     better = state.active & ((size < state.lowest) | (residual <= tol))
     lowest = jnp.where(better, size, state.lowest)
     rises = method.may_rise & (state.steps > 0)
@@ -187,25 +209,29 @@ def _step(
 
 def _settle(
     state: _State,
+    before: _State,
     difference: PyTree,
     size: jax.Array,
-    stalled: jax.Array,
-    failed: jax.Array,
+    events: _Events,
     method: Method,
     pull: Callable[[PyTree], PyTree] | None,
 ) -> _State:
-    """End the examples that only rounding errors keep from converging.
+    """Test stalled examples for rounding errors; change the method of those that fail.
 
-    A slowly converging iteration moves in an almost straight line. An iteration that
-    only rounding errors keep in motion returns to earlier iterates.
+    A slowly converging iteration moves along an almost straight line. An iteration that
+    oscillates, or that only rounding errors keep in motion, returns to earlier
+    iterates.
     """
+    stalled, late, slow, failed = events
     units, size = size, jnp.mean(state.recent, axis=0)  # of the last steps
     asked = stalled & (state.residual <= COARSEST)
-    returns = jnp.ones_like(asked)
-    if method.pace is not None:
-        away = in_units(size, jax.tree.map(jnp.subtract, state.h, state.best))
-        pace = jnp.asarray(method.pace, size.dtype)
-        returns = 4 * away <= (state.since.astype(size.dtype) * pace) ** 2
+    returns = near = jnp.ones_like(asked)
+    if method.damping is not None:
+        away = in_units(size, jax.tree.map(jnp.subtract, state.h, before.best))
+        moves = (before.since + 2).astype(size.dtype)  # from before.best to state.h
+        damping = jnp.asarray(method.damping(state.memory), size.dtype)
+        returns = 4 * away <= (moves * damping) ** 2
+        near = 4 * away <= (jnp.minimum(moves, SPAN) * damping) ** 2
     if state.krylov is not None and pull is not None:
         on = state.krylov.on
         h, krylov = krylov_step(
@@ -229,13 +255,16 @@ def _settle(
         rounded=state.rounded | rounded,
         active=(state.active & ~asked) | (ended & ~rounded),
     )
+    if method.halve is not None:
+        oscillates = late & ((slow & near) | (unexplained & (near | ended)))
+        state = state._replace(memory=method.halve(state.memory, oscillates))
     if state.krylov is None:
         return state
     return _take_over(state, unexplained | failed)
 
 
 def _take_over(state: _State, begins: jax.Array) -> _State:
-    """Let conjugate gradients begin, or begin again, at the best iterates."""
+    """Begin conjugate gradients at the best iterates of the examples in `begins`."""
     assert state.krylov is not None
     fresh = begins & ~state.krylov.on
     krylov = state.krylov._replace(on=state.krylov.on | fresh)
@@ -248,7 +277,7 @@ def _take_over(state: _State, begins: jax.Array) -> _State:
 
 
 def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
-    """Return the loop's state before the first step; size is any array [*batch]."""
+    """Return the loop's state before the first step; `size` is [*batch]."""
     infinite = jnp.full_like(size, jnp.inf)
     return _State(
         h=start,
@@ -268,12 +297,3 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         walk=no_walk(start, size),
         krylov=None,
     )
-
-
-def _contraction(state: _State) -> jax.Array:
-    """Return the geometric mean of the ratios of consecutive residuals in `recent`."""
-    ratios = jnp.clip(state.steps - 1, 0, WINDOW - 1)
-    first = jnp.take_along_axis(state.recent, WINDOW - 1 - ratios[None], axis=0)[0]
-    ratio = relative(state.recent[-1], first)
-    power = 1 / jnp.maximum(ratios, 1).astype(ratio.dtype)
-    return jnp.where(ratios > 0, ratio**power, 0)

@@ -1,6 +1,7 @@
 """Hutchinson's estimate of the norm of a map's Jacobian J, as a penalty.
 
-For a vector v of n random signs v_i = ±1, the expectation of the estimate is
+For a state of n elements and a vector v of n random signs v_i = ±1, the expectation of
+the estimate ‖Jᵀ v‖² / n is
 
     E_v ‖Jᵀ v‖² / n = ‖J‖_F² / n
 """
@@ -11,10 +12,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_batch_ndim, check_floating, check_real
+from bpvariants._checks import (
+    check_batch_ndim,
+    check_floating,
+    check_real,
+    check_single_key,
+)
 from bpvariants._examples import squared_norm
 from bpvariants._jaxpr.maxima import with_stored_operands
-from bpvariants.gradients.equilibrium._map import check_map
+from bpvariants.gradients.equilibrium._map import check_map, check_map_function
 from bpvariants.types import PyTree
 
 
@@ -50,8 +56,8 @@ def jacobian_penalty(
       One estimate for each example, [*batch].
 
     Raises:
-      ValueError: if h is not real and floating, the result of f is unlike h, or
-        batch_ndim does not fit.
+      ValueError: if f is not a function, key is not one random key, h is not real and
+        floating, the result of f is unlike h, or batch_ndim does not fit.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -68,6 +74,8 @@ def jacobian_penalty(
       doi:10.1080/03610918908812806. Bai, Koltun & Kolter, "Stabilizing equilibrium
       models by Jacobian regularization", 2021, arXiv:2106.14342.
     """
+    check_map_function(f)
+    check_single_key(key)
     check_floating("h", h)
     check_real("h", h)
     h = jax.tree.map(jnp.asarray, h)

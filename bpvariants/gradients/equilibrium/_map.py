@@ -9,8 +9,18 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_like
+from bpvariants._checks import (
+    check_arrays,
+    check_function,
+    check_like,
+    ONLY_ARRAYS,
+)
 from bpvariants.types import PyTree
+
+
+def check_map_function(f: object) -> None:
+    """Check that f is a function."""
+    check_function("f", f, "(params, h, x) -> h")
 
 
 def check_map(
@@ -22,9 +32,11 @@ def check_map(
 ) -> None:
     """Check that f(params, h, x) has the structure, shapes and dtypes of h.
 
-    Otherwise an error is raised. It says if f takes x before h, if the caller exchanged
-    h and x, or if f is a step, which returns a tuple. It calls h by its `name`.
+    The error message says if f takes x before h, if the caller exchanged h and x, or if
+    f is a step, which returns a tuple. `name` is the caller's name for h.
     """
+    check_arrays("params", params, ONLY_ARRAYS)
+    check_arrays("x", x)
     new = None
     try:
         new = jax.eval_shape(f, params, h, x)
@@ -38,7 +50,7 @@ def check_map(
                 f"{name}. Exchange the last two parameters of f."
             ) from error
         orders = (params, h, x), (params, x, h)
-        # If f broadcasts and h is too small, f returns a result like x in both orders.
+        # If f broadcasts a small h, f returns a result like x in both orders.
         if sum(_returns(f, order, like=x) for order in orders) == 1:
             raise ValueError(
                 f"{name} must come before x, and f must be f(params, h, x): the state "

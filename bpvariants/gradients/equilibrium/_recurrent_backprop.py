@@ -13,12 +13,12 @@ same connections. It settles whenever the forward relaxation does.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_batch, check_floating, check_like
+from bpvariants._checks import check_batch, check_floating, check_function, check_like
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import (
     as_arrays,
@@ -38,7 +38,7 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
     solve_adjoint,
     zero_unless,
 )
-from bpvariants.gradients.equilibrium._map import check_map
+from bpvariants.gradients.equilibrium._map import check_map, check_map_function
 from bpvariants.gradients.equilibrium._precision import with_precise_products
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
 from bpvariants.gradients.equilibrium._solution import FixedPointInfo
@@ -54,6 +54,31 @@ class Equilibrium(NamedTuple):
     z: PyTree  # adjoint, like h; contains the weight of each example in the mean loss
 
 
+class RecurrentBackpropRule(Protocol):
+    """Function that :func:`recurrent_backprop` returns: loss, fixed point, gradient."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        init: PyTree,
+        x: PyTree,
+        target: PyTree,
+        weights: jax.typing.ArrayLike | None = None,
+        start_adjoint: PyTree | None = None,
+    ) -> tuple[tuple[jax.Array, Equilibrium], PyTree]:
+        """Return ((value, equilibrium), grads) of the weighted mean loss Σ w·ℓ / Σ w.
+
+        Args:
+          params: any pytree of floating arrays.
+          init: first state h of the forward relaxation, leaves [*batch, ...].
+          x: inputs, leaves [*batch, ...].
+          target: what the loss compares with the output, leaves [*batch, ...].
+          weights: [*batch] real, the weight w of each loss. Default: 1.
+          start_adjoint: like init, the z at which the adjoint relaxation starts.
+        """
+        ...
+
+
 def recurrent_backprop(
     f: Callable[[PyTree, PyTree, PyTree], PyTree],
     loss: Loss,
@@ -66,7 +91,7 @@ def recurrent_backprop(
     tol: float | jax.Array | None = None,
     max_steps: int | jax.Array | None = None,
     atol: float | jax.Array | None = None,
-) -> Callable[..., tuple[tuple[jax.Array, Equilibrium], PyTree]]:
+) -> RecurrentBackpropRule:
     """Recurrent backpropagation (Almeida–Pineda), the exact gradient at a fixed point.
 
     One relaxation finds the fixed point h*. A second relaxation finds the adjoint z,
@@ -91,8 +116,10 @@ def recurrent_backprop(
         it, are NaN, unless the weight of the example is 0. "truncate": z and gradients
         are finite, but may be inexact. "ignore": h* is the last iterate, and z is
         whatever the adjoint solver returns.
-      damping: damping τ of both relaxations, 0 < τ ≤ 1. The default is 1, an undamped
-        iteration. `damping`, `tol`, `max_steps` and `atol` are shorthand for
+      damping: damping τ of both relaxations, 0 < τ ≤ 1; 1 is an undamped iteration.
+        Default: 1. The relaxation of h then halves τ for examples that oscillate
+        without converging, see `gradients.solvers.relaxation`. `damping`, `tol`,
+        `max_steps` and `atol` are shorthand for
         solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…, atol=…).
       tol: largest relative residual that counts as converged, for both relaxations.
       max_steps: maximum number of steps of each relaxation. A step evaluates f once, or
@@ -109,7 +136,8 @@ def recurrent_backprop(
       start_adjoint is not finite, z starts at ∂E/∂h*, the derivative of the mean loss.
 
     Raises:
-      ValueError: if a setting is out of its range, or is given together with a solver;
+      ValueError: if f, loss or readout is not a function; if a setting is out of its
+        range, or is given together with a solver;
         when the function is called, if shapes or dtypes disagree, or if start_adjoint
         is given to an adjoint solver that takes no start.
 
@@ -133,7 +161,7 @@ def recurrent_backprop(
     """
     solver = choose_solver(solver, damping, tol, max_steps, atol)
     check_on_failure(on_failure)
-    check_loss_function(loss)
+    _check_functions(f, loss, readout)
     adjoint = choose_adjoint(adjoint, solver, on_failure)
     f = with_precise_products(f)
     read = (lambda params, h: h) if readout is None else readout
@@ -177,3 +205,10 @@ def recurrent_backprop(
         return (value, Equilibrium(h, forward, backward, z)), grads
 
     return rule
+
+
+def _check_functions(f: object, loss: object, readout: object) -> None:
+    check_map_function(f)
+    check_loss_function(loss)
+    if readout is not None:
+        check_function("readout", readout, "(params, h) -> y")

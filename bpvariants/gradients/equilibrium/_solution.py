@@ -33,6 +33,9 @@ class FixedPointInfo(NamedTuple):
       krylov: bool, whether the solver's own method failed and conjugate gradients took
         over, which happens only in the default adjoint solver. Then `steps` counts the
         steps of both methods, and `spectral_radius` is that of conjugate gradients.
+      damping: the damping τ of the last step of a relaxation; 1 for the other solvers.
+        If no damping is given to the forward relaxation, τ below 1 says that the
+        relaxation oscillated and was slowed down.
     """
 
     steps: jax.Array
@@ -40,6 +43,7 @@ class FixedPointInfo(NamedTuple):
     converged: jax.Array
     spectral_radius: jax.Array
     krylov: jax.Array | bool = False
+    damping: jax.Array | float = 1.0
 
 
 class Outcome(NamedTuple):

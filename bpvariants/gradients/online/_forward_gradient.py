@@ -33,6 +33,7 @@ from bpvariants.gradients.online._online_step import (
 from bpvariants.gradients.online._random import (
     check_distribution,
     check_key,
+    Distribution,
     DISTRIBUTIONS,
     draw_like,
 )
@@ -53,8 +54,9 @@ class ForwardGradientState(NamedTuple):
 
 
 def forward_gradient(
-    step: Step, loss: Loss, *, directions: int = 1, distribution: str = "rademacher"
-) -> OnlineRule:
+    step: Step, loss: Loss, *,
+    directions: int = 1, distribution: Distribution = "rademacher",
+) -> OnlineRule:  # fmt: skip
     """Forward gradient, an unbiased estimate from derivatives in random directions.
 
         ĝ_t = mean over K directions of ℓ̇_t v,      Σ_t ĝ_t = mean of (∇L·v) v

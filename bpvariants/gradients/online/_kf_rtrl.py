@@ -156,9 +156,7 @@ def _with_signs(
     def init(params, carry, inputs, *, initial=None):
         now, initial = enter_first_step(advance, params, carry, inputs, initial)
         rank = len(now.batch)
-        program = factorise(
-            one_example(advance, rank), params, now.start, now.inputs, rank
-        )
+        program = _factorised(advance, params, now, rank)
         factors = _zero_factors(program, now.start, now.batch)
         return KFRTRLState(now.start, factors, initial)
 
@@ -172,9 +170,7 @@ def _with_signs(
             advance, params, carry, initial, x, target, weight, mask, reset
         )
         rank = len(now.batch)
-        program = factorise(
-            one_example(advance, rank), params, now.start, now.inputs, rank
-        )
+        program = _factorised(advance, params, now, rank)
         _check_influence(influence, _zero_factors(program, carry, now.batch))
         entering = now.restarted(influence)
 
@@ -195,6 +191,25 @@ def _with_signs(
         return value, cast_like(grads, params), KFRTRLState(new, leaving, initial)
 
     return OnlineRule(init, update)
+
+
+def _factorised(
+    advance: Step, params: PyTree, now: OnlineStep, rank: int
+) -> FactorisedStep:
+    """Factorise the step of one example; say if the loss hides the batch axes."""
+    try:
+        return factorise(
+            one_example(advance, rank), params, now.start, now.inputs, rank
+        )
+    except ValueError as error:
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(now.start)]
+        if rank > 0 or all(len(shape) < 2 for shape in shapes):
+            raise
+        raise ValueError(
+            "loss must give one loss for each example. It gives one number for a carry "
+            f"with leaves of shapes {shapes}, so the batch counts as one example, "
+            "for which params do not factorise. Let loss sum over the features alone."
+        ) from error
 
 
 def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:

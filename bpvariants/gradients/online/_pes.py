@@ -33,6 +33,7 @@ from bpvariants.gradients.online._online_step import (
 from bpvariants.gradients.online._random import (
     check_distribution,
     check_key,
+    Distribution,
     DISTRIBUTIONS,
     draw_like,
 )
@@ -61,7 +62,7 @@ def pes(
     pairs: int = 8,
     sigma: float | jax.Array = 0.01,
     window: int = 1,
-    distribution: str = "normal",
+    distribution: Distribution = "normal",
 ) -> OnlineRule:
     """PES: a gradient estimate without derivatives, unbiased up to O(σ²).
 
@@ -187,7 +188,7 @@ def _draw(
     now: OnlineStep,
     sigma: float | jax.Array,
     window: int,
-    distribution: str,
+    distribution: Distribution,
 ) -> tuple[PyTree, PyTree]:
     """Return the perturbation ε of this step and the sum ξ of perturbations so far."""
     leaves, structure = jax.tree.flatten(state.noise)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return 1 - 2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype)
 
 
+Distribution: TypeAlias = Literal["rademacher", "normal"]
 DISTRIBUTIONS = {"rademacher": rademacher, "normal": jax.random.normal}
 
 

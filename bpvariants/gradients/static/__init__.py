@@ -27,3 +27,7 @@ from bpvariants.gradients.static._layer_info import (
     BackpropInfo as BackpropInfo,
     LayerInfo as LayerInfo,
 )
+from bpvariants.gradients.static._rule_types import (
+    BackpropRule as BackpropRule,
+    FeedbackAlignmentRule as FeedbackAlignmentRule,
+)

@@ -32,6 +32,7 @@ from bpvariants._losses import (
     normalised,
 )
 from bpvariants.gradients.static._layer_info import BackpropInfo, LayerInfo
+from bpvariants.gradients.static._rule_types import BackpropRule
 from bpvariants.types import Loss, PyTree
 
 # A layer is a pair of functions: (params of the layer, output y of the layer below) ->
@@ -39,9 +40,7 @@ from bpvariants.types import Loss, PyTree
 Layer: TypeAlias = tuple[Callable[[PyTree, PyTree], PyTree], Callable[[PyTree], PyTree]]
 
 
-def backprop(
-    layers: Sequence[Layer], loss: Loss
-) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
+def backprop(layers: Sequence[Layer], loss: Loss) -> BackpropRule:
     """Static backpropagation: the exact gradient, and every factor of the chain rule.
 
     `backprop` computes the same gradient as `jax.value_and_grad` at the same cost: the

@@ -48,8 +48,8 @@ from bpvariants.gradients.static._feedback_layers import (
     Scale,
     with_feedback,
 )
-from bpvariants.gradients.static._layer_info import BackpropInfo
-from bpvariants.types import Loss, PyTree
+from bpvariants.gradients.static._rule_types import FeedbackAlignmentRule
+from bpvariants.types import Loss
 
 
 def feedback_alignment(
@@ -59,7 +59,7 @@ def feedback_alignment(
     kind: AlignmentKind = "fa",
     scale: Scale = "xavier",
     initializer: Callable | None = None,
-) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
+) -> FeedbackAlignmentRule:
     """Biased backpropagation: errors are sent back through feedback weights.
 
         fa    ∂E/∂y_l ≈ δ_{l+1} B_{l+1},         dfa   ∂E/∂y_l ≈ δ_Λ B_l,

@@ -28,6 +28,7 @@ from bpvariants.types import PyTree
 
 FeedbackKind: TypeAlias = Literal["fa", "usf", "brsf", "frsf"]
 # Factor α: "xavier" is √(2 / (fan_in + fan_out)), "kaiming" is 1 / √(3 fan_in).
+Padding: TypeAlias = Literal["SAME", "VALID", "SAME_LOWER"]
 Scale: TypeAlias = Literal["xavier", "kaiming"] | jax.typing.ArrayLike
 
 
@@ -102,7 +103,7 @@ def feedback_conv(
     kind: FeedbackKind = "fa",
     scale: Scale = "xavier",
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: Padding | Sequence[tuple[int, int]] = "SAME",
 ) -> jax.Array:
     """Convolve x with w; the backward pass computes ∂E/∂x by feedback alignment.
 

@@ -1,7 +1,7 @@
 """Backpropagation through time: gradients computed backwards along a sequence.
 
 The exact rules are `unroll` under `jax.grad`, `bptt` and `parallel_unroll`. `artbp` is
-unbiased. `truncated_bptt` is biased.
+unbiased. `truncated_bptt` is biased. `resets_from_dones` makes the argument `reset`.
 """
 
 from bpvariants.gradients.through_time._artbp import (
@@ -25,6 +25,9 @@ from bpvariants.gradients.through_time._parallel_newton import (
 from bpvariants.gradients.through_time._parallel_unroll import (
     parallel_unroll as parallel_unroll,
     ParallelInfo as ParallelInfo,
+)
+from bpvariants.gradients.through_time._resets_from_dones import (
+    resets_from_dones as resets_from_dones,
 )
 from bpvariants.gradients.through_time._stack import (
     stack as stack,

@@ -32,7 +32,7 @@ from bpvariants._losses import (
 from bpvariants._settings import check_number
 from bpvariants.gradients.remat._policies import check_remat, Remat
 from bpvariants.gradients.through_time._unroll import sum_steps
-from bpvariants.types import GradientRule, Loss, PyTree, Step
+from bpvariants.types import KeyedGradientRule, Loss, PyTree, Step
 
 # Function: age, the number of steps since the last cut -> κ, the probability of a cut.
 Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
@@ -51,7 +51,7 @@ def artbp(
     *,
     truncation: float | jax.Array | Schedule,
     remat: Remat = None,
-) -> GradientRule:
+) -> KeyedGradientRule:
     """ARTBP, an unbiased estimate of BPTT's gradient from random truncations.
 
         δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1},   P(cut_t) = κ_t

@@ -26,8 +26,8 @@ def bidirectional(
     carries: tuple[PyTree, PyTree],
     xs: PyTree,
     *,
-    mask: jax.Array | None = None,
-    reset: jax.Array | None = None,
+    mask: jax.typing.ArrayLike | None = None,
+    reset: jax.typing.ArrayLike | None = None,
     initial: tuple[PyTree, PyTree] | None = None,
     remat: Remat = None,
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:

@@ -20,7 +20,6 @@ the adjoint z of h, this recurrence is
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import get_args, Literal, NamedTuple
 
 import jax
@@ -28,6 +27,11 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers, check_limits
+from bpvariants._settings import check_no_text
+from bpvariants.gradients.through_time._parallel_rounding import (
+    is_rounding,
+    largest,
+)
 from bpvariants.gradients.through_time._parallel_scan import (
     carried,
     dense_scan,
@@ -39,6 +43,9 @@ Jacobian = Literal["full", "diagonal"]
 OnFailure = Literal["sequential", "nan"]
 Gap = Callable[[jax.Array], jax.Array]  # function trajectory -> residuals
 Sizes = tuple[int, ...]  # number of elements of each carry leaf, for one example
+
+PATIENCE = 3  # iterations without a smaller change before the test for rounding
+COARSEST = 2**-5  # largest relative change that rounding to 8 bits can explain
 
 
 @register_dataclass  # shrink, tol and max_steps may be tracers
@@ -96,7 +103,9 @@ class newton:
       tol: an example has converged when an iteration changes no carry element by more
         than tol · m. Here m is the largest absolute value along the trajectory in the
         leaf that contains the element. A tol below 4 machine epsilons is raised to 4
-        epsilons.
+        epsilons. An example has also converged when its changes no longer become
+        smaller from one iteration to the next, and rounding errors of the step explain
+        the last change. Such a change must be at most 0.03 · m.
       max_steps: largest number of iterations. Never more than T + 1 iterations are run:
         T iterations make all T carries exact, and one more iteration detects that no
         carry changes.
@@ -141,6 +150,7 @@ class newton:
             raise ValueError(
                 f"on_failure must be 'sequential' or 'nan', got {self.on_failure!r}."
             )
+        check_no_text(shrink=self.shrink)
         if are_numbers(self.shrink) and not 0 <= self.shrink <= 1:
             raise ValueError(
                 "shrink must be from 0, Newton's method, to 1, Picard's iteration; "
@@ -154,6 +164,8 @@ class NewtonState(NamedTuple):
 
     trajectory: jax.Array  # [T, *batch, n]: current carries of all steps
     taken: jax.Array  # []: number of iterations so far
+    least: jax.Array  # [*batch]: smallest relative change of an iteration so far
+    since: jax.Array  # [*batch]: number of iterations since the smallest change
     steps: jax.Array  # [*batch]: number of iterations in which the example was active
     converged: jax.Array  # [*batch]: whether the example has converged
     active: jax.Array  # [*batch]: whether the next iteration updates the example
@@ -185,29 +197,33 @@ def iterate(
         change = _propagate(slopes, wrong, method.jacobian, keep, reverse)
         new = old + change
         finite = jnp.all(jnp.isfinite(new), over_time)
-        small = _largest(change, sizes) <= tol * _largest(new, sizes)
-        converged = finite & jnp.all(small, axis=-1)
+        size, scale = largest(change, sizes), largest(new, sizes)
+        small = size <= tol * scale
+        relative = jnp.max(jnp.where(small, 0, size / scale), axis=-1)
+        since = jnp.where(relative < state.least, 0, state.since + 1)
+        stalled = (since >= PATIENCE) & (relative <= COARSEST) & state.active & finite
+        rounds = jax.lax.cond(
+            jnp.any(stalled),
+            lambda: is_rounding(gap, old, wrong, change, sizes),
+            lambda: jnp.zeros_like(small),
+        )
+        converged = finite & jnp.all(small | (rounds & stalled[..., None]), axis=-1)
         moves = (state.active & finite)[None, ..., None]
         return NewtonState(
             jnp.where(moves, new, old),
             count,
+            jnp.minimum(relative, state.least),
+            since,
             state.steps + state.active.astype(jnp.int32),
             jnp.where(state.active, converged, state.converged),
             state.active & finite & ~converged & (count < limit),
         )
 
     flags = jnp.ones(tuple(batch), bool)
-    zero = jnp.zeros((), jnp.int32)
-    state = NewtonState(start, zero, jnp.zeros(flags.shape, jnp.int32), ~flags, flags)
+    zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros(flags.shape, jnp.int32)
+    least = jnp.full(flags.shape, jnp.inf, start.dtype)
+    state = NewtonState(start, zero, least, zeros, zeros, ~flags, flags)
     return jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
-
-
-def _largest(trajectory: jax.Array, sizes: Sizes) -> jax.Array:
-    """Return the largest absolute value of each leaf along time, [*batch, leaves]."""
-    largest = jnp.max(jnp.abs(trajectory), axis=0)
-    ends = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
-    leaves = [largest[..., a:b] for a, b in pairwise(ends)]
-    return jnp.stack([jnp.max(leaf, axis=-1, initial=0) for leaf in leaves], axis=-1)
 
 
 def solve_tangent(

@@ -54,7 +54,7 @@ def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTre
     return jax.lax.associative_scan(compose, (factors, u), reverse=reverse)[1]
 
 
-def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
+def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool) -> jax.Array:
     """Solve the recurrence h_t = A_t h_{t−1} + u_t for all h_t in parallel.
 
     `matrices` contains A_t for all steps t, [T, *batch, n, n]; u and h are [T, *batch,
@@ -69,9 +69,7 @@ def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.
     return jax.lax.associative_scan(compose, (matrices, u), reverse=reverse)[1]
 
 
-def dense_scan_in_order(
-    matrices: jax.Array, u: jax.Array, reverse: bool = False
-) -> jax.Array:
+def dense_scan_in_order(matrices: jax.Array, u: jax.Array, reverse: bool) -> jax.Array:
     """Compute the result of :func:`dense_scan` step by step.
 
     Matrices are only multiplied by vectors, because products of matrices may overflow.

@@ -40,8 +40,8 @@ class Checkpoint:
       every: number of training steps between two checkpoints. Checkpoints are written
         only at the end of a chunk (the training steps of one jitted call). Default:
         after each chunk. A last checkpoint is written at the end of the training.
-        Besides the writing itself, a checkpoint takes about 50 ms of CPU time, so
-        `every` steps should take at least some seconds.
+        A checkpoint takes tens of milliseconds of CPU time besides the writing itself,
+        so `every` steps should take at least some seconds.
       keep: number of the latest checkpoints to keep on disk.
       best: score of a checkpoint, where lower is better. Besides the latest
         checkpoints, the checkpoint with the best score is kept. Give the name of a

@@ -14,7 +14,7 @@ of steps in a chunk.
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, get_args, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,8 @@ from bpvariants.training.loop._rule_call import call_rule, draw_batch
 from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
-POLICIES = ("raise", "skip", "stop", "ignore")
+NonFinitePolicy: TypeAlias = Literal["raise", "skip", "stop", "ignore"]
+POLICIES = get_args(NonFinitePolicy)
 OF_RULES = 0xFFFFFFFF  # folded into the training's key to get the rule's key
 # If a training state has at most this number of bytes, the state before each chunk of
 # steps is kept until the chunk has ended.

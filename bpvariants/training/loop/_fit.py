@@ -18,7 +18,7 @@ from bpvariants.training._placement import mesh_of, placed
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
 from bpvariants.training.checkpoints._leaves import describe
 from bpvariants.training.checkpoints._store import Store
-from bpvariants.training.loop._chunk import Recipe
+from bpvariants.training.loop._chunk import NonFinitePolicy, Recipe
 from bpvariants.training.loop._fit_checks import (
     as_update,
     check_counts,
@@ -50,7 +50,7 @@ def fit(
     runs: int | None = None,
     log: Log | Sequence[Log] | None = None,
     stop: Stop | None = None,
-    nonfinite: str | None = None,
+    nonfinite: NonFinitePolicy | None = None,
     diagnose: Diagnose | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FitResult:

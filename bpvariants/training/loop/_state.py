@@ -63,10 +63,10 @@ class FitResult(NamedTuple):
     seconds: float
     compile_seconds: float
     temp_bytes: int | None
-    stopped: str | None = None
-    skipped: Any = 0
-    nonfinite_step: Any = -1
-    resumed_from: int | None = None
+    stopped: str | None
+    skipped: Any
+    nonfinite_step: Any
+    resumed_from: int | None
 
 
 class Values:

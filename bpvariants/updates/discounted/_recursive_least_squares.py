@@ -41,7 +41,15 @@ class RecursiveLeastSquares(NamedTuple):
     """Result of :func:`recursive_least_squares`: the functions init and update."""
 
     init: Callable[[jax.Array], RecursiveLeastSquaresState]
-    update: Callable[..., tuple[jax.Array, RecursiveLeastSquaresState]]
+    update: Callable[
+        [
+            jax.Array,
+            RecursiveLeastSquaresState,
+            jax.typing.ArrayLike,
+            jax.typing.ArrayLike,
+        ],
+        tuple[jax.Array, RecursiveLeastSquaresState],
+    ]
 
 
 def recursive_least_squares(

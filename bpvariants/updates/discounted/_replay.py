@@ -24,7 +24,7 @@ in the printed form are stable for h < 2 / (η + λ/(1−λ)).
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -49,12 +49,26 @@ class ReplayState(NamedTuple):
     filled: jax.Array  # []: number of slots that have been written, at most W
 
 
+class DiscountedLoss(Protocol):
+    """The function `discounted_loss` of a :class:`Replay`."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        state: ReplayState,
+        *,
+        learning_rate: float | jax.Array | None = None,
+    ) -> jax.Array:
+        """Return the discounted loss [] of the stored batches at `params`."""
+        ...
+
+
 class Replay(NamedTuple):
     """Result of :func:`replay`: three functions, and the number W of stored batches."""
 
     init: Callable[[PyTree], ReplayState]
     push: Callable[[ReplayState, PyTree], ReplayState]
-    discounted_loss: Callable[..., jax.Array]
+    discounted_loss: DiscountedLoss
     horizon: int
 
 

@@ -5,6 +5,7 @@ import optax
 
 from bpvariants.updates._foreign_names import refuses, TORCH_RPROP
 from bpvariants.updates._params import PerLeaf
+from bpvariants.updates.resilient._rprop_layouts import StateFormat
 from bpvariants.updates.resilient._rprop_optimizer import descend
 
 
@@ -17,7 +18,7 @@ def irprop_minus(
     max_step_size: PerLeaf = 50.0,
     *,
     weight_decay: float | jax.Array | None = None,
-    state: str = "int8_sign",
+    state: StateFormat = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
     """iRprop⁻, also named `rprop`: for FULL-BATCH gradients only.
 
@@ -95,7 +96,7 @@ def rprop(
     max_step_size: PerLeaf = 50.0,
     *,
     weight_decay: float | jax.Array | None = None,
-    state: str = "int8_sign",
+    state: StateFormat = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
     """The usual name of :func:`irprop_minus`, iRprop⁻: for FULL-BATCH gradients only.
 

@@ -38,7 +38,7 @@ not implemented, because their papers were not available:
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, get_args, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -68,10 +68,18 @@ from bpvariants.updates.resilient._rprop_layouts import (
     Numbers,
     PACKED,
     RpropLayout,
+    StateFormat,
 )
 
-VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus")
-VARIANTS += ("half_back", "manhattan")
+Variant: TypeAlias = Literal[
+    "rprop_plus",
+    "rprop_minus",
+    "irprop_plus",
+    "irprop_minus",
+    "half_back",
+    "manhattan",
+]
+VARIANTS = get_args(Variant)
 _NAMES = {"irprop_minus": "rprop (irprop_minus)"}  # names in error messages
 
 
@@ -99,8 +107,8 @@ def scale_by_rprop(
     max_step_size: PerLeaf = 50.0,
     *,
     weight_decay: float | jax.Array | None = None,
-    variant: str = "irprop_minus",
-    state: str = "int8_sign",
+    variant: Variant = "irprop_minus",
+    state: StateFormat = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
     """Replace each gradient by the step of an Rprop variant; do not negate the step.
 

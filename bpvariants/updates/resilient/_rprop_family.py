@@ -5,6 +5,7 @@ import optax
 
 from bpvariants.updates._foreign_names import refuses, TORCH_RPROP
 from bpvariants.updates._params import PerLeaf
+from bpvariants.updates.resilient._rprop_layouts import StateFormat
 from bpvariants.updates.resilient._rprop_optimizer import descend
 
 
@@ -17,7 +18,7 @@ def irprop_plus(
     max_step_size: PerLeaf = 50.0,
     *,
     weight_decay: float | jax.Array | None = None,
-    state: str = "int8_sign",
+    state: StateFormat = "int8_sign",
     after: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """iRprop⁺, which reverts a step if the loss grew: for FULL-BATCH gradients only.
@@ -79,7 +80,7 @@ def rprop_minus(
     max_step_size: PerLeaf = 50.0,
     *,
     weight_decay: float | jax.Array | None = None,
-    state: str = "int8_sign",
+    state: StateFormat = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
     """Rprop⁻, which never reverts a step: for FULL-BATCH gradients only.
 
@@ -125,7 +126,7 @@ def rprop_plus(
     max_step_size: PerLeaf = 50.0,
     *,
     weight_decay: float | jax.Array | None = None,
-    state: str = "int8_sign",
+    state: StateFormat = "int8_sign",
     after: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Rprop⁺, Rprop as first published: for FULL-BATCH gradients only.
@@ -182,7 +183,7 @@ def half_back(
     max_step_size: PerLeaf = 50.0,
     *,
     weight_decay: float | jax.Array | None = None,
-    state: str = "int8_sign",
+    state: StateFormat = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
     """Rprop that turns back at a sign change: for FULL-BATCH gradients only.
 

@@ -7,16 +7,15 @@ computes the same update by operations on the bit patterns of the floats.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, get_args, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._dtypes import NARROW
-
 Kept: TypeAlias = tuple[jax.Array, Any]  # (step sizes, signs), or (both packed, None)
 
-LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
+StateFormat: TypeAlias = Literal["float32", "int8_sign", "packed", "bfloat16"]
+LAYOUTS = get_args(StateFormat)
 PACKED = ("packed", "bfloat16")
 KEEPS_SIGN = ("rprop_minus", "manhattan")  # others store 0 at a sign change
 
@@ -61,8 +60,12 @@ class Seen(NamedTuple):
 
 
 def computing(dtype: Any, layout: RpropLayout) -> Any:
-    """Return the dtype in which step sizes are computed for params of dtype `dtype`."""
-    narrow = layout.state == "bfloat16" or dtype in NARROW
+    """Return the dtype in which step sizes are computed.
+
+    `dtype` is that of the params, after a cast to float32 or wider, or that of the
+    state.
+    """
+    narrow = layout.state == "bfloat16"
     return jnp.dtype(jnp.float32) if narrow else jnp.dtype(dtype)
 
 

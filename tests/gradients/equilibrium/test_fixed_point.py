@@ -212,7 +212,7 @@ def test_the_derivative_in_init_is_zero():
 linear = lambda w, h, x: w * h + x
 NOT_REACHED = {
     "diverges": (1.5, 1.0, {}),
-    "cycles": (-1.0, 1.0, {}),
+    "cycles": (-1.0, 1.0, {"damping": 1.0}),
     "too few steps": (0.9, 1.0, {"max_steps": 5}),
     "not finite": (0.5, jnp.nan, {}),
 }

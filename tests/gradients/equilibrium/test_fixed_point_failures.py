@@ -17,7 +17,7 @@ KINDS = ["settles", "grows", "cycles", "not a number"]
 S = jnp.array([[1.0], [4.0], [-3.0], [1.0]])
 X = jnp.array([[0.3, -0.2, 0.1], [0.1, 0.4, 0.2], [0.0, 0.2, 0.1], [jnp.nan, 0.0, 0.1]])
 SOLVERS = {
-    "relaxation": gradients.solvers.relaxation(tol=1e-12, max_steps=300),
+    "relaxation": gradients.solvers.relaxation(1.0, tol=1e-12, max_steps=300),
     "anderson": gradients.solvers.anderson(3, tol=1e-12, max_steps=60),
     "broyden": gradients.solvers.broyden(5, tol=1e-12, max_steps=60),
 }

@@ -135,7 +135,7 @@ LINEAR = {
 
 
 @cache
-def linear(name):
+def linear(name, **settings):
     """Return a function of `bits` that iterates ten linear maps with rounding.
 
     The initial state is 1 % away from the fixed point.
@@ -150,7 +150,7 @@ def linear(name):
             return base + jnp.einsum("nij,nj->ni", maps, away, precision="highest")
 
         init = base * jnp.array([[1.01, 0.99]], "float32")
-        solver = getattr(gradients.solvers, name)(tol=1e-7)
+        solver = getattr(gradients.solvers, name)(tol=1e-7, **settings)
         return gradients.fixed_point(f, maps, init, (), solver=solver, batch_ndim=1)
 
     return run
@@ -162,18 +162,19 @@ def test_what_turns_creeps_or_grows_has_not_converged(bits):
 
     The distance is 1 % at first, and never falls below a tenth of that.
     """
-    info = linear("relaxation")(bits).info
+    info = linear("relaxation", damping=1.0)(bits).info
     assert not info.converged.any(), dict(zip(LINEAR, info, strict=True))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["anderson", "broyden"])
-def test_what_accelerated_solvers_call_converged_is_a_fixed_point(name):
+@pytest.mark.parametrize("name", ["anderson", "broyden", "relaxation"])
+def test_what_other_solvers_call_converged_is_a_fixed_point(name):
+    """Without a given damping, relaxation halves it for maps that oscillate."""
     h, info = linear(name)(FULL)
     drifts = jnp.arange(10) == 9  # this map has a line of fixed points
     near = np.linalg.norm(np.asarray(h) - [1.0, -0.7], axis=-1) < 1e-4
     assert jnp.all(~info.converged | near | drifts)
-    assert jnp.sum(info.converged) >= 7
+    assert jnp.sum(info.converged) >= (3 if name == "relaxation" else 7)
 
 
 CHAOS = {
@@ -187,10 +188,12 @@ CHAOS = {
 }
 
 
-def test_small_chaos_has_not_converged():
-    """Iterate a map of one chaotic unit and 30 constant units.
+@cache
+def chaos():
+    """Return the function (h, tol, damping) that iterates all maps, and their map f.
 
-    The residual is only 10⁻² to 10⁻⁵ of the norm of the state, but does not shrink.
+    Each state has one chaotic unit and 30 constant units. So the residual is only 10⁻²
+    to 10⁻⁵ of the norm of the state, but does not shrink.
     """
     size = jnp.array([[0.1, 0.01, 0.001, 0.0003]], "float32")[..., None]
     steady = jnp.ones((len(CHAOS), 4, 30), "float32")
@@ -202,9 +205,24 @@ def test_small_chaos_has_not_converged():
 
     starts = 1 + size * jax.random.uniform(jax.random.key(0), (7, 4, 1), "float32")
     init = jnp.concatenate([steady, starts], axis=-1)
-    solve = partial(gradients.fixed_point, f, (), init, (), batch_ndim=2)
-    info = jax.jit(lambda tol: solve(tol=tol).info)(1e-7)
+    solve = partial(gradients.fixed_point, f, (), init, (), batch_ndim=2, tol=1e-7)
+    return solve, f
+
+
+def test_small_chaos_has_not_converged():
+    solve, _ = chaos()
+    info = jax.jit(lambda damping: solve(damping=damping).info)(1.0)
     assert not info.converged.any(), info.residual
+
+
+@pytest.mark.slow
+def test_chaos_that_damping_settles_is_at_a_fixed_point():
+    solve, f = chaos()
+    h, info = jax.jit(solve)()
+    difference = jnp.linalg.norm(f((), h, ()) - h, axis=-1)
+    small = difference <= 2e-7 * jnp.linalg.norm(h, axis=-1)
+    assert jnp.all(small | ~info.converged)
+    assert jnp.sum(info.converged & (info.damping < 1)) >= 8
 
 
 def test_a_slow_iteration_of_coarse_products_has_not_converged():

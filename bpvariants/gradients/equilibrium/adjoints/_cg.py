@@ -18,6 +18,7 @@ from jax.tree_util import register_dataclass
 from bpvariants._checks import are_numbers, check_limits
 from bpvariants._examples import norm, normalised, relative, squared_norm, times
 from bpvariants._masking import select
+from bpvariants._settings import check_no_text
 from bpvariants.gradients.equilibrium._protocols import begin_at
 from bpvariants.gradients.equilibrium._rounding import check_linear, reachable
 from bpvariants.gradients.equilibrium._solution import FixedPointInfo
@@ -78,6 +79,7 @@ class cg:
 
     def __post_init__(self):
         """Check the settings."""
+        check_no_text(ridge=self.ridge)
         if are_numbers(self.ridge) and not self.ridge >= 0:
             raise ValueError(f"ridge must be at least 0, got {self.ridge}.")
         check_limits(self.tol, self.max_steps)
@@ -126,7 +128,12 @@ class cg:
         taken = jnp.maximum(state.steps, 1).astype(residual.dtype)
         radius = residual ** (1 / taken)
         return times(scale, state.z), FixedPointInfo(
-            state.steps, residual, converged, radius, jnp.zeros_like(converged)
+            state.steps,
+            residual,
+            converged,
+            radius,
+            jnp.zeros_like(converged),
+            jnp.ones_like(radius),
         )
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
-from bpvariants._checks import check_limits
+from bpvariants._checks import check_limits, described
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._examples import norm, normalised, relative, times
 from bpvariants.gradients.equilibrium._protocols import check_no_start
@@ -32,7 +32,8 @@ class linear_solver:
       tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
 
     Raises:
-      ValueError: if tol is not positive; when it is used, if lineax is not installed.
+      ValueError: if solver is None, a name or a class, or tol is not positive; when the
+        adjoint is computed, if lineax is not installed.
 
     Example:
       >>> import lineax  # doctest: +SKIP
@@ -54,6 +55,12 @@ class linear_solver:
 
     def __post_init__(self):
         """Check the settings."""
+        if self.solver is None or isinstance(self.solver, str | type):
+            raise ValueError(
+                "solver must be a solver of lineax, such as lineax.LU() or "
+                f"lineax.GMRES(rtol=1e-8, atol=1e-8); got {described(self.solver)}. "
+                "gradients.adjoints.cg() needs no other package."
+            )
         check_limits(self.tol, 1)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
@@ -77,7 +84,9 @@ class linear_solver:
         converged = (residual <= reachable(self.tol, b, residual.dtype)) | reached
         radius = residual ** (1 / jnp.maximum(steps, 1).astype(residual.dtype))
         krylov = jnp.zeros_like(converged)
-        info = FixedPointInfo(steps, residual, converged, radius, krylov)
+        info = FixedPointInfo(
+            steps, residual, converged, radius, krylov, jnp.ones_like(radius)
+        )
         return times(scale, z), info
 
 

@@ -79,7 +79,9 @@ class neumann:
         radius = residual ** (1 / (self.terms + 1))
         converged = residual <= reachable(self.tol, b, residual.dtype)
         krylov = jnp.zeros_like(converged)
-        info = FixedPointInfo(steps, residual, converged, radius, krylov)
+        info = FixedPointInfo(
+            steps, residual, converged, radius, krylov, jnp.ones_like(radius)
+        )
         return times(scale, z), info
 
 

@@ -10,6 +10,7 @@ from jax.tree_util import register_dataclass
 
 from bpvariants._examples import times
 from bpvariants._masking import select
+from bpvariants._settings import check_number
 from bpvariants.gradients.equilibrium._protocols import solve_linear
 from bpvariants.gradients.equilibrium.solvers._relaxation import (
     check_relaxation,
@@ -67,6 +68,7 @@ class relaxation:
 
     def __call__(self, matvec, b, batch_ndim, start=None, krylov=False):
         """Return z and its convergence report, of arrays [*batch]."""
+        check_number("damping", self.damping, remedy="1 is undamped")
         solver = forward_relaxation(self.damping, self.tol, self.max_steps)
         size, outcome = solve_linear(solver, matvec, b, batch_ndim, start, krylov)
         (first, first_info), (last, info) = outcome.first, outcome.last

@@ -89,7 +89,9 @@ class unrolled:
         converged = residual <= reachable(self.tol, b, residual.dtype)
         radius = residual ** (1 / self.steps)
         krylov = jnp.zeros_like(converged)
-        info = FixedPointInfo(steps, residual, converged, radius, krylov)
+        info = FixedPointInfo(
+            steps, residual, converged, radius, krylov, jnp.ones_like(radius)
+        )
         return times(scale, z), info
 
     def through(self, g: Callable[[PyTree], PyTree], h: PyTree) -> PyTree:

@@ -16,6 +16,7 @@ from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers, check_count, check_limits
 from bpvariants._examples import norm, times
+from bpvariants._settings import check_no_text
 from bpvariants.gradients.equilibrium._iteration import Method
 from bpvariants.gradients.equilibrium._protocols import solve_linear
 from bpvariants.gradients.equilibrium._vectors import iterate_vectors
@@ -93,6 +94,7 @@ class anderson:
     def __post_init__(self):
         """Check the settings."""
         check_count("depth", self.depth)
+        check_no_text(mixing=self.mixing, ridge=self.ridge)
         if are_numbers(self.mixing) and not 0 < self.mixing <= 1:
             raise ValueError(f"mixing must satisfy 0 < mixing <= 1, got {self.mixing}.")
         if are_numbers(self.ridge) and not self.ridge >= 0:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers, check_limits
+from bpvariants._examples import norm, times
+from bpvariants._settings import check_no_text
 from bpvariants.gradients.equilibrium._iteration import iterate, Method
 
 
@@ -24,6 +26,13 @@ class relaxation:
     Each step costs one evaluation of f; memory is that of a few states. The solver
     gives up on an example if ‖f(h) − h‖ is not finite or exceeds 10⁴ times its lowest
     value.
+
+    *Oscillation.* If no damping is given, τ is 1 at first, and each example has its own
+    τ. Every 20 steps, the solver predicts from the last 20 residuals of an example
+    whether max_steps steps are enough. If they are not, and the iterates h of this
+    example oscillate, the solver halves τ. So a relaxation converges even if the
+    Jacobian of f is −1 at the fixed point. `info.damping` returns the last τ of each
+    example. A given damping never changes.
 
     *In continuous time.* Pineda's network obeys T dh/dt = −h + f(h), with a time
     constant T. Euler's method with time step dt is the relaxation with τ = dt / T. So
@@ -49,7 +58,8 @@ class relaxation:
     τ.
 
     Args:
-      damping: damping τ, 0 < τ ≤ 1; 1 is undamped.
+      damping: damping τ, 0 < τ ≤ 1; 1 is undamped. Default: 1 at first, and halved for
+        examples that oscillate without converging.
       tol: largest relative residual that counts as converged.
       max_steps: maximum number of evaluations of f.
       atol: absolute tolerance. An example has also converged if ‖f(h) − h‖ is at most
@@ -74,7 +84,7 @@ class relaxation:
       doi:10.1103/PhysRevLett.59.2229.
     """
 
-    damping: float | jax.Array = 1.0
+    damping: float | jax.Array | None = None
     tol: float | jax.Array = 1e-5
     max_steps: int | jax.Array = 1000
     atol: float | jax.Array | None = None
@@ -85,16 +95,35 @@ class relaxation:
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
         """Iterate until ‖f(h) − h‖ ≤ tol · scale(h) or a failure; gap(h) = f(h) − h."""
-        damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
-        move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
-        method = Method(lambda start: (), move, pace=self.damping)
+        if self.damping is None:
+            method = _oscillation_damped(batch_ndim)
+        else:
+            damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
+            move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
+            damping = lambda memory: jnp.asarray(self.damping)
+            method = Method(lambda start: (), move, damping=damping)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         settings |= {"batch_ndim": batch_ndim, "pull": pull}
         return iterate(gap, start, scale, method, **settings)
 
 
+def _oscillation_damped(batch_ndim: int) -> Method:
+    """Return the relaxation that halves its damping, which is its memory, [*batch]."""
+    move = lambda damping, h, d, size: (
+        jax.tree.map(jnp.add, h, times(damping, d)),
+        damping,
+    )
+    return Method(
+        lambda start: jnp.ones_like(norm(start, batch_ndim)),
+        move,
+        damping=lambda damping: damping,
+        halve=lambda damping, which: jnp.where(which, damping / 2, damping),
+    )
+
+
 def check_relaxation(damping: Any, tol: Any, max_steps: Any, atol: Any = None) -> None:
     """Check those settings of a relaxation that are Python numbers."""
+    check_no_text(damping=damping)
     if are_numbers(damping) and not 0 < damping <= 1:
         raise ValueError(f"damping must satisfy 0 < damping <= 1, got {damping}.")
     check_limits(tol, max_steps, atol)
