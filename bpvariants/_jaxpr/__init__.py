@@ -1,1 +1,1 @@
-"""Analysis and rewriting of jaxprs; only this subpackage names JAX primitives."""
+"""Analysis and rewriting of jaxprs; only this subpackage refers to JAX primitives."""

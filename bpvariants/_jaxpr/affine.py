@@ -1,11 +1,11 @@
-"""Check that each element of the new carry is affine in its own old value.
+"""Check that each new carry element is an affine function of its own old value.
 
 The check gives each array of the step's jaxpr a label. An array that does not depend on
 the old carry gets None, and an array that is affine in one leaf of the old carry gets
 the leaf's index. The label of any other array is the name of an operation that is not
 affine or that mixes elements. The check accepts primitives that this file does not
-know. Therefore, the caller also compares values of the new carry with an affine
-function at run time.
+know, although they may not be affine. Therefore, the caller also compares values of the
+new carry with an affine function at run time.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ MIXES = {
     "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
     "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
 }
-# Loops and branches. The check does not read their inner jaxprs, and treats their
-# results as independent of the old carry.
+# Loops and branches. The check does not read the jaxprs of their bodies, and treats
+# their results as independent of the old carry.
 LOOPS = {"cond", "scan", "while"}
 # fmt: on
 
@@ -56,7 +56,7 @@ def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
 
 
 def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
-    """Return why the new carry is not affine in the old carry; None if it may be."""
+    """Return the reason why the new carry is not affine in the old carry, or None."""
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
     new_carry = lambda params, carry, x: step(params, carry, x)[0]
     jaxpr = jax.make_jaxpr(new_carry)(params, carry, x).jaxpr

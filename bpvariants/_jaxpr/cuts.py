@@ -3,8 +3,8 @@
 A step computes a new carry h_t = f(θ, h_{t−1}, x_t) and, in most networks, an output
 y_t = g(θ, h_t). The step's signature does not show that y_t depends on h_t, but the
 step's jaxpr does: the variable that is returned as h_t is an operand of an equation on
-the way to y_t. The variable of h_t is called a *cut*, because its value can be
-replaced.
+whose result y_t depends. The variable of h_t is called a *cut*, because its value can
+be replaced.
 
 To change h_t, the step's jaxpr is evaluated twice: first to compute h_t, then with the
 changed h_t at the cut. The compiler merges the operations that are equal in the two
@@ -39,9 +39,10 @@ class CutStep(NamedTuple):
 
     Attributes:
       program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
-      cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
-        the variable into that leaf).
-      skips: whether the jaxpr has a path from the old carry to the loss without cuts.
+      cuts: dict from each cut to a pair: the index of a floating leaf of the carry, and
+        the equations that rearrange the cut into this leaf.
+      skips: whether the jaxpr has a path from the old carry to the loss that passes no
+        cut.
     """
 
     program: Any
@@ -63,10 +64,10 @@ class CutStep(NamedTuple):
     ) -> tuple[PyTree, jax.Array]:
         """Run the step with replaced values at the cuts; return (new carry, loss).
 
-        `held` has one array for each cut, which replaces the cut's value. `nudges` has
-        one array for each floating leaf of the carry, which is added to the value at
-        the leaf's cut. A leaf that the step returns unchanged has no cut; the loss
-        reads this leaf from the old carry.
+        `held` has one array for each cut; this array replaces the cut's value. `nudges`
+        has one array for each floating leaf of the carry; this array is added to the
+        value at the leaf's cut. A leaf that the step returns unchanged has no cut; the
+        loss reads this leaf from the old carry.
         """
         values = dict(zip(self.cuts, held, strict=True))
 
@@ -93,10 +94,11 @@ def cut_step(
     """Trace the step of one example, and find its cuts.
 
     The step may rearrange the array from which it computes the output, for example
-    remove batch axes, to return the array as a leaf of the new carry. The cut of the
-    leaf is then the variable before the rearrangement. If several leaves rearrange one
-    variable, the variable's cut belongs to only one leaf. Leaves whose indices are in
-    `first` come before all other leaves.
+    remove batch axes, to return the array as a leaf of the new carry. In this case, the
+    cut of the leaf is the variable before the rearrangement. If several leaves are
+    rearrangements of one variable, the variable's cut belongs to only one of these
+    leaves. If one of these leaves is listed by its index in `first`, the cut belongs to
+    that leaf.
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
@@ -125,10 +127,10 @@ def _cuts(jaxpr: Any, new_carry: list[Any], first: Sequence[int]) -> dict:
 
 
 def _around(jaxpr: Any, old_carry: list[Any], cuts: dict) -> set[Any]:
-    """Return the variables that depend on the old carry by a path without cuts.
+    """Return the variables that depend on the old carry by a path that passes no cut.
 
     Results of equations with effects count as dependent on the old carry, because the
-    jaxpr does not show what they depend on.
+    jaxpr does not show what these results depend on.
     """
     results = lambda equation: [v for v in equation.outvars if v not in cuts]
     unseen = [v for e in jaxpr.eqns if e.effects for v in results(e)]

@@ -2,8 +2,8 @@
 
 Notation, for one example: h_t is the new carry as a vector [n]. A block Θ [k, m] is a
 matrix of parameters that the step uses only in a product u = â Θ with a vector â [k].
-The derivative of h_t in a block therefore factorises: ∂h_t/∂Θ = D ⊗ â, where D is the
-derivative ∂h_t/∂u.
+The derivative of h_t with respect to a block therefore factorises: ∂h_t/∂Θ = D ⊗ â,
+where D is the derivative ∂h_t/∂u.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,14 +84,14 @@ class FactorisedStep(NamedTuple):
         return [read(atom) for atom in jaxpr.outvars], inputs
 
     def scaled(self, block: Block, values: jax.Array) -> jax.Array:
-        """Return the gradient in a block's params, given the gradient in its matrix Θ.
+        """Return the gradient of a block's params, given the gradient of the matrix Θ.
 
-        The step may compute Θ as params times constants. The gradient in params is then
-        the gradient `values` in Θ times the same constants.
+        If the step computes Θ as params times constants, the gradient of the params is
+        the gradient `values` of Θ times these constants.
         """
         jaxpr = self.closed.jaxpr
         if not self.scales or block.variable in jaxpr.invars:
-            return values  # the block is an array of params, multiplied by no constants
+            return values  # the step multiplies the block by no constants
         env = dict(zip(jaxpr.constvars, self.closed.consts, strict=True))
         read = interpret(constant_equations(jaxpr, self.equations), env)
         factors = jnp.ones(sum(variable.aval.size for variable in jaxpr.invars))
@@ -102,7 +102,7 @@ class FactorisedStep(NamedTuple):
 
 
 def _factor(equation: Any, place: int, read: Callable[[Any], Any]) -> jax.Array:
-    """Return an element-wise equation's derivative in its operand of index `place`."""
+    """Return the derivative of an element-wise equation with respect to one operand."""
     theta = equation.invars[place].aval
     ones = jnp.ones(theta.shape, theta.dtype)
 
@@ -128,8 +128,8 @@ def factorise(
     and `inputs` are arrays of the whole batch, or their shapes.
 
     Raises:
-      ValueError: if the step's jaxpr uses refs. Also if an array of params affects the
-        new carry in another way than in a product with a vector or as a bias.
+      ValueError: if the step's jaxpr uses refs. Also if the new carry depends on an
+        array of params that is neither a bias nor used only in a product with a vector.
     """
     new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])
     shapes = example_shapes((carry, inputs), batch_rank)
@@ -157,8 +157,8 @@ def linearise_factors(
 
     J = ∂h_t/∂h_{t−1} is [n, n], where h_t are the n floating elements of one example's
     carry. A block Θ [k, m] is a matrix of parameters that the step multiplies by a
-    vector â [k]. D [n, m] is the derivative of h_t in this product. The cost is n
-    backward passes through the step.
+    vector â [k]. D [n, m] is the derivative of h_t with respect to this product. The
+    cost is n backward passes through the step.
     """
     dtype = carry_dtype(carry)
     h, as_carry = as_vectors(carry, (), dtype)
@@ -184,7 +184,7 @@ def linearise_factors(
 def add_block(
     grads: Sequence[jax.Array], block: Block, values: jax.Array
 ) -> list[jax.Array]:
-    """Add a block's gradient `values` to `grads`, the gradient's leaves in params."""
+    """Add the gradient `values` of a block to `grads`, the gradients of the params."""
     grads, end = list(grads), 0
     for i, grad in enumerate(grads):
         start, end = end, end + grad.size
@@ -200,7 +200,7 @@ def add_block(
 
 
 def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
-    """Add `part` to `grad` at those flat positions `places` that are in range."""
+    """Add `part` to `grad` at those flat positions `places` that exist in `grad`."""
     width = grad.shape[-1] if grad.ndim else 1
     row, column = divmod(int(places[0, 0]), width)
     for at, values in ((places, part), (places.T, part.T)):

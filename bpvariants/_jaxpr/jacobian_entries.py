@@ -1,10 +1,11 @@
 """Compute only chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}.
 
 The whole Jacobian of a carry h_t with n elements takes n backward passes, even if only
-its n diagonal entries are needed. This file takes two passes instead. The first pass
-goes backwards through the jaxpr of the linearised step. Each intermediate array of the
-step has a Jacobian in h_{t−1}, too. The first pass finds the entries of these Jacobians
-on which the chosen entries depend. The second pass goes forwards through the jaxpr and
+its n diagonal entries are needed. To compute only the chosen entries, this file goes
+twice through the jaxpr of the linearised step. The first pass goes backwards through
+the equations of this jaxpr. Each intermediate array of the step has a Jacobian with
+respect to h_{t−1}, too. The first pass finds the entries of these Jacobians on which
+the chosen entries depend. The second pass goes forwards through the equations and
 computes only the entries that the first pass has found.
 """
 
@@ -29,8 +30,8 @@ class Entries(NamedTuple):
 
     Attributes:
       pattern: sparse bool [n, n]: True for the entries of J to compute.
-      wanted: variable -> sparse bool [size, n]: True for the entries to compute of the
-        variable's Jacobian in h_{t−1}.
+      wanted: dict from a variable with s elements to a sparse bool array [s, n]: True
+        for the entries to compute of the variable's Jacobian with respect to h_{t−1}.
       direct_only: whether to ignore paths through primitives that add up different
         elements of an operand, such as matrix products.
     """
@@ -69,7 +70,7 @@ def plan_entries(
         if all(output is None or output.nnz == 0 for output in outputs):
             continue
         if its_links is None:
-            if direct_only:  # element-wise paths avoid unknown primitives
+            if direct_only:  # paths through unknown primitives are ignored
                 continue
             return None
         for output, of_output in zip(outputs, its_links, strict=True):
@@ -93,7 +94,7 @@ def compute_entries(
     """
     pattern, wanted, _ = entries
     read = primal_values(program, leaves)
-    values = {  # the Jacobian of h_{t−1} in itself is the identity
+    values = {  # the Jacobian ∂h_{t−1}/∂h_{t−1} is the identity
         variable: jnp.ones(wanted[variable].nnz, variable.aval.dtype)
         for variable in program.h
         if variable in wanted
@@ -154,7 +155,8 @@ def _through(
     values: jax.Array,
     read: Any,
 ) -> jax.Array:
-    # Pair each (row, column) of the link with each entry (column, j) of the operand's
+    # The link says that element `row` of the result depends on element `column` of the
+    # operand. Pair each (row, column) with each entry (column, j) of the operand's
     # Jacobian, where j is the index of a carry element.
     counts = np.diff(operand.indptr)[link.columns]
     pair = np.repeat(np.arange(len(link.rows)), counts)
@@ -190,7 +192,7 @@ def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
 
 
 def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the index of each (row, column) among sorted entries; −1 if absent."""
+    """Return the index of each (row, column) in `entries`; −1 for absent pairs."""
     width = entries.shape[1]
     at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
     keys = at.astype(np.int64) * width + entries.indices

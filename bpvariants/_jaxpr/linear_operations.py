@@ -65,10 +65,10 @@ def links(
     """Return, for each output of a linear equation, its link to each operand.
 
     An operand that is not a tangent has None instead of a link. `is_tangent` tells
-    which operands are tangents. `known` contains values known while tracing, by
-    variable; `nonzero` contains masks of the elements that may be nonzero. Return None
-    for a primitive whose links cannot be found. Each element of its results must then
-    be assumed to depend on every element of its operands.
+    which operands are tangents. `known` maps variables to values that are known while
+    tracing. `nonzero` maps variables to masks of the elements that may be nonzero.
+    Return None for a primitive whose links cannot be found. For such a primitive,
+    assume that each element of the results depends on every element of the operands.
     """
     name = equation.primitive.name
     tangents = [i for i, yes in enumerate(is_tangent) if yes]

@@ -3,8 +3,8 @@
 The jaxpr of a step's forward derivative has two parts: primitives on the step's own
 arrays, and linear primitives on tangents. While tracing, this file finds for each
 linear primitive which elements of the result depend on which elements of the operands.
-An element does not depend on an operand's element that is multiplied by a factor known
-to be zero, for example in a constant mask.
+If an operand's element is multiplied by a factor that is known to be zero, as in a
+constant mask, the result does not depend on this element.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +34,14 @@ class TangentProgram(NamedTuple):
     """Equations that compute the derivative of one example's new carry.
 
     Attributes:
-      constants: variable -> constant array of the jaxpr.
+      constants: dict from a variable to the constant array that it holds.
       arguments: variables of the leaves of (params, carry, inputs).
       thetas: for each leaf of params, the variable of its tangent.
       h: for each floating leaf of the carry, the variable of its tangent.
-      primal: equations on the step's own arrays, in order.
-      linear: pairs (equation on tangents, links of each of its outputs), in order. A
-        link says which elements of an output depend on which elements of an operand.
-        The links are None if they are unknown.
+      primal: equations on the step's own arrays, in the order of the jaxpr.
+      linear: pairs (equation on tangents, links of each of its outputs), in the order
+        of the jaxpr. A link says which elements of an output depend on which elements
+        of an operand. The links are None if they are unknown.
       outputs: tangents of the new carry's floating leaves, as variables or literals.
       is_opaque: whether the jaxpr uses refs. With refs, `primal` and `linear` are
         empty, and every output may depend on every argument.
@@ -138,7 +138,10 @@ def _is_custom(equation: Any) -> bool:
 
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
-    """Return equations without tangents, and (equation, flags of tangent operands)."""
+    """Return equations without tangents, and (equation, flags) for the other equations.
+
+    The flags tell which operands of the equation are tangents.
+    """
     tangents = reached(equations, tangents)
     primal, linear = [], []
     for equation in equations:
@@ -153,7 +156,7 @@ def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
 def _known_zeros(
     equations: list[Any], constants: dict[Any, Any]
 ) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
-    """Find the values and the zeros that are known while tracing.
+    """Find the variables whose values or zeros are known while tracing.
 
     Return two dicts. The first dict maps each variable with a known value to this
     value. The second dict maps variables to masks of the elements that may be nonzero.

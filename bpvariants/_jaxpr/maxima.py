@@ -3,12 +3,12 @@
 The derivative of a maximum compares each element of the operand with the result. In a
 compiled program, XLA may compute the operand twice: once for the result, once for the
 comparison. If the two copies are rounded differently, for example by a fused
-multiply-add, no element equals the maximum. The derivative is then silently wrong
-(jax-ml/jax#40564).
+multiply-add, no element equals the maximum. In this case, the derivative is wrong, and
+no error is raised (jax-ml/jax#40564).
 
 This file stores the operand of each differentiated maximum or minimum in memory before
-the operand is used. The result and the comparison then read equal values. The results,
-and the derivatives at ties and NaN, are the same as in JAX.
+the operand is used. Therefore, the result and the comparison read equal values. The
+results, and the derivatives at ties and NaN, are the same as in JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -67,8 +67,8 @@ def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
     """Return a function (equation, operands) -> results that runs one equation.
 
     The returned function stores the operands of differentiated maxima and minima in
-    memory, also in inner jaxprs. `flags` mark which outputs of the jaxpr are
-    differentiated; by default, all outputs are.
+    memory, also in inner jaxprs. `jaxpr` contains the equation, and `flags` mark which
+    outputs of `jaxpr` are differentiated. By default, all outputs are differentiated.
     """
     differentiated = _differentiated(jaxpr, flags)
 
@@ -203,8 +203,8 @@ def _in_memory(x: jax.Array) -> jax.Array:
 
     On accelerators, the optimization barrier suffices. XLA's CPU compiler removes
     barriers before it fuses operations, but it never fuses a windowed reduction with
-    the operations that use its result. Here, each window of the reduction holds one
-    element of x and one element of padding, −∞. The maximum is therefore x itself.
+    the operations that use its result. In the reduction used here, each window holds
+    one element of x and one element of padding, −∞. The maximum is therefore x itself.
     """
     column = _one_column(x)
     if not x.size:

@@ -96,7 +96,8 @@ def _scan_sizes(equation: Any) -> tuple[int, int]:
 
     A sequence has one axis more outside of the scan than inside of the scan's body.
     All other arrays have equally many axes outside and inside. The parameters of the
-    primitive also contain both counts, but depend on JAX's version.
+    primitive also contain both counts, but in a form that depends on the version of
+    JAX.
     """
     body = equation.params["jaxpr"].jaxpr
     same_ndim = lambda outside, inside: sum(

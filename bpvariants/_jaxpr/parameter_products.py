@@ -5,16 +5,17 @@ uses only to compute one vector u. With vectors a₁ and a₂, u is the sum
 
     u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
 
-The matrix Θ stacks the k rows of b, W and U; the vector u has m elements. The new carry
-h_t has the derivative ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i in entry (i, j) of Θ. The vectors a₁
-and a₂ may depend on the parameters of other blocks, as in a second layer.
+The matrix Θ stacks the k rows of b, W and U; the vector u has m elements. The
+derivative of the new carry h_t with respect to entry (i, j) of Θ is ∂h_t/∂Θ_ij =
+∂h_t/∂u_j â_i. The vectors a₁ and a₂ may depend on the parameters of other blocks, as in
+a second layer.
 
 Each element of params or of a product is a *term*. A rearranged term stays the same
 term. An element of params that is multiplied by a constant also stays the same term.
-The derivative in this element is later multiplied by the constant. Two terms become one
-if they are added and used nowhere else. A step may therefore multiply by one matrix for
-all gates and split the product into gates, or concatenate the matrices of several
-gates.
+When the gradient is computed, the derivative with respect to this element is multiplied
+by the constant. If two terms are added and used nowhere else, their sum replaces them
+as one term. A step may therefore multiply by one matrix for all gates and split the
+product into gates, or concatenate the matrices of several gates.
 """
 
 from typing import Any, NamedTuple
@@ -55,17 +56,19 @@ class Terms:
         self.uses_of = uses.counts
         self.depends = uses.depends
         self.scaled = uses.scaled
-        # (equation that multiplies params by constants, index of its operand of params,
-        # flat positions in params of this operand's elements)
+        # One entry for each equation that multiplies params by constants: the equation,
+        # the index of the operand that consists of params, and the flat positions in
+        # params of this operand's elements.
         self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
-        self.spent = np.zeros(0, bool)  # whether another term contains a term
-        # term -> its summands: (index of a product, column of the product's matrix) or,
-        # for a bias, (BIAS, flat position in params)
+        self.spent = np.zeros(0, bool)  # whether another term contains this term
+        # Dict from a term to its summands. A summand is a pair (index of a product,
+        # column of the product's matrix) or, for a bias, (BIAS, flat position in
+        # params).
         self.parts: dict[int, list[tuple[int, int]]] = {}
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        # for each array of terms: (number of its first term, its variable)
+        # For each variable with terms, the pair (number of the first term, variable).
         self.origins: list[tuple[int, Any]] = []
         for theta in thetas:
             self._add(theta, None)
@@ -99,8 +102,8 @@ class Terms:
     def blocks(self) -> list[Block]:
         """Group the terms into blocks.
 
-        Terms of one array that are sums over equal lists of products form one block. A
-        term that is a summand of another term is left out.
+        Terms of one array form one block if they are sums of entries of the same
+        products. A term that is a summand of another term is left out.
         """
         grouped: dict[Any, list[int]] = {}
         starts = [start for start, _ in self.origins]
@@ -179,8 +182,9 @@ class Terms:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # Empty arrays start at the same term as the array after them, so the
-                # last array that starts at this term is the one that contains it.
+                # An empty array has no terms, and starts at the same number as the next
+                # array. Of several arrays that start at one number, the last one
+                # contains the terms.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
                     f"params{path} does not factorise, which kf_rtrl needs: it "

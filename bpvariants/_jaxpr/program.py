@@ -57,8 +57,9 @@ def reached(
 ) -> set[Any]:
     """Return the variables `sources`, and all variables that depend on them.
 
-    If an operand of an equation is returned, the variables in `results(equation)` are
-    returned too. By default, `results` returns all results of the equation.
+    If an equation has an operand among the returned variables, the variables in
+    `results(equation)` are among them too. By default, these are all results of the
+    equation.
     """
     found = set(sources)
     for equation in equations:
@@ -119,9 +120,9 @@ def interpret(
     `env` holds the values of the variables that no equation computes. By default,
     :func:`run_equation` computes the results of each equation. Another function
     `run(equation, operands)` may compute a property of the results instead, for example
-    whether each result is constant. `of_literal(literal)` must then return this
-    property of a literal. Each result of an equation is replaced by `change(variable,
-    result)`.
+    whether each result is constant. With a `run` of this kind, `of_literal(literal)`
+    must return the same property of a literal. Each result of an equation is replaced
+    by `change(variable, result)`.
     """
     run, env = run_equation if run is None else run, dict(env)
     read = lambda atom: env[atom] if is_variable(atom) else of_literal(atom)
@@ -139,7 +140,8 @@ def run_equation(
     if inner is not None:
         return evaluate(*inner, values, partial(run_equation, calls=calls))
     bound = equation.primitive.get_bind_params(equation.params)
-    # Some versions of JAX return (functions, parameters), others only parameters.
+    # In some versions of JAX, get_bind_params returns (functions, parameters), in
+    # others only the parameters.
     functions, parameters = bound if isinstance(bound, tuple) else ([], bound)
     results = equation.primitive.bind(*functions, *values, **parameters)
     return list(results) if equation.primitive.multiple_results else [results]

@@ -1,4 +1,4 @@
-"""Primitives that only rearrange array elements, and the places of moved elements."""
+"""Primitives that only rearrange array elements, and the elements' new positions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -55,8 +55,8 @@ class Rearrangement(NamedTuple):
     """Description of a primitive that only rearranges elements.
 
     Attributes:
-      indices: numbers of the operands that say where elements are moved from or to.
-        The values of these operands must be known while tracing.
+      indices: indices of the operands that say from where or to where elements are
+        moved. The values of these operands must be known while tracing.
       in_numpy: function (equation, *operands) -> results that runs the primitive in
         NumPy, to avoid a compilation. None if `indices` is not empty, or for `pad`.
     """

@@ -2,9 +2,9 @@
 
 The linear map that `jax.linearize` returns is a pytree. Its leaves are arrays, which
 are called residuals. Some residuals depend on parameters alone, such as the weights
-themselves, and are equal at all time steps. Other residuals are inputs of the step,
-which the backward pass has anyway. A scan stacks only the remaining residuals over
-time, each array once.
+themselves, and are equal at all time steps. Other residuals are inputs x of the step,
+which the backward pass reads from the scan's inputs. A scan stores only the remaining
+residuals of every step; an array that is used twice is stored once.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
 
 
 def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
-    """Return (new carry, output y) of `advance(fixed, h, x)`, and its derivative.
+    """Return (new carry, output y) of `advance(fixed, h, x)`, and their derivative.
 
     The derivative is a linear map from tangents to tangents. Its arguments belong to
     the floating leaves of `fixed`, of the old carry h and of the input x. Its results
@@ -58,8 +58,8 @@ class Plan:
     """Plan of how to rebuild a step's linear map from its stored residuals."""
 
     structure: Any
-    # for each residual: kind ("stack", "input" or "constant"), and the residual's index
-    # among the arrays of this kind
+    # For each residual, its kind ("stack", "input" or "constant"), and its index among
+    # the arrays of this kind.
     sources: tuple[tuple[str, int], ...]
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:

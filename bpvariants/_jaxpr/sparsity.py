@@ -1,10 +1,10 @@
-"""Sparsity patterns of a step's Jacobians in its parameters and its old carry.
+"""Sparsity patterns of a step's Jacobians ∂h_t/∂θ and ∂h_t/∂h_{t−1}.
 
-Each pattern comes from the jaxpr of the linearised step, so it holds for all values.
-Let h_t be the carry and θ the parameters. An entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ belongs
-to an element of h_{t−1} or θ and an element of h_t. The entry counts as zero if the
-jaxpr has no path between these two elements. The entry also counts as zero if each path
-goes through a factor that is known to be zero.
+Each pattern comes from the jaxpr of the linearised step, so it holds for all values of
+params, carry and inputs. Let h_t be the carry and θ the parameters. An entry of
+∂h_t/∂h_{t−1} or ∂h_t/∂θ belongs to an element of h_{t−1} or θ and an element of h_t.
+The entry counts as zero if the jaxpr has no path between these two elements. The entry
+also counts as zero if each path goes through a factor that is known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -27,9 +27,10 @@ class Dependence(NamedTuple):
 
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
-      params: pattern of I_t = ∂h_t/∂θ, sparse bool [n, size] for each leaf of params.
-      through: variable -> sparse bool [size, n], pattern of the variable's Jacobian in
-        h_{t−1}.
+      params: pattern of I_t = ∂h_t/∂θ, a sparse bool array [n, s] for each leaf of
+        params, where s is the number of elements of the leaf.
+      through: dict from a variable with s elements to a sparse bool array [s, n], the
+        pattern of the variable's Jacobian with respect to h_{t−1}.
     """
 
     carry: Sparse
@@ -42,7 +43,8 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
     With `direct_only`, paths from the old carry are left out if they add up several
     elements, as matrix products and sums do. The patterns are found while tracing. The
-    time for this grows with the number of pairs of elements that depend on each other.
+    time of the search grows with the number of pairs of elements that depend on each
+    other.
     """
     if program.is_opaque:
         return _opaque(program, direct_only)
@@ -61,7 +63,11 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
 
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
-    """Return the patterns for a step with refs, whose dependences cannot be seen."""
+    """Return the patterns for a step with refs, because refs hide dependences.
+
+    The patterns are all True. But with `direct_only`, the pattern of the derivative
+    with respect to the old carry is all False.
+    """
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
     sizes = [theta.aval.size for theta in program.thetas]
@@ -82,7 +88,7 @@ def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
 
 
 def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> dict:
-    """Find the pattern of each variable's Jacobian in the variables `sources`."""
+    """Find the pattern of each variable's Jacobian with respect to `sources`."""
     sizes = [variable.aval.size for variable in sources]
     total, start, found = sum(sizes), 0, {}
     for variable, size in zip(sources, sizes, strict=True):

@@ -14,13 +14,15 @@ SCALINGS = ("div", "mul", "neg", "select_n")
 
 
 class Uses(NamedTuple):
-    """Description of how a jaxpr uses params.
+    """How the equations of a jaxpr use params.
 
     Attributes:
       depends: the floating variables that depend on params.
-      scaled: id(equation) -> index of the operand that consists of elements of params.
-        The dict contains each equation that only multiplies this operand by constants.
-      counts: variable -> how often each of its elements is used.
+      scaled: dict from id(equation) to the index of the operand that consists of
+        elements of params. The dict contains each equation that only multiplies this
+        operand by constants.
+      counts: dict from a variable to an array that says how often each element of the
+        variable is used.
     """
 
     depends: set[Any]
@@ -75,7 +77,7 @@ def scalings(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> dict[int, i
 
 
 def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
-    """Return the floating variables that depend on params, not via `stop_gradient`."""
+    """Return the floating variables that depend on params by a differentiable path."""
 
     def results(equation):
         stops = equation.primitive.name == "stop_gradient"
@@ -111,7 +113,7 @@ def passes_on(equation: Any, depends: set[Any]) -> int | None:
 def count_uses(
     equations: list[Any], outputs: list[Any], depends: set[Any], scaled: dict[int, int]
 ) -> dict[Any, np.ndarray]:
-    """Count, for each variable in `depends`, how often each of its elements is used."""
+    """Count how often each element of the variables in `depends` is used."""
     uses: dict[Any, np.ndarray] = {}
 
     def count(atom, how_often):

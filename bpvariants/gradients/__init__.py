@@ -7,8 +7,8 @@ also be imported from `bpvariants.gradients`:
   feedback_dense, feedback_conv).
 - `through_time`: unroll, bptt, truncated_bptt (with stream), artbp (with
   growing_truncation), discounted_weights, parallel_unroll (with newton), stack,
-  bidirectional, resets_from_dones. `remat` has policies that save memory in backward
-  passes through time.
+  bidirectional, resets_from_dones. The subpackage `remat` has policies that save memory
+  in backward passes through time.
 - `online`, gradients computed forwards in time: rtrl, snap, diagonal_rtrl, rflo, eprop
   (with random_feedback, AdaptiveFeedback), uoro, kf_rtrl, forward_gradient, pes.
   over_sequence turns an online rule into a gradient rule.

@@ -1,4 +1,4 @@
-"""Learning signals: the derivative of a loss in the carry, or a substitute for it.
+"""Learning signals: the derivative ∂loss/∂carry, or a substitute for this derivative.
 
 Notation, for one example: ℓ_t is the loss, y_t [m] the output, e_t = ∂ℓ_t/∂y_t the
 error, h_t [n] the carry, and c_t [n] the learning signal.
@@ -31,18 +31,18 @@ class AdaptiveFeedback(NamedTuple):
         B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
     Here h_t is the carry, y_t the output, ℓ_t the loss, and e_t = ∂ℓ_t/∂y_t the error.
-    The products e_tᵀ h_t are averaged over the batch in the same way as the loss. B
-    approaches Wᵀ if W is trained with the same learning rate η and decay λ. λ is the
-    fraction of B that decays at each step; optax's `sgd` with `add_decayed_weights(d)`
-    has λ = η d. B is part of the online rule's state, so the rule's `update` trains B
-    at every step. With :func:`over_sequence`, each call starts again from the initial
-    `weights`, unless keep_state is True.
+    The products e_tᵀ h_t of the examples are averaged with the weights that the mean
+    loss gives to the examples. B approaches Wᵀ if W is trained with the same learning
+    rate η and decay λ. At each step, the fraction λ of B is subtracted; optax's `sgd`
+    with `add_decayed_weights(d)` has λ = η d. B is part of the online rule's state, so
+    the rule's `update` trains B at every step. With :func:`over_sequence`, each call
+    starts again from the initial `weights`, unless keep_state is True.
 
     Attributes:
       weights: the initial feedback weights B, for instance from
         :func:`random_feedback`.
       learning_rate: η, the learning rate of B.
-      decay: λ, the fraction of B that decays at each step.
+      decay: λ, the fraction of B that is subtracted at each step.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -61,8 +61,9 @@ class AdaptiveFeedback(NamedTuple):
     decay: jax.typing.ArrayLike = 0.0
 
 
-# How to compute learning signals: "symmetric" for the exact derivative of the loss, or
-# constant feedback weights from `random_feedback`, or trained feedback weights.
+# The learning signal is the exact derivative of the loss for "symmetric". Otherwise, it
+# is computed with feedback weights. The weights are constant if they are a pytree, as
+# returned by `random_feedback`, and trained if they are in an `AdaptiveFeedback`.
 Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 
 
@@ -74,15 +75,17 @@ def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
 
     Args:
       key: a `jax.random.key`.
-      y: output of one example, as arrays or `jax.ShapeDtypeStruct`s, leaves [*m].
-      carry: carry of one example, as arrays or `jax.ShapeDtypeStruct`s, leaves [*n].
-        For `eprop`, give only the visible part of the carry.
+      y: output of one example, as arrays or `jax.ShapeDtypeStruct`s.
+      carry: carry of one example, as arrays or `jax.ShapeDtypeStruct`s. For `eprop`,
+        give only the visible part of the carry.
 
     Returns:
-      The feedback weights B, with the structure of `jax.jacobian` of y in the carry:
-      for each leaf of y, a pytree like carry, of arrays [*m, *n]. B has None for leaves
-      that are not floating. To send no learning signal to a leaf of the carry, replace
-      its array in B by None.
+      The feedback weights B, with the structure of the Jacobian that `jax.jacobian`
+      returns for a function carry -> y: for each leaf of y, a pytree like carry. The
+      shape of an array in B is the shape of the leaf of y, followed by the shape of the
+      leaf of carry. If one of these two leaves is not floating, B has None instead of
+      the array. To send no learning signal to a leaf of the carry, replace the arrays
+      of this leaf in B by None.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -126,11 +129,12 @@ def starting_weights(feedback: Feedback) -> PyTree:
 def fed_back(
     weights: PyTree, errors: Sequence[jax.Array], y: PyTree, carry: PyTree
 ) -> list[jax.Array | None]:
-    """Return the learning signal c = e B for each leaf of a carry, [*batch, *n].
+    """Return the learning signal c = e B for each leaf of a carry.
 
-    B are the feedback `weights`. e are the `errors`, the derivatives of the loss in
-    each leaf of y, [*batch, *m]. y and carry are arrays of one example, or shapes. The
-    signal of a leaf without feedback weights is None.
+    B are the feedback `weights`, and e are the `errors`: for each leaf of y, the
+    derivative of the loss with respect to this leaf. Errors and signals have batch axes
+    before the axes of their leaf. y and carry are arrays of one example, or the shapes
+    of these arrays. The signal of a leaf without feedback weights is None.
     """
     signals: list[jax.Array | None] = [None] * len(jax.tree.leaves(carry))
     links = _links(weights, y, carry)
@@ -150,10 +154,10 @@ def adapted(
     carry: PyTree,
     new_leaves: Sequence[jax.Array],
 ) -> PyTree:
-    """Return the feedback weights after one update by the rule of `feedback`.
+    """Return the feedback weights after one update with the settings in `feedback`.
 
-    `new_leaves` are the leaves [*batch, *n] of the new carry. `weights`, `errors`, `y`
-    and `carry` are the arguments that :func:`fed_back` takes.
+    `new_leaves` are the leaves of the new carry, with batch axes. `weights`, `errors`,
+    `y` and `carry` are the arguments that :func:`fed_back` takes.
     """
     arrays, structure = jax.tree.flatten(weights)
     adapt = lambda matrix, change: (
@@ -171,9 +175,10 @@ def adapted(
 
 
 def _links(weights, y, carry):
-    """Return, for each array of feedback weights, the leaves that the array connects.
+    """Return which leaves of y and of carry each array of feedback weights connects.
 
-    The leaves are given as (index of a leaf of y, index of a leaf of carry).
+    The result has one pair (index of a leaf of y, index of a leaf of carry) for each
+    array.
     """
     wanted = "as gradients.random_feedback(key, y, carry) returns for one example"
     outputs, leaves = jax.tree.leaves(y), jax.tree.leaves(carry)

@@ -17,7 +17,8 @@ def updated(
 ) -> PyTree:
     """Return the pair (params, opt_state) after an update of the params.
 
-    `both` is the pair before the update. If `count` is False, `both` is returned.
+    `both` is the pair before the update. If `count` is False, no update is made, and
+    `both` is returned unchanged.
     """
     params, opt_state = both
     extra = {"value": value} if _takes_value(update) else {}

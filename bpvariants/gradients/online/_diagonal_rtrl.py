@@ -2,9 +2,9 @@
 
 Let h_t be the carry and θ the parameters. If each unit of the carry depends only on its
 own past, ∂h_t/∂h_{t−1} is diagonal. If the units are complex, ∂h_t/∂h_{t−1} has small
-blocks, one for the real and imaginary part of each unit. Each parameter usually enters
-one unit, and then influences only this unit. The influence e_t = dh_t/dθ of a parameter
-on its unit is
+blocks, one for the real and imaginary part of each unit. Usually, each parameter is
+used by one unit only, and therefore influences only this unit. The influence e_t =
+dh_t/dθ of a parameter on its unit is
 
     e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    element by element.
 """
@@ -17,10 +17,11 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
     """Exact RTRL of an element-wise recurrence, with little memory.
 
     For B examples, memory is B·p for any sequence length, where p is the number of
-    params that the carry depends on. An update takes the time of a few steps of the
-    network. `cells.lru` (with a pair of real arrays as its carry), `cells.min_gru` and
-    `cells.rtu` are element-wise recurrences. The rule is :func:`rtrl` with a check that
-    raises an error if units of the carry affect each other.
+    params that the carry depends on. An update of the rule takes the time of a few
+    steps of the network. `cells.lru` (with a pair of real arrays as its carry),
+    `cells.min_gru` and `cells.rtu` are element-wise recurrences. The rule is
+    :func:`rtrl` with a check that raises an error if units of the carry affect each
+    other.
 
     Args:
       step: one time step of a network, element-wise in its carry.
@@ -30,9 +31,9 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
 
     Raises:
-      ValueError: in `init` and `update`, if the step's jaxpr lets a parameter influence
-        over several steps a unit that the parameter does not influence within one step.
-        Also in the cases in which :func:`rtrl` raises one.
+      ValueError: in `init` and `update`, if, according to the step's jaxpr, a parameter
+        influences after several steps a unit that it does not influence within one
+        step. Also in the cases in which :func:`rtrl` raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -32,31 +32,34 @@ def eprop(
         ε_t = ∂v_t/∂v_{t−1} ε_{t−1} + ∂v_t/∂θ,    e_t = ∂z_t/∂v_t ε_t + ∂z_t/∂θ
         g_t = ∂ℓ_t/∂θ + S_t e_t,    S_t = ∂ℓ_t/∂z_t
 
-    Here v is the internal and z the visible part of the carry, ε an eligibility vector
-    and e an eligibility trace. g is the gradient, ℓ the loss and S the learning signal.
-    The derivatives in ε and e treat z_{t−1} as a constant. ∂ℓ_t/∂θ is the derivative
-    through the readout, at fixed v_t and z_t. The rule is exact if the step does not
-    use z_{t−1}. The rule is also exact if the given signal is S_t = dE/dz_t, where E is
-    the loss of the whole sequence. In all other cases, the rule is biased. If the loss
-    also depends on v_t, v_{t−1} or z_{t−1} directly, g_t includes these derivatives.
+    Here v is the internal part and z the visible part of the carry. ε is an eligibility
+    vector and e an eligibility trace; g is the gradient, ℓ the loss and S the learning
+    signal. The derivatives in ε and e treat z_{t−1} as a constant. ∂ℓ_t/∂θ is the
+    derivative through the readout, at fixed v_t and z_t. The rule is exact if the step
+    does not use z_{t−1}. The rule is also exact if the given signal is S_t = dE/dz_t,
+    where E is the loss of the whole sequence. If neither condition holds, the rule is
+    biased. If the loss also depends on v_t, v_{t−1} or z_{t−1} directly, g_t includes
+    the derivatives through these direct paths.
 
     If the new carry depends on no internal part of the old carry, there are no traces
-    of earlier steps. Examples are a carry that is all visible, and cells without an
-    internal part, such as `cells.tanh` and `cells.gru`. With symmetric feedback the
-    rule is then :func:`truncated_bptt` with every=1, lookback=1. If there are no traces
-    and no `signal` is given, `init` gives a warning.
+    of earlier steps. Examples are a carry whose leaves are all visible, and cells
+    without an internal part, such as `cells.tanh` and `cells.gru`. Without traces of
+    earlier steps and with symmetric feedback, the rule is :func:`truncated_bptt` with
+    every=1, lookback=1. If there are no traces of earlier steps and no `signal` is
+    given, `init` gives a warning.
 
     With feedback weights B, the learning signal is S_t = ∂ℓ_t/∂y_t B, where ℓ_t is the
-    loss. S_t replaces all derivatives of the loss in the visible part: the derivative
-    through the readout, and the derivative of an output that depends directly on the
-    old visible part.
+    loss. S_t replaces all derivatives of the loss with respect to the visible part: the
+    derivative through the readout, and the derivative of an output that depends
+    directly on the old visible part.
 
     With a `signal`, the learning signal is S_t = signal(y_t, target_t). If the signal
     depends on more than y_t, put the additional values into the target. S_t replaces
-    the derivative ∂ℓ_t/∂z_t of one example's loss in the visible part z_t. S_t is then
-    multiplied by w / Σ w, where w is the weight of this loss. If all losses of a
-    sequence have equal weights, S_t / (T·B) therefore replaces the derivative of their
-    mean, for T steps and B examples. The signal of a loss with weight 0 does not count.
+    the derivative ∂ℓ_t/∂z_t of one example's loss with respect to the visible part z_t.
+    The rule multiplies S_t by w / Σ w, where w is the weight of this loss. If all
+    losses of a sequence have equal weights, S_t / (T·B) therefore replaces the
+    derivative of the mean of these losses, for T steps and B examples. The signal of an
+    example whose loss has weight 0 has no effect.
 
     A unit may remember its own spikes, for example in an adaptive threshold. The
     eligibility vector ε includes the effect of these spikes only if the step does not
@@ -75,10 +78,10 @@ def eprop(
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      visible: function that returns the visible part of a carry: whole, unchanged
-        leaves of the carry, each only once. For the carry (c, h) of an LSTM, use
-        `lambda carry: carry[1]`. The function must not compute with the leaves, because
-        it gets placeholders instead of arrays.
+      visible: function that returns the visible part of a carry. This part must consist
+        of whole, unchanged leaves of the carry, each only once. For the carry (c, h) of
+        an LSTM, use `lambda carry: carry[1]`. The function must not compute with the
+        leaves, because it gets placeholders instead of arrays.
       feedback: "symmetric"; or weights B that :func:`random_feedback` returns for the
         visible part; or an :class:`AdaptiveFeedback`.
       signal: None, or a function (y, target) -> S_t, with leaves [*batch, ...] like the
@@ -91,7 +94,7 @@ def eprop(
     Raises:
       ValueError: if feedback is invalid, or given together with a signal. In `init` and
         `update`, if visible, feedback or signal do not fit the network, and in the
-        cases in which :func:`rtrl` raises one.
+        cases in which :func:`rtrl` raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp

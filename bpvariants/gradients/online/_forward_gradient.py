@@ -9,9 +9,9 @@ steps:
     ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
     ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
 
-The direction v is equal at all steps. Therefore, the derivatives ℓ̇_t of the losses add
-up to ∇L·v, the derivative of the sequence's loss L. The estimate (∇L·v) v therefore has
-the mean E[v vᵀ] ∇L = ∇L.
+All steps use the same direction v. Therefore, the derivatives ℓ̇_t of the losses add up
+to ∇L·v, the derivative of the sequence's loss L. The product (∇L·v) v is the estimate
+of the gradient. It has the mean E[v vᵀ] ∇L = ∇L.
 """
 
 from functools import partial
@@ -67,18 +67,19 @@ def forward_gradient(
     The first update after `init` draws the directions from the key of this update. All
     examples and all later steps share these directions. If params do not change, the
     sum of the estimates is therefore unbiased for the whole sequence. The sum is also
-    unbiased if the sequence is processed in several parts. To draw new directions for
-    each sequence, call `init` again.
+    unbiased if the sequence is processed in several parts, as long as the state is
+    passed on to the next part. To draw new directions for each sequence, call `init`
+    again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
     for K Rademacher directions and (p + 1)/K · ‖g‖² for K normal directions, where g is
     the exact gradient and ĝ the estimate. Use the forward gradient for networks with
-    few parameters, or as a baseline for other estimates.
+    few parameters, or as a baseline with which to compare other estimates.
 
     For K directions, p parameters, B examples and n elements in the carry of one
     example, memory is K·(p + B·n) for any sequence length. An update takes the time of
-    one forward pass and K forward-mode derivatives. Each derivative takes the time of
-    about two more forward passes.
+    one forward pass through the step and K forward-mode derivatives. Each of these
+    derivatives takes the time of about two more forward passes.
 
     Args:
       step: one time step of the network. The step is differentiated only in forward
@@ -95,7 +96,7 @@ def forward_gradient(
     Raises:
       ValueError: if directions or distribution is not an allowed value; in `init`, if
         params are not real floating arrays or carry is complex; in `update`, if there
-        is no key; in both, if shapes or dtypes disagree.
+        is no key; in both, if shapes or dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp

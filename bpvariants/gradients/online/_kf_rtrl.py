@@ -1,13 +1,13 @@
-"""KF-RTRL: replace the influence by a random Kronecker product with the same mean.
+"""Kronecker-factored RTRL (KF-RTRL): a random Kronecker product as the influence.
 
 Notation, for one example: h_t is the carry as a vector [n], ℓ_t the loss of step t and
 J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step only through u_t
 = â_t Θ. With biases b, weights W and U, and inputs x_t, an example is u_t = b + x_t W +
 h_{t−1} U with â_t = (1, x_t, h_{t−1}) and Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m].
 Within one step, the influence ∂h_t/∂Θ is D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j]
-â_t[i]. RTRL's influence M_t = dh_t/dΘ is M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL
-replaces M_t by one product Ω_t ⊗ A_t of factors Ω_t [n, m] and A_t [k]. At each step,
-random signs ν, ν′ are drawn from {−1, 1}:
+â_t[i]. RTRL computes the influence M_t = dh_t/dΘ by M_t = J_t M_{t−1} + D_t ⊗ â_t.
+KF-RTRL replaces M_t by one product Ω_t ⊗ A_t with the same mean, of factors Ω_t [n, m]
+and A_t [k]. At each step, random signs ν, ν′ are drawn from {−1, 1}:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
@@ -71,7 +71,8 @@ class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
     carry: PyTree
-    # the factors A_t and Ω_t of each block of params, in the order of the step's jaxpr
+    # The factors A_t and Ω_t of each block of params, in the order in which the step's
+    # jaxpr uses the blocks.
     influence: list[KroneckerFactors]
     initial: PyTree  # carry after a reset
 
@@ -83,29 +84,30 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     The Kronecker product Ω_t ⊗ A_t estimates the influence of a weight matrix on the
     carry h_t. Params enter the step as u_t = â_t Θ, with inputs â_t and a matrix Θ of
-    params. J_t is the Jacobian of the step in its carry, and D_t is ∂h_t/∂u_t. The
-    scales q₀ and q₁ keep the variance small, and ν, ν′ are random signs ±1.
+    params. J_t is the Jacobian ∂h_t/∂h_{t−1}, and D_t is ∂h_t/∂u_t. The scales q₀ and
+    q₁ keep the variance small, and ν, ν′ are random signs ±1.
 
     The mean of the estimate over the signs is the gradient of :func:`rtrl`. If params
     do not change along a sequence, the mean for the sequence is the gradient of
     :func:`bptt`. Each matrix that the carry depends on must be used once, in a product
     with one vector. All other params that the carry depends on must be biases. Before
-    the product, params may be rearranged, and multiplied by constants. An example of a
-    constant is a mask that does not depend on params, carry or inputs.
+    it uses params in a product, the step may rearrange them and multiply them by
+    constants. An example of a constant is a mask that does not depend on params, carry
+    or inputs.
 
-    Products and biases that are only added to each other share one pair of factors A,
-    Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs, because
-    its reset gate separates the products. Flax cells have one pair for each gate. The
-    rule finds the pairs in the step's jaxpr while tracing, except in loops, and in
-    functions made by `jax.custom_jvp`. Each example and each pair has its own random
-    signs.
+    If several products and biases are used only in their sum, they share one pair of
+    factors A and Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three
+    pairs, because its reset gate separates the products. Flax cells have one pair for
+    each gate. The rule finds the pairs in the step's jaxpr while tracing, except in
+    loops, and in functions made by `jax.custom_jvp`. Each example and each pair has its
+    own random signs.
 
     A pair of factors belongs to a product u = â Θ of a vector â [k] and a matrix Θ [k,
-    m]. For B examples with n carry elements each, its memory is B·(n·m + k). For a tanh
-    network, this memory is of order B·n², whereas :func:`rtrl` needs order B·n³. An
-    update takes the time of B·(n + 1) backward passes and B·n²·m multiplications. For
-    params that the carry does not depend on (a readout), the gradient is exact, without
-    extra memory or time.
+    m]. For B examples with n carry elements each, one pair needs memory of B·(n·m + k).
+    For a tanh network, this memory is of order B·n², whereas :func:`rtrl` needs order
+    B·n³. An update takes the time of B·(n + 1) backward passes and B·n²·m
+    multiplications. For params that the carry does not depend on (a readout), the
+    gradient is exact, without extra memory or time.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
     step depends on params (a learned h_0), this carry is treated as a constant.
@@ -120,9 +122,9 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if there is no key; in both, if params enter the step in another
-        way than described, for example in two products, or if shapes or dtypes
-        disagree.
+        in `update`, if there is no key; in both, if the step uses params in a way that
+        is not described above, for example a matrix in two products, or if shapes or
+        dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -239,9 +241,10 @@ def _add_influence(
 ) -> PyTree:
     """Add to the gradient the part that goes through the old carry h_{t−1}.
 
-    `direct` is the loss's gradient in params at fixed h_{t−1}, and `errors` are the
-    loss's derivatives in h_{t−1}. The factor Ω of each block in `influence` is
-    multiplied by the errors, and the result by the block's factor A.
+    `direct` is the gradient of the loss at fixed h_{t−1}, and `errors` are the
+    derivatives of the loss with respect to h_{t−1}. Let e be the errors of one example
+    as a vector. For each pair of factors A and Ω in `influence`, the outer product of A
+    and e Ω is added to the gradient.
     """
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))

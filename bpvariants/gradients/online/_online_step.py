@@ -25,13 +25,14 @@ class OnlineStep(NamedTuple):
 
     Attributes:
       example: function (params, carry, (x, target)) -> (new carry, loss) for one
-        example, whose leaves have no batch axes.
-      examples: the same function for the whole batch, by `jax.vmap`.
+        example. Its carry, x and target have no batch axes.
+      examples: the function `example` for the whole batch, made by `jax.vmap`.
       shares: normalised weights of the losses, w / Σ w, [*batch]; or, without weights
         and mask, the scalar 1 / (number of losses).
       start: the carry at the start of the step, after resets.
-      inputs: (x, target), which are zeros in padding. If there are weights, the target
-        is `Counted`.
+      inputs: (x, target), which are zeros in padding. With weights or a mask, the
+        target is wrapped in a `Counted` or `Padded`, with flags that mark the losses
+        that count.
       batch: shape of the batch.
       dtype: dtype of the losses.
       mask: [*batch], False in padding; or None.
@@ -124,7 +125,7 @@ def enter_step(
 ) -> OnlineStep:
     """Check and prepare the arguments of an online rule's update.
 
-    `advance` is the network's step, with the loss as output.
+    `advance` is the network's step, but returns the loss instead of the output.
     """
     for name, tree in {"x": x, "target": target}.items():
         check_arrays(name, tree)

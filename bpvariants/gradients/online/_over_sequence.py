@@ -43,8 +43,8 @@ def over_sequence(
     be negative. But if the nonzero weights of a step add up to W_t = 0, the result is
     NaN.
 
-    With an `update`, the returned rule also trains: it updates the parameters after
-    each `every` steps, and has the form
+    With an `update`, the returned rule also trains: it updates the parameters every
+    `every` steps, and has the form
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
@@ -52,29 +52,31 @@ def over_sequence(
     parameter update gets the gradient dL/dθ of the steps since the previous parameter
     update. If the update accepts `value`, it also gets the mean loss of these steps. If
     the number of steps T is not a multiple of `every`, the last parameter update comes
-    after step T, with fewer steps. A parameter update does not change the pair if the
-    weights of the losses of its steps sum to 0, or if the batch is empty. The returned
-    value is the mean of all losses, each computed with the parameters of its step.
+    after step T, with the gradient of fewer steps. A parameter update does not change
+    the pair if the weights of the losses of its steps sum to 0, or if the batch is
+    empty. The returned value is the mean of all losses, each computed with the
+    parameters of its step.
 
     A parameter update does not reset the state of the online rule. The state, such as
     the carry h_t and the influence dh_t/dθ of :func:`rtrl`, therefore depends in part
-    on older parameters. The gradient at step t is then not the gradient at any single
-    θ. For small parameter changes, this is the usual approximation of online learning.
-    If `every` is at least T, the gradients are not approximated. With an `update`,
-    memory also includes the pair (params, opt_state), for any T.
+    on older parameters. The gradient at step t is therefore not the gradient for any
+    single value of θ. Online learning usually accepts this approximation, which is good
+    for small parameter changes. If `every` is at least T, the gradients are not
+    approximated. With an `update`, the rule also stores one pair (params, opt_state),
+    for any T.
 
     By default, each call begins with a new state of the online rule and returns only
     the carry; the influence and adapted feedback weights are discarded. To pass the
-    whole state to the next call, set `keep_state`. The state of the online rule then
-    replaces the carry, both in the arguments and in the result.
+    whole state to the next call, set `keep_state`. With keep_state=True, the state of
+    the online rule replaces the carry, both in the arguments and in the result.
 
     A learning signal, as in :func:`eprop`, is part of the targets. The signal of an
     example at a step is multiplied by the weight of this example's loss at this step.
 
     Examples may be sharded under `jax.jit` without further settings. `jax.shard_map`
     needs check_vma=False. With check_vma=True, JAX would take the zeros in a new state
-    to be equal on all devices. Each device then returns the gradients of its own
-    examples; average these gradients with `jax.lax.pmean`.
+    to be equal on all devices. With check_vma=False, each device returns the gradients
+    of its own examples; average these gradients with `jax.lax.pmean`.
 
     Args:
       online: the online rule, for instance the result of :func:`rtrl`.
@@ -92,8 +94,9 @@ def over_sequence(
       ValueError: if online is not an online rule, or `update` is not a gradient
         transformation. Also if `every` is not an integer of at least 1, or is given
         without an update. The returned rule raises a ValueError if lengths, shapes or
-        dtypes disagree. It also raises one if there is an update but params is not a
-        pair, or if `initial` is given although keep_state is True.
+        dtypes of the arguments disagree. It also raises a ValueError if there is an
+        update but params is not a pair, or if `initial` is given although keep_state is
+        True.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -107,8 +110,8 @@ def over_sequence(
       (10.0, 4.0, 10.0)
 
       Train along the sequence by the recurrent update of the tutorial (see References).
-      rtrl computes the gradient g_n of loss n as soon as this loss is known:
-      Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
+      rtrl computes the gradient g_n of loss n as soon as this loss is known. The change
+      of w after loss n is Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
 
       >>> rate, decay = 0.25, 0.5
       >>> recurrent = updates.forgetting(rate, decay, scale_past=False)
@@ -191,8 +194,8 @@ def over_sequence(
 def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRule:
     """Return `online`, with error messages that give shapes of the whole sequence.
 
-    The user gave weights, mask and reset as [T, *batch], but `online.update` gets one
-    step's entries [*batch].
+    The reason is that the user gave weights, mask and reset as [T, *batch], whereas
+    `online.update` gets arrays [*batch] of one step.
     """
 
     def update(*args, **options):

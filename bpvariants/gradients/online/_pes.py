@@ -10,8 +10,8 @@ the two networks, the gradient estimate is
     ĝ_t = mean over pairs of (ℓ_t⁺ − ℓ_t⁻) ξ_w / (2σ²).
 
 With the latest perturbation ε_w instead of the sum ξ_w, the method would be truncated
-evolution strategies. That estimate ignores how the parameters affected the carry in
-earlier windows.
+evolution strategies. Truncated evolution strategies ignore how the parameters affected
+the carry in earlier windows.
 """
 
 from collections.abc import Callable
@@ -49,8 +49,8 @@ class PESState(NamedTuple):
     # perturbation ε, a pytree like params, leaves [N, ...], float32 or wider
     noise: PyTree
     accumulated: PyTree  # ξ, the sum of all perturbations so far, shaped as `noise`
-    carries: PyTree  # carries of networks at θ ± ε, leaves [2, N, *shape in carry]
-    # [] int: number of steps since `init` that are not padding for all examples
+    carries: PyTree  # carries for params θ ± ε, leaves [2, N, *shape in carry]
+    # [] int: number of steps since `init` at which at least one example is not padding
     taken: jax.Array
     initial: PyTree  # carry after a reset
 
@@ -75,25 +75,26 @@ def pes(
     sum Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. The smoothed
     loss's gradient differs from the gradient of :func:`bptt` by O(σ²). A small σ
     magnifies rounding errors of parameters and losses, because the estimate divides by
-    σ. The estimate includes effects over any number of steps, also over more steps than
-    `window`. The returned value and carry come from the network with the unperturbed
-    parameters θ.
+    σ. The estimate includes the effects of the parameters on all later losses, also on
+    losses more than `window` steps later. The returned value and carry come from the
+    network with the unperturbed parameters θ.
 
     Step and loss need no derivative. The loss may therefore be piecewise constant, such
     as a number of errors or a rounded value. Losses may be integers or bool, and are
     cast to floating numbers.
 
     The variance grows with the number p of parameters, as in :func:`forward_gradient`.
-    (The rule `forward_gradient` takes about the same time and has no error of order
-    σ².) The variance of PES also grows with the number of windows since the start,
-    because each loss is multiplied by the sum ξ of the perturbations of all windows.
-    With longer windows, ξ is a sum of fewer perturbations. If `window` is at least the
-    sequence length, PES is the usual antithetic evolution strategy for whole sequences.
+    (With K = N directions, `forward_gradient` takes about the same time and has no
+    error of order σ².) The variance of PES also grows with the number of windows since
+    the start, because each loss is multiplied by the sum ξ of the perturbations of all
+    windows. With longer windows, ξ is a sum of fewer perturbations. If `window` is at
+    least the sequence length, PES is the usual antithetic evolution strategy for whole
+    sequences.
 
     If all examples are reset at the same step, the sum ξ of perturbations is set to the
     current perturbation. If only some examples are reset, ξ does not change, because
-    all examples share it. The estimate is then still unbiased, but has more variance
-    than necessary.
+    all examples share it. With resets of only some examples, the estimate is still
+    unbiased, but has more variance than necessary.
 
     For N pairs of networks, p parameters, B examples and n elements in the carry of one
     example, memory is N·(2p + 2B·n) for any number of steps. An update takes the time
@@ -116,7 +117,7 @@ def pes(
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params are not real
         floating arrays or carry is complex; in `update`, if there is no key; in both,
-        if shapes or dtypes disagree.
+        if shapes or dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -202,7 +203,7 @@ def _draw(
     noise, sums = jax.lax.cond(first, another, lambda: (leaves, sums))
     if now.reset is not None:
         began = now.reset if now.mask is None else now.reset & now.mask
-        anew = jnp.all(began) & _goes_on(now)  # jnp.all of an empty batch is True
+        anew = jnp.all(began) & _goes_on(now)  # for an empty batch, jnp.all is True
         sums = [jnp.where(anew, *both) for both in zip(noise, sums, strict=True)]
     return structure.unflatten(noise), structure.unflatten(sums)
 

@@ -23,7 +23,7 @@ def check_key(rule: str, key: jax.Array | None) -> None:
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Draw signs ±1, each with probability 1/2; all dtypes get the same signs."""
+    """Draw signs ±1, each with probability 1/2; the dtype does not affect the signs."""
     check_single_key(key)
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)

@@ -35,19 +35,20 @@ def rflo(
     of the loss through the readout, at fixed carry h_t.
 
     The rule is exact for sequences of one step, and if the elements of the carry do not
-    affect each other. In all other cases, the rule is biased. In a cell without a leak
-    or a gate, such as `cells.tanh`, J̃_t is 0. With symmetric feedback the rule is then
-    :func:`truncated_bptt` with every=1, lookback=1.
+    affect each other. If a sequence has several steps and the elements affect each
+    other, the rule is biased. In a cell without a leak or a gate, such as `cells.tanh`,
+    J̃_t is 0. With J̃_t = 0 and symmetric feedback, the rule is :func:`truncated_bptt`
+    with every=1, lookback=1.
 
     With feedback weights B, the learning signal is c_t = ∂ℓ_t/∂y_t B. This signal
     replaces the derivatives of the loss ℓ_t through the readout. If the output depends
     on h_{t−1} directly, the gradient ignores this dependence too.
 
-    Consider the carry elements that one parameter enters and that the next step reads
-    element-wise. For B examples of a leaky or gated cell, memory is B·p times the
-    number of these elements. In an LSTM, this number is 1, for an element of c, because
-    only matrix products read h. p is the number of parameters, without the parameters
-    of the readout. An update takes the time of a few backward passes through the step.
+    Let m be the number of carry elements that depend on one parameter within a step and
+    that the next step uses element-wise. For B examples of a leaky or gated cell,
+    memory is B·p·m. In an LSTM, m = 1: each parameter affects one element of c, and
+    only matrix products use h. p is the number of parameters, without the parameters of
+    the readout. An update takes the time of a few backward passes through the step.
     `step` gets one example at a time, as in :func:`rtrl`, whose docstring lists further
     limits of online rules.
 
@@ -65,7 +66,7 @@ def rflo(
     Raises:
       ValueError: if feedback is invalid, or given together with a signal. In `init` and
         `update`, if feedback or signal do not fit the network, and in the cases in
-        which :func:`rtrl` raises one.
+        which :func:`rtrl` raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp

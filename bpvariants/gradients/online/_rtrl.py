@@ -51,8 +51,9 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
         in `update`, if the step's jaxpr needs other entries of the influence M than the
-        jaxpr traced in `init`. In both, if shapes or dtypes disagree, or if the step
-        has no forward-mode derivative (jax.custom_vjp).
+        jaxpr traced in `init`. In `init` and in `update`, if shapes or dtypes of the
+        arguments disagree, or if the step has no forward-mode derivative
+        (jax.custom_vjp).
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,8 +1,8 @@
-"""Run an online rule along a sequence, with constant params or with params updates.
+"""Run an online rule along a sequence, with or without updates of params on the way.
 
 Notation: g_t is the gradient that the online rule returns at step t, for the mean loss
-of the batch. w_t are the weights of the losses of step t, and W_t = Σ_batch w_t. Then
-the gradient of the sequence's mean loss L is
+of the batch. w_t are the weights of the losses of step t, and W_t = Σ_batch w_t. The
+gradient of the sequence's mean loss L is
 
     dL/dθ = Σ_t W_t g_t / Σ_t W_t.
 """
@@ -27,9 +27,9 @@ def run(
 ) -> tuple[PyTree, PyTree, jax.Array]:
     """Run an online rule along a sequence; return (state, grads, mean loss).
 
-    `steps` are (xs, targets, options of `online.update`), with leaves [length, ...].
-    `weights` are the weights of the losses, [length, *batch] or None. The gradients are
-    float32 or wider.
+    `steps` are (xs, targets, other keyword arguments of `online.update`), with leaves
+    [length, ...]. `weights` are the weights of the losses, [length, *batch] or None.
+    The gradients are float32 or wider.
     """
 
     def body(state_and_total, inputs):
@@ -75,8 +75,8 @@ def learn_on_the_way(
         pair = updated(update, pair, value, grads, total != 0)
         return (pair, state), (total * value, total)
 
-    # The scan's carry counts in `begin`, because an array of the first step of each
-    # window would grow with T.
+    # The scan's carry contains `begin`, the index of a window's first step. An array of
+    # these indices for all windows would take memory that grows with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         reached, sums = window(reached, begin, size)

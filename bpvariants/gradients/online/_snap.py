@@ -20,22 +20,22 @@ from bpvariants.types import Loss, OnlineRule, Step
 
 
 def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
-    """SnAp-n: RTRL without the influence on units that takes more than n steps.
+    """SnAp-n: RTRL without influences that need more than n steps to reach a unit.
 
     The rule is exact if `order` is at least 1 + the diameter of the graph of recurrent
-    connections; otherwise the rule is biased. A dense cell needs order 2 to be exact,
-    an element-wise cell order 1. The sparsity pattern of the influence M is found from
-    the step's jaxpr, so the pattern is valid for all values. Constant masks of weights,
-    and gathers and scatters with constant indices, make M sparse. A weight whose value
-    is 0 does not make M sparse. The pattern for an order contains the patterns for all
-    lower orders.
+    connections; otherwise the rule is biased. For a dense cell, the rule is exact from
+    order 2 on; for an element-wise cell, from order 1 on. The sparsity pattern of the
+    influence M is found from the step's jaxpr, so the pattern is valid for all values
+    of params, carry and inputs. Constant masks of weights, and gathers and scatters
+    with constant indices, make M sparse. A weight whose value is 0 does not make M
+    sparse. The pattern for an order contains the patterns for all lower orders.
 
-    If each parameter enters one unit, order 1 takes memory and time of B·p for B
-    examples and p parameters. Order 1 needs only the diagonal entries of the Jacobian
+    If each parameter is used by one unit only, order 1 takes memory and time of B·p for
+    B examples and p parameters. Order 1 needs only the diagonal entries of the Jacobian
     ∂h_t/∂h_{t−1}. In general, memory is B times the number of entries in the sparsity
-    pattern of the influence. If most rows of the influence are needed, all rows are
-    stored, and multiplied by the whole Jacobian as in rtrl. The docstring of
-    :func:`rtrl` lists further limits of online rules.
+    pattern of the influence. If the pattern contains most rows of the influence, all
+    rows are stored. They are multiplied by the whole Jacobian, as in :func:`rtrl`. The
+    docstring of :func:`rtrl` lists further limits of online rules.
 
     Args:
       step: one time step of the network.
@@ -47,8 +47,8 @@ def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if order is not an integer of at least 1, or in the same cases as
-        :func:`rtrl`.
+      ValueError: if order is not an integer of at least 1, and in the cases in which
+        :func:`rtrl` raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -1,18 +1,19 @@
-"""UORO: replace the influence by a random rank-one matrix with the same mean.
+"""Unbiased online recurrent optimisation (UORO): a random influence of rank one.
 
 Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
 vector [p], ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ. RTRL's
-influence M_t = J_t M_{t−1} + I_t, [n, p], is replaced by the rank-one matrix s̃_t θ̃_t.
-At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
+influence M_t = J_t M_{t−1} + I_t, [n, p], is replaced by a matrix s̃_t θ̃_t of rank one
+that has the same mean. At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
 
     s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,
     θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁,
     dℓ_t/dθ ≈ (∂ℓ_t/∂h_{t−1} s̃_{t−1}) θ̃_{t−1} + ∂ℓ_t/∂θ.
 
 The scale ρ₀ must not depend on ν_t, and ρ₁ must be the same for ν_t and −ν_t. Because
-E[ν νᵀ] is the identity and E[ν] = 0, the mean is then exact for all positive ρ₀ and ρ₁:
-E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t. The scales ρ₀ and ρ₁ balance the norms of
-the added terms, so that the variance is small:
+E[ν νᵀ] is the identity and E[ν] = 0, the mean of s̃_t θ̃_t is exact under these
+conditions, for all positive ρ₀ and ρ₁: E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t.
+The scales ρ₀ and ρ₁ balance the norms of the added terms, so that the variance is
+small:
 
     ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
     ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.
@@ -53,7 +54,7 @@ Leaves = list[jax.Array]
 
 
 class UOROState(NamedTuple):
-    """State of :func:`uoro` after step t; the influence dh_t/dθ is about s̃_t θ̃_t."""
+    """State of :func:`uoro` after step t; s̃_t θ̃_t is an estimate of dh_t/dθ."""
 
     carry: PyTree
     # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
@@ -80,14 +81,14 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
     :func:`bptt`. The variance is large, because each estimate contains terms that are
     multiplied by two different signs. These terms have mean 0, but they are as large as
     the other terms. Each example has its own signs, so that these terms average out
-    over a batch. An average over the signs ν and their opposites −ν does not reduce the
-    variance, because the estimates for ν and −ν are equal.
+    over a batch. Averaging the estimates for signs ν and for the opposite signs −ν does
+    not reduce the variance, because the estimates for ν and −ν are equal.
 
     For B examples with n carry elements each, memory is B·(n + p) for any sequence
     length, where p counts only params that the carry depends on. For all other params
     (a readout), the gradient is exact, without extra memory or time. An update takes
     the time of two backward passes and a forward-mode derivative. One of the backward
-    passes runs for each example separately and writes B·p values.
+    passes runs for each example separately, so its results are B·p values.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
     step depends on params (a learned h_0), this carry is treated as a constant.
@@ -103,7 +104,8 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if there is no key; in both, if shapes or dtypes disagree.
+        in `update`, if there is no key; in both, if shapes or dtypes of the arguments
+        disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -160,7 +162,7 @@ def _with_signs(
 
         (value, new), direct = jax.value_and_grad(mean_loss, has_aux=True)(params)
         grads, leaving = widen(direct), factors
-        if all(map(jax.tree.leaves, factors)):  # if False, the influence is empty
+        if all(map(jax.tree.leaves, factors)):  # if False, the carry needs no params
             entering = now.restarted(factors)
             pushed, changes = _push(now, params, entering[0])
             grads = _add_influence(grads, now.shares * changes, entering[1])
@@ -179,8 +181,9 @@ def _push(
 ) -> tuple[Leaves, jax.Array]:
     """Multiply the step's Jacobian and the loss's gradient by the old carry factor.
 
-    The Jacobian and the gradient are derivatives in the old carry. One forward-mode
-    derivative in the direction `carry_factor` returns both products for each example.
+    The Jacobian and the gradient are derivatives with respect to the old carry. One
+    forward-mode derivative in the direction `carry_factor` returns both products for
+    each example.
     """
 
     def of_carry(leaves):
@@ -195,7 +198,7 @@ def _push(
 def _pull(
     now: OnlineStep, params: PyTree, params_factor: PyTree, signs: Leaves
 ) -> PyTree:
-    """Multiply the random signs by the derivative ∂h_t/∂θ of the new carry in params.
+    """Multiply the random signs by the derivative ∂h_t/∂θ of the new carry.
 
     This takes one backward pass for each example.
     """

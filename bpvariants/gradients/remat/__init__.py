@@ -1,4 +1,4 @@
-"""Remat policies: which arrays a backward pass through time stores or recomputes.
+"""Remat policies: which arrays BPTT stores, and which it recomputes.
 
 `unroll`, `bptt`, `artbp` and `bidirectional` take a policy as the argument `remat=`.
 """

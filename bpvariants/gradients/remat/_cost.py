@@ -50,8 +50,8 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, or if remat or size has
-        the wrong type. Also if a budget comes without a size, or is too small for all
-        policies.
+        the wrong type. Also if a budget is given without a size, or if every policy
+        stores more bytes than the budget allows.
 
     Example:
       >>> from bpvariants import gradients
@@ -78,8 +78,8 @@ def step_bytes(
 ) -> StepBytes:
     """Return how many bytes of memory a step of a network needs; the step is not run.
 
-    With a mask or resets, a step needs a little more memory than returned: for the mask
-    and resets of the step, and for a second copy of the inputs.
+    With a mask or resets, a step needs a little more memory than this function returns:
+    for the mask and resets of the step, and for a second copy of the inputs.
 
     Args:
       step: one time step of the network.
@@ -96,7 +96,7 @@ def step_bytes(
       remat=None; `inputs`, the size of the inputs of a step.
 
     Raises:
-      ValueError: if shapes or dtypes disagree.
+      ValueError: if shapes or dtypes of the arguments disagree.
 
     Example:
       >>> import jax.numpy as jnp
@@ -165,7 +165,8 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
-    # The k at which `every(k)` stores the fewest bytes may not divide the length.
+    # Besides the divisors of the length, try the k near √(length · carry / kept), at
+    # which `every(k)` stores few bytes.
     best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
     ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]

@@ -1,9 +1,9 @@
 """Remat policies: which arrays a scan of T steps stores for its backward pass.
 
 Notation: a carry has c bytes, the inputs of a step have d bytes, and the residuals that
-a step stores for its backward pass have r bytes. A gradient evaluates the step S times,
-in the forward and the backward pass together. If k divides T and l divides k, the
-policies store these numbers of bytes and need these numbers S of evaluations:
+a step stores for its backward pass have r bytes. To compute a gradient, the forward and
+the backward pass together evaluate the step S times. If k divides T and l divides k,
+the policies store these numbers of bytes and need these numbers S of evaluations:
 
     None           r T                                     S = T
     "step"         c T + r                                 S = 2 T
@@ -11,11 +11,11 @@ policies store these numbers of bytes and need these numbers S of evaluations:
     every(k, l)    c (T/k + k/l) + r l                     S = 3 T
     slots(m)       c (m + 1) + r                           S = T + ρT − C(m+ρ, m+1) + 1
 
-where C is a binomial coefficient, and ρ is the smallest integer such that
-C(m+ρ, m) ≥ T. If k does not divide T, the last T mod k steps are left over. `every(k)`
-stores the residuals of these last steps; `every(k, l)` stores a carry every l of these
-last steps. A copy of the inputs then needs d T more bytes. All policies compute the
-same gradient.
+where m is the number of carries that `slots(m)` keeps, C is a binomial coefficient, and
+ρ is the smallest integer such that C(m+ρ, m) ≥ T. If k does not divide T, the last T
+mod k steps are left over. `every(k)` stores the residuals of these last steps; among
+these last steps, `every(k, l)` stores a carry every l steps. If steps are left over, a
+copy of the inputs needs d T more bytes. All policies compute the same gradient.
 """
 
 from itertools import pairwise
@@ -31,13 +31,13 @@ class Every(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """Policy that stores a fixed number of carries; see :func:`slots`."""
+    """Policy that stores at most a given number of carries; see :func:`slots`."""
 
     number: int
 
 
 class Budget(NamedTuple):
-    """Policy that is chosen by its memory; see :func:`budget`."""
+    """Request for the fastest policy within a number of bytes; see :func:`budget`."""
 
     num_bytes: int
 
@@ -58,19 +58,20 @@ def check_remat(remat: object) -> None:
 def every(*lengths: int) -> Every:
     """Store the carry every k steps, and recompute the steps between stored carries.
 
-    The memory needed for T steps is T/k carries, and the residuals of k steps, which
-    are the arrays that the backward pass needs. This memory is smallest at k = √(T c/r)
-    if a carry has c bytes and the residuals of a step have r bytes. The extra time is
-    one more forward pass. Each further length divides every stretch of k steps into
-    shorter stretches, and takes one more forward pass. For example, `every(100, 10)`
-    stores a carry every 100 steps. The backward pass then recomputes each stretch of
-    100 steps, and stores a carry every 10 steps of this stretch. The policy `every(1)`
-    is equal to "step".
+    For T steps, the memory needed is that of T/k carries and of the residuals of k
+    steps. Residuals are the arrays of a step that its backward pass needs. If a carry
+    has c bytes and the residuals of a step have r bytes, the policy needs the least
+    memory at k = √(T c/r). The extra time is that of one more forward pass. Each
+    further length in `lengths` divides every stretch of k steps into shorter stretches,
+    and takes the time of one more forward pass. For example, `every(100, 10)` stores a
+    carry every 100 steps. The backward pass recomputes one stretch of 100 steps after
+    another, and stores a carry every 10 steps of the stretch. The policy `every(1)` is
+    equal to "step".
 
     Args:
       lengths: k, the number of steps in a stretch, then optionally the lengths of
         shorter stretches inside it, each smaller than the length before. If k divides
-        the number of steps, no copy of the inputs is needed.
+        the number of steps T, the policy needs no copy of the inputs.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`.
@@ -103,15 +104,16 @@ def every(*lengths: int) -> Every:
 def slots(number: int) -> Slots:
     """Store at most `number` carries, and recompute as few steps as possible.
 
-    The order of recomputations is the optimal binomial schedule. A slot is memory for
-    one carry. When the backward pass no longer needs a carry, the slot of that carry is
-    reused for the carry of an earlier step. The memory needed is number + 1 carries and
-    the residuals of one step, for every number of steps T. With √T slots, a gradient
-    takes at most 3.5 T evaluations of the step. For comparison, the policy "step" takes
-    2 T evaluations and stores T carries.
+    Steps are recomputed in the order of the optimal binomial schedule. A slot is memory
+    for one carry. When the backward pass no longer needs a carry, the slot of that
+    carry is reused for the carry of an earlier step. For any number T of steps, the
+    memory needed is that of number + 1 carries and of the residuals of one step. With
+    √T slots, a gradient takes at most 3.5 T evaluations of the step. For comparison,
+    the policy "step" takes 2 T evaluations and stores T carries.
 
-    A scan with `slots` can be differentiated in reverse mode only once; reverse mode on
-    the gradient raises a ValueError. `jax.jvp` and `jax.jacfwd` of the gradient work.
+    A scan with `slots` can be differentiated in reverse mode only once: reverse-mode
+    differentiation of the gradient raises a ValueError. `jax.jvp` and `jax.jacfwd` can
+    be applied to the gradient.
 
     Args:
       number: m ≥ 1, the number of carries stored, including the first carry.
@@ -153,9 +155,9 @@ def budget(num_bytes: int) -> Budget:
       num_bytes: the number of bytes that may be stored, 1 or more.
 
     Returns:
-      A policy for `remat=` of :func:`bptt` and :func:`unroll`. If no policy fits,
-      :func:`bptt` and :func:`unroll` raise a ValueError that says how many bytes are
-      needed.
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`. If every policy stores
+      more than num_bytes, :func:`bptt` and :func:`unroll` raise a ValueError that says
+      how many bytes are needed.
 
     Raises:
       ValueError: if num_bytes is not an integer of at least 1.

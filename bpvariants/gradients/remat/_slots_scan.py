@@ -3,7 +3,8 @@
 Notation: a slot is memory for one carry. The backward pass of t steps with m slots
 takes at least E(t, m) evaluations of the step, if one slot has the carry before the
 first step. C(a, b) is a binomial coefficient. The schedule advances by y steps and
-stores the carry after these steps. The best number y attains the minimum in
+stores the carry after these steps. The best y is the one for which the sum in brackets
+is smallest:
 
     E(t, m) = min_y [ y + E(t−y, m−1) + E(y, m) ],    E(t, 1) = t (t+1)/2,  E(1, m) = 1.
 

@@ -46,7 +46,7 @@ def alignment_weights(
       params: parameters of the network, one entry for each layer.
       x: inputs, as arrays or `jax.ShapeDtypeStruct`s, leaves [*batch, ...].
       kind: the kind of feedback alignment: "fa", "frsf" or "dfa". For "usf" and "brsf",
-        nothing is drawn.
+        no weights are drawn.
       batch_ndim: the number of batch axes of x.
       initializer: one of `jax.nn.initializers`, for "fa" and "frsf". Default: Xavier
         initialisation, `glorot_normal()`. "dfa" ignores the initializer, and draws from
@@ -54,11 +54,12 @@ def alignment_weights(
 
     Returns:
       A tuple with one entry for each layer. For "fa" and "frsf", an entry has the
-      structure of the layer's params, with None for arrays that are not replaced:
-      biases, and all arrays of the first layer, which sends no error to a layer below.
-      For "dfa", an entry is an array [*outputs, *width], or a pytree of arrays as
-      :func:`random_feedback` returns it; the last layer's entry is None. For "usf" and
-      "brsf", the result is None instead of a tuple.
+      structure of the layer's params, with None for arrays that have no feedback
+      weights: biases, and all arrays of the first layer, which sends no error to a
+      layer below. For "dfa", an entry connects the network's output to the output of
+      one hidden layer. It is an array or a pytree of arrays, as :func:`random_feedback`
+      returns it. The last layer's entry is None. For "usf" and "brsf", the result is
+      None instead of a tuple.
 
     Raises:
       ValueError: if kind is unknown, or if params do not fit the layers.
@@ -123,9 +124,10 @@ def check_kind(kind: str) -> None:
 
 
 def draw_like(key: jax.Array, params: Sequence[PyTree], initializer: Callable) -> Any:
-    """Draw an array for each matrix or kernel in params, with the same shape.
+    """Draw an array of the same shape for each matrix or kernel in params.
 
-    Biases and the arrays of the first layer get None instead of an array.
+    For biases and for the arrays of the first layer, the result has None instead of an
+    array.
     """
     leaves, structure = jax.tree.flatten(tuple(params))
     first = len(jax.tree.leaves(params[0]))

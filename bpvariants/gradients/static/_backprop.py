@@ -5,8 +5,8 @@ computes the net input s_l with its weights w_l, and returns the output y_l,
 
     s_l = S_l(w_l, y_{l−1}),    y_l = φ_l(s_l),    y_0 = x,    l = 1 … Λ.
 
-The derivative of the mean loss E in w_l has three factors, as in the tutorial "4 Types
-of Backpropagation":
+The derivative of the mean loss E with respect to w_l has three factors, as in the
+tutorial "4 Types of Backpropagation":
 
     ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l.
 
@@ -66,8 +66,8 @@ def backprop(layers: Sequence[Layer], loss: Loss) -> BackpropRule:
       ValueError: if layers is empty, or has an entry that is not a pair of functions.
         The returned function raises a ValueError if params does not have one entry for
         each layer, or if a layer cannot take the output of the layer below. The
-        function also raises one if params or outputs of layers are not floating, or if
-        loss does not return one value for each example.
+        function also raises a ValueError if params or outputs of layers are not
+        floating, or if loss does not return one value for each example.
 
     Example:
       >>> import jax.numpy as jnp
@@ -105,7 +105,7 @@ def backprop(layers: Sequence[Layer], loss: Loss) -> BackpropRule:
 
 
 class Pass(NamedTuple):
-    """Values of layer l and its vector-Jacobian products, saved in the forward pass.
+    """Values and vector-Jacobian products of layer l, saved in the forward pass.
 
     E is the mean loss, and w are the layer's weights.
     """
@@ -189,7 +189,7 @@ def check_params(params: PyTree, num_layers: int) -> None:
 def loss_and_error(
     loss: Loss, y: PyTree, x: PyTree, target: PyTree, weights: jax.Array | None
 ) -> tuple[jax.Array, PyTree, int]:
-    """Return the mean loss, its derivative in y, and the number of batch axes."""
+    """Return the mean loss E, its derivative ∂E/∂y, and the number of batch axes."""
     check_arrays("target", target)
     (weights,) = as_arrays(weights=weights)
     losses = jax.eval_shape(lambda y: losses_of(loss, y, target), y)
@@ -215,11 +215,13 @@ def backward_pass(
 
     Args:
       passes: the :class:`Pass` of each layer, first to last.
-      error: ∂E/∂y_Λ, the derivative of the mean loss in the last layer's output.
+      error: ∂E/∂y_Λ, the derivative of the mean loss with respect to the last layer's
+        output.
       batch_ndim: the number of batch axes.
-      direct: function (index of a hidden layer, counted from 0; last layer's δ_Λ) ->
-        array or pytree that the hidden layer uses as ∂E/∂y, with its output y.
-        Default: the ∂E/∂y that the layer above computes.
+      direct: function that gets the index of a hidden layer, counted from 0, and the
+        δ_Λ of the last layer. It returns the array or pytree to use in place of the
+        hidden layer's ∂E/∂y, where y is the layer's output. By default, each hidden
+        layer uses the ∂E/∂y that the layer above computes.
     """
     info, grads, last_delta = [], [], None
     for i, (x, s, y, pull_s, pull_y) in reversed(list(enumerate(passes))):

@@ -1,4 +1,4 @@
-"""Picture of the chain rule: each layer's factors, and how they scale the error.
+"""Picture of the chain rule: norms at each layer, and the ratios between them.
 
 E is the mean loss; w, s and y are a layer's weights, net input and output. The gradient
 ∂E/∂w is the product of the factors ∂E/∂y, ∂y/∂s and ∂s/∂w, as in `_backprop`. With
@@ -7,8 +7,8 @@ and the ratios by which ∂y/∂s and then ∂s/∂w scale this norm,
 
     ‖∂E/∂y‖,    ‖δ‖ / ‖∂E/∂y‖,    ‖∂E/∂w‖ / ‖δ‖.
 
-For a layer of a single unit, the two ratios are the absolute factors |∂y/∂s| and
-|∂s/∂w|.
+For a layer of a single unit, the two ratios are the absolute values |∂y/∂s| and |∂s/∂w|
+of the factors.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
 """Feedback alignment: backpropagation with separate weights in the backward pass.
 
 Notation: layer l of Λ layers computes s_l = S_l(w_l, y_{l−1}) and y_l = φ_l(s_l), as in
-`_backprop`. S_l is affine in y, and J_l(w) = ∂S_l/∂y is its Jacobian at the weights w.
-E is the mean loss, and δ_l = ∂E/∂s_l. Backpropagation computes ∂E/∂y_l =
-δ_{l+1} J_{l+1}(w_{l+1}). Feedback alignment replaces ∂E/∂y_l by one of these products
-with random arrays B or R, or a constant α:
+`_backprop`. S_l is affine in y, and J_l(w) is the Jacobian ∂S_l/∂y at the weights w. E
+is the mean loss, and δ_l = ∂E/∂s_l. Backpropagation computes ∂E/∂y_l = δ_{l+1}
+J_{l+1}(w_{l+1}). Feedback alignment replaces ∂E/∂y_l by one of these products with
+random arrays B or R, or a constant α:
 
     fa      δ_{l+1} J_{l+1}(B_{l+1})                    B drawn once
     usf     δ_{l+1} J_{l+1}(α sgn w_{l+1})
@@ -71,13 +71,13 @@ def feedback_alignment(
 
     `feedback_alignment` has the same interface as :func:`backprop`. In the backward
     pass, all kinds except "dfa" replace the matrices and kernels in params: all arrays
-    with two axes or more. Biases and scales are not replaced. Errors also go unchanged
-    through paths without weights, such as residual connections. "dfa" sends the last
-    layer's δ_Λ to each hidden layer, instead of an error from the layer above. Time and
-    memory are the same as for :func:`backprop`, plus memory for the feedback weights.
-    For "fa" and "frsf", the feedback weights are about as large as the params. For
-    "dfa", the number of feedback weights is the number of outputs times the sum of the
-    widths of the hidden layers.
+    with two axes or more. Biases and scales are not replaced. On paths without weights,
+    such as residual connections, errors go back as in :func:`backprop`. "dfa" sends the
+    last layer's δ_Λ to each hidden layer, instead of an error from the layer above.
+    Time and memory are the same as for :func:`backprop`, plus memory for the feedback
+    weights. For "fa" and "frsf", the feedback weights need about as much memory as the
+    params. For "dfa", the number of feedback weights is the number of outputs times the
+    sum of the widths of the hidden layers.
 
     Args:
       layers: for each layer a pair of functions: (params of the layer, y of the layer
@@ -105,9 +105,10 @@ def feedback_alignment(
 
     Raises:
       ValueError: if kind is unknown. The returned function raises a ValueError if
-        feedback or key is missing or is not used by this kind, or if feedback does not
-        fit the params. The function also raises one if a layer with replaced weights is
-        not affine in y, and in the cases in which :func:`backprop` raises one.
+        feedback or key is missing although this kind needs it, or is given although
+        this kind does not use it. It also raises a ValueError if feedback does not fit
+        the params, if a layer with replaced weights is not affine in y, and in the
+        cases in which the function that :func:`backprop` returns raises a ValueError.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -217,8 +218,8 @@ def _replaced(index, function, theta, feedback, kind, scale):
 def _check_affine(index, function, theta, y):
     """Check that a layer's function is affine in y.
 
-    The derivative of an affine function does not depend on y. Therefore, the check
-    traces the backward pass, and requires that the jaxpr does not use y.
+    If a function is affine in y, its derivative with respect to y does not depend on y.
+    The check therefore requires that the jaxpr of the backward pass does not use y.
     """
     shapes = jax.eval_shape(function, theta, y)
 

@@ -10,8 +10,8 @@ below. Instead of δ Wᵀ, the kinds of feedback alignment send
                     |R| ⊙ sgn(W), R drawn once                frsf, fixed random
 
 The feedback weights B and R have the shape of W. The number α is the standard deviation
-of a random initialiser of W. The gradient in W is exact, given δ: it is yᵀ δ. The
-gradients in B and R are 0, and W gets no gradient through sgn(W).
+of a random initialiser of W. For a given δ, the gradient ∂E/∂W is exact: it is yᵀ δ.
+The gradients of B and R are 0, and W gets no gradient through sgn(W).
 """
 
 import math
@@ -41,7 +41,7 @@ def feedback_dense(
     kind: FeedbackKind = "fa",
     scale: Scale = "xavier",
 ) -> jax.Array:
-    """Compute x w + b, with the derivative in x replaced by feedback alignment.
+    """Compute x w + b; the backward pass computes ∂E/∂x by feedback alignment.
 
         forward s = x w + b;    backward ∂E/∂x ≈ δ Bᵀ,  ∂E/∂w = xᵀ δ,  ∂E/∂b = Σ δ
 
@@ -105,7 +105,7 @@ def feedback_conv(
     strides: int | Sequence[int] = 1,
     padding: Padding | Sequence[tuple[int, int]] = "SAME",
 ) -> jax.Array:
-    """Convolve x with w, with the derivative in x replaced by feedback alignment.
+    """Convolve x with w; the backward pass computes ∂E/∂x by feedback alignment.
 
         forward s = x ∗ w + b;    backward ∂E/∂x ≈ δ ∗ᵀ B,  gradients in w and b exact
 
@@ -193,11 +193,11 @@ def backward_matrix(kind: str, w: jax.Array, feedback: Any, scale: Scale) -> jax
 def with_feedback(
     function: Callable[[PyTree, PyTree], PyTree],
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
-    """Return a function (params, others, y) -> s; its derivative in y uses `others`.
+    """Return a function (params, others, y) -> s whose derivative ∂s/∂y uses `others`.
 
     The returned function computes s = `function(params, y)`, which must be affine in y.
-    The derivative of s in y is replaced by the derivative of `function(others, y)`. The
-    gradient in `others` is 0.
+    The derivative ∂s/∂y is replaced by the derivative of `function(others, y)` with
+    respect to y. The gradient of `others` is 0.
     """
 
     @jax.custom_vjp

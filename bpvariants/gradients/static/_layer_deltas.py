@@ -1,4 +1,4 @@
-"""Derivatives of a function's result in its named intermediate values, called deltas.
+"""Deltas: derivatives of a function's result with respect to its named values.
 
 Notation: a function E(θ, x) computes intermediate values z_1, z_2, … and returns a
 scalar. A perturbation ε_i = 0 is added to each z_i, which does not change E. The delta
@@ -6,8 +6,8 @@ of z_i is
 
     δ_i = ∂E/∂z_i = ∂E/∂ε_i    at ε = 0,
 
-which is the derivative through all values that are computed from z_i. The perturbations
-are added to the named values in the jaxpr of the function.
+which includes the paths through all values that are computed from z_i. The
+perturbations are added to the named values in the jaxpr of the function.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ class LayerDelta(NamedTuple):
 
 
 def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta]:
-    """Return the exact derivatives of a function's result in named intermediate values.
+    """Return the derivatives of a function's result with respect to named values.
 
         δ_i = ∂E/∂z_i = ∂E/∂ε_i at ε = 0,    with z_i replaced by z_i + ε_i
 
@@ -40,14 +40,17 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
     derivative, which is called delta. The following values have a name:
 
     - a value tagged by `jax.ad_checkpoint.checkpoint_name(z, "name")`;
-    - the output of every call of a Flax Linen module. Its name is the module's path,
-      such as "encoder/Dense_0", or for the root module the name of its class;
+    - the output of every call of a Flax Linen module. The output's name is the module's
+      path, such as "encoder/Dense_0". The root module has no path and gets the name of
+      its class;
     - the output of every argument that is an NNX module, and of every NNX module inside
-      such an argument. Its name is a path or a class, as for Linen modules.
+      such an argument. The output's name is a path or the name of a class, as for Linen
+      modules.
 
     A name may occur several times, because a layer is called twice or its output is a
-    pytree. Then "[0]", "[1]", … are appended in the order of computation. Inside
-    `lax.scan`, values and deltas have time as their first axis, [T, ...].
+    pytree. If it does, "[0]", "[1]", … are appended to its occurrences, in the order of
+    computation. Inside `lax.scan`, values and deltas have time as their first axis, [T,
+    ...].
 
     `layer_deltas` works under `jit`. Time and memory are those of `jax.grad`, plus
     memory for the named values.
@@ -59,11 +62,12 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
         the function changes the state of an NNX module, the change is discarded.
 
     Returns:
-      A dict from each name to its :class:`LayerDelta`, in the order of computation. If
-      `jit` returns the dict, the names are sorted, because `jit` sorts all dicts. Named
-      integers are left out, because they have no derivatives. Names inside a branch of
-      `lax.cond`, a `lax.while_loop`, or a function with its own derivative
-      (`jax.custom_vjp`, `jax.custom_jvp`) are left out too.
+      A dict from each name to a :class:`LayerDelta`, in the order in which the named
+      values are computed. If `jit` returns the dict, the names are sorted, because
+      `jit` sorts all dicts. Named integers are left out, because they have no
+      derivatives. Values that are named inside a branch of `lax.cond`, a
+      `lax.while_loop`, or a function with its own derivative (`jax.custom_vjp`,
+      `jax.custom_jvp`) are left out too.
 
     Raises:
       ValueError: if function does not return one floating number, or if no value in the
@@ -96,7 +100,7 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
     """
     check_function("function", function, "(*arguments) -> loss")
     for i, argument in enumerate(arguments):
-        if not module_remedy(argument):  # an NNX module has other leaves than arrays
+        if not module_remedy(argument):  # an NNX module may hold other leaves
             check_arrays(f"arguments[{i}]", argument)
     program, leaves = tagged_program(function, arguments)
     outputs = program.outputs

@@ -17,18 +17,18 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, with leaves of shape [*batch, ...].
 
-    All derivatives are derivatives of the weighted mean loss E. The derivatives of one
-    example are derivatives of the example's own loss, multiplied by the share w / Σ w
-    of the example's weight w. Without weights, the share is 1 / (number of examples).
-    `grad` has the shapes of the layer's params, without batch axes.
+    All derivatives are derivatives of the weighted mean loss E. The derivatives that
+    belong to one example are the derivatives of its own loss, multiplied by w / Σ w,
+    where w is the example's weight. Without weights, the factor is 1 / (number of
+    examples). `grad` has the shapes of the layer's params, without batch axes.
     """
 
     x: PyTree  # y_{l−1}, input of the layer
     s: PyTree  # s_l, net input of the layer
     y: PyTree  # y_l, output of the layer
-    error: PyTree  # ∂E/∂y_l, derivative in the layer's output
-    delta: PyTree  # ∂E/∂s_l, derivative in the layer's net input
-    grad: PyTree  # ∂E/∂w_l, derivative in the layer's params
+    error: PyTree  # ∂E/∂y_l, for the output y_l of the layer
+    delta: PyTree  # ∂E/∂s_l, for the net input s_l of the layer
+    grad: PyTree  # ∂E/∂w_l, for the params w_l of the layer
 
 
 @jax.tree_util.register_pytree_node_class
@@ -64,9 +64,9 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         The column "shapes" has the shapes of the layer's input x and output y, batch
         axes first. All norms are Euclidean, over all array elements of all examples.
         The column "dead" is the fraction of units whose δ = ∂E/∂s is 0 in every
-        example, with mean loss E and net input s. The weights of these units get no
-        gradient. Dead units are, for example, relu units that are never active, and all
-        units of a layer that receives no error.
+        example, where E is the mean loss and s the net input. The weights of these
+        units get no gradient. Dead units are, for example, relu units that are never
+        active, and all units of a layer that receives no error.
         """
         header = ["layer", "shapes", "‖y‖", "‖s‖", "‖δ‖", "‖∂E/∂w‖", "dead"]
         rows = [header]

@@ -24,7 +24,8 @@ class BackpropRule(Protocol):
         Args:
           params: one entry for each layer; each is a pytree of floating arrays.
           x: inputs of the first layer, leaves [*batch, ...].
-          target: what the loss compares with the last layer's y, leaves [*batch, ...].
+          target: the values that the loss compares with the last layer's y, leaves
+            [*batch, ...].
           weights: [*batch] real, the weight w of each loss. Default: 1.
 
         Returns:
@@ -52,7 +53,8 @@ class FeedbackAlignmentRule(Protocol):
         Args:
           params: one entry for each layer; each is a pytree of floating arrays.
           x: inputs of the first layer, leaves [*batch, ...].
-          target: what the loss compares with the last layer's y, leaves [*batch, ...].
+          target: the values that the loss compares with the last layer's y, leaves
+            [*batch, ...].
           weights: [*batch] real, the weight w of each loss. Default: 1.
           feedback: one entry for each layer, as :func:`alignment_weights` returns them;
             for the kinds "fa", "dfa" and "frsf".

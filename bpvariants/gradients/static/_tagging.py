@@ -14,7 +14,7 @@ from bpvariants.types import PyTree
 def tagged_program(
     function: Callable, arguments: Sequence[Any]
 ) -> tuple[NamedProgram, list[jax.Array]]:
-    """Trace a function so that each Flax module tags its outputs with its name.
+    """Trace a function so that each Flax module tags its outputs with the module name.
 
     Arguments of the function may be NNX modules. Return the jaxpr and its named values,
     and the arrays that are the arguments of the jaxpr.
@@ -68,7 +68,7 @@ def _tag(root: Any) -> Any:
 
     for path, module in list(nnx.iter_graph(root)):  # Flax < 0.12.1 has no iter_modules
         kind: Any = type(module)
-        # `callable(kind)` would be True for every class.
+        # `callable(kind)` is True for every class, so look for the method `__call__`.
         if not isinstance(module, nnx.Module) or not hasattr(kind, "__call__"):  # noqa: B004
             continue
         name = "/".join(map(str, path)) or kind.__name__

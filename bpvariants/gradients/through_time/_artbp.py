@@ -1,4 +1,4 @@
-"""ARTBP: BPTT truncated at random steps, reweighted so that it is unbiased.
+"""Anticipated reweighted truncated BPTT (ARTBP): random truncation without bias.
 
 Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, and δ_t the
 error signal at h_t. Between steps t and t + 1 the backward pass is cut with probability
@@ -9,8 +9,8 @@ to compensate for the cuts on average:
     δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1}.
 
 Given the earlier cuts, each factor (1 − cut_t) / (1 − κ_t) has mean 1. Products of
-these factors therefore also have mean 1, and the mean of the estimate is the exact
-gradient.
+these factors therefore also have mean 1, and the mean of the estimated gradient is the
+exact gradient.
 """
 
 from collections.abc import Callable
@@ -59,10 +59,11 @@ def artbp(
     δ_t is the error signal at the carry h_t, ℓ_t the loss of step t, and J_t the
     Jacobian ∂h_t/∂h_{t−1}. The backward pass is cut after step t with probability κ_t.
 
-    The gradient is unbiased at fixed params; the value and the carry are exact. The
-    variance of the gradient grows fast with the probability κ of a cut. With constant
-    κ, an error signal travels back k steps with probability (1 − κ)^k, and is then
-    multiplied by (1 − κ)^−k. With κ = 0 the rule is BPTT.
+    The returned gradient is an unbiased estimate; the value and the carry are exact.
+    The variance of the gradient grows fast with the probability κ of a cut. With
+    constant κ, an error signal travels back k steps with probability (1 − κ)^k, and an
+    error signal that has travelled back k steps has been multiplied by (1 − κ)^−k. With
+    κ = 0 the rule is BPTT.
 
     Under `jit` shapes are static, and a segment between two cuts may be as long as the
     sequence. Therefore, this rule takes the same time and memory as :func:`bptt`. The
@@ -70,21 +71,22 @@ def artbp(
     memory, you would have to choose the cuts outside of `jit`, and store only one
     segment at a time.
 
-    Each example has its own random cuts. Cuts shared by the batch would be unbiased,
-    too. But shared cuts would cause more variance, because the random errors of the
-    examples would not average out. No error signal passes a reset, so a reset starts a
-    new segment. In padding, error signals are neither cut nor scaled, and the step does
-    not count as a step since the last cut.
+    Each example has its own random cuts. If all examples shared their cuts, the
+    gradient would be unbiased, too. But its variance would be larger, because the
+    random errors of the examples would not average out. No error signal passes a reset,
+    so a reset starts a new segment. A step of padding neither cuts nor scales error
+    signals. Padding is not counted in the number of steps since the last cut.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       truncation: κ, the probability of a cut, 0 ≤ κ < 1; or a schedule, which is a
         function age -> κ. The age of an example is its number of steps since the last
-        cut, reset or start. The schedule gets ages [*batch] as floats, each a whole
-        number of at least 1, and returns κ, [] or [*batch]. :func:`growing_truncation`
-        returns a schedule. A traced or scheduled κ outside 0 ≤ κ < 1 makes the gradient
-        NaN, because at κ = 1 no scaling could compensate for the cut.
+        cut, reset or start. The schedule gets the ages of all examples, [*batch], as
+        floats that are whole numbers of at least 1. It returns κ as a scalar, or one κ
+        for each example. :func:`growing_truncation` returns a schedule. A traced or
+        scheduled κ outside 0 ≤ κ < 1 makes the gradient NaN. (With κ = 1 no error
+        signal would pass, so no scaling could compensate for the cuts.)
       remat: which arrays the forward pass stores for the backward pass, as in
         :func:`bptt`.
 
@@ -94,7 +96,7 @@ def artbp(
 
     Raises:
       ValueError: if `truncation` is a number out of range; when the rule is called, if
-        there is no key, or if lengths, shapes or dtypes disagree.
+        there is no key, or if lengths, shapes or dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -166,8 +168,9 @@ def _cuts(
     """Cut the backward pass wherever `uniforms` is below κ, the probability of a cut.
 
     `uniforms` [T, *batch] is drawn from [0, 1). The age of a step is the number of
-    steps since the last cut, reset or start. A step of age 0, which is the first step
-    or a reset, sends no error signal to earlier steps. This step therefore gets no cut.
+    steps since the last cut, reset or start. A step of age 0 is the first step of the
+    sequence or a step with a reset. A step of age 0 sends no error signal to earlier
+    steps, so no cut is needed.
     """
     schedule = truncation if callable(truncation) else lambda age: truncation
 
@@ -185,7 +188,8 @@ def _cuts(
         age = older if mask is None else jnp.where(mask, older, age)
         return age, Cuts(cut, kappa)
 
-    # The cast is safe, because `guarded` rejects masks and resets that are not bool.
+    # The cast hides no mistake, because `guarded` rejects masks and resets that are not
+    # bool.
     mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
     if mask is not None and reset is not None:
         reset = reset & mask
@@ -236,7 +240,7 @@ def _with_cuts(
 
 
 def _cut_off(carry: PyTree, cuts: Cuts) -> PyTree:
-    """Return the carry unchanged; in the backward pass, cut or scale its cotangents."""
+    """Return the carry unchanged; cut or scale the cotangents in the backward pass."""
     scale = lambda leaf: _scaled(leaf, *cuts) if is_floating(leaf) else leaf
     return jax.tree.map(scale, carry)
 
@@ -255,6 +259,7 @@ def _scaled_jvp(primals, tangents):
     column = lambda flags: flags.reshape(flags.shape + trailing)
     wide = widen(tangents[0])
     wide = wide / column(1 - kappa).astype(wide.dtype)
-    # `where` also cuts an infinite tangent; a product would give 0 · inf = NaN.
+    # At a cut, `where` also sets an infinite tangent to 0; a product would give 0 · inf
+    # = NaN.
     wide = jnp.where(column(cut), jnp.zeros_like(wide), wide)
     return leaf, cast_like(wide, leaf)

@@ -31,20 +31,21 @@ def bidirectional(
     initial: tuple[PyTree, PyTree] | None = None,
     remat: Remat = None,
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """Run one network forwards in time and another backwards, each as by `unroll`.
+    """Run one network forwards in time, as `unroll` does, and another one backwards.
 
-    A bidirectional network is not a step, because its outputs depend on future inputs.
-    Gradient rules therefore do not accept a bidirectional network. Call this function
-    under `jax.grad`, with your own loss on the outputs. Derivatives are exact. The cost
-    is the time and memory of two calls of :func:`unroll`, plus a copy of xs. To add
-    another layer, bidirectional or not, concatenate the two outputs along their
-    features. The result is the xs of the other layer.
+    A bidirectional network cannot be written as a step (params, carry, x) -> (carry,
+    y), because its outputs depend on future inputs. Gradient rules therefore do not
+    accept a bidirectional network. Call this function under `jax.grad`, with your own
+    loss on the outputs. Derivatives are exact. The cost is the time and memory of two
+    calls of :func:`unroll`, plus a copy of xs. To add another layer, bidirectional or
+    not, concatenate the outputs of the two networks along the feature axis. Pass the
+    concatenated outputs to the next layer as its xs.
 
     If a mask marks padding, the backward network begins at each example's last step
     that is not padding. Both networks also skip padding in the middle of a sequence. A
     reset marks the first step of an episode. The forward network restarts before it
-    runs the first step of an episode. The backward network restarts after the first
-    step of an episode, before it reads the preceding episode.
+    runs the first step of an episode. The backward network restarts after it has run
+    the first step of an episode, before it reads the preceding episode.
 
     Args:
       forward_step: the network that reads from the first step to the last.
@@ -68,7 +69,7 @@ def bidirectional(
 
     Raises:
       ValueError: if params, carries or initial are not pairs; if lengths, shapes or
-        dtypes disagree.
+        dtypes of the arguments disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp

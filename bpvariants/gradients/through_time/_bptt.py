@@ -43,19 +43,20 @@ def bptt(
     Args:
       step: one time step of the network, such as the `apply` of a Linen cell.
       loss: one loss for each example, such as optax's softmax cross entropies.
-      remat: which arrays the forward pass stores for the backward pass; less memory
-        takes more time. None stores all residuals. "step" stores only the T carries and
-        computes each step again, for the time of one more forward pass. The policies
-        :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` store fewer
-        arrays.
+      remat: which arrays the forward pass stores for the backward pass. Policies that
+        need less memory take more time. None stores all residuals. "step" stores only
+        the T carries and computes each step again, which takes the time of one more
+        forward pass. The policies :func:`remat.every`, :func:`remat.slots` and
+        :func:`remat.budget` store fewer arrays.
       backward: algorithm of the backward pass, which does not affect the results.
         "scan" goes back one step at a time, and computes the weights' gradient at each
         step by matrix products. "two_phase" divides the sequence into blocks of steps
-        and goes through each block twice. It first computes only the error signals of
-        the block. Then it computes the weights' gradient by one matrix product for all
-        steps and examples of the block. "two_phase" requires remat=None. Measure both
-        on your network: on a CPU, "two_phase" took 0.5 to 0.9 of the time of "scan"
-        with batches of 1 and 8, but up to 1.1 of that time with a batch of 64.
+        and goes through each block twice. The first pass through a block computes only
+        the error signals. The second pass computes the weights' gradient by one matrix
+        product for all steps and examples of the block. "two_phase" requires
+        remat=None. Measure how long "scan" and "two_phase" take with your network: on a
+        CPU, "two_phase" took 0.5 to 0.9 of the time of "scan" with batches of 1 and 8,
+        but up to 1.1 of that time with a batch of 64.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
@@ -63,7 +64,7 @@ def bptt(
     Raises:
       ValueError: if step or loss is not a function, if remat or backward is unknown, or
         if remat and backward cannot be combined. When the rule is called, if lengths,
-        shapes or dtypes disagree, or if a key is given.
+        shapes or dtypes of the arguments disagree, or if a key is given.
 
     Example:
       >>> import jax, jax.numpy as jnp

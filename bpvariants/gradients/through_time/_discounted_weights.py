@@ -8,8 +8,8 @@ Let ℓ_t be the losses of a sequence at fixed params, 0 ≤ λ ≤ 1 the forget
 
 The tutorial "4 Types of Backpropagation" prints an equation with the second form.
 `bpvariants.updates.forgetting` applies this equation to the gradients of past updates;
-here it is applied to the losses of one sequence. To use either form of E, pass the
-factors of the losses as the `weights` of a gradient rule.
+this file applies the equation to the losses of one sequence. To use either form of E,
+pass the factors of the losses as the `weights` of a gradient rule.
 """
 
 import jax
@@ -35,18 +35,19 @@ def discounted_weights(
     where w = discounted_weights(T, λ).
 
     With a batch of B examples, a rule's weights must be [T, B]; use
-    `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum of the
-    weights over the batch too. To get the sum of the losses of all examples, multiply
-    the rule's results by B·w.sum(), where w [T] are the weights of one example.
+    `jnp.broadcast_to(w[:, None], (T, B))`. With such weights, the rule divides by the
+    sum of the weights of all examples. To get the sum of the losses of all examples,
+    multiply the rule's results by B·w.sum(), where w [T] are the weights of one
+    example.
 
     Args:
       num_steps: T, the length of the sequence.
       decay: λ, within 0 ≤ λ ≤ 1. With λ = 0 only the last loss counts; with λ = 1 all
         losses count equally.
       learning_rate: η, the weight of the last loss in the equation that the tutorial
-        prints. The parameter change of this equation is −w.sum()·grads, where w are the
-        weights and grads the rule's gradient, without another learning rate. Default:
-        1.
+        prints. To make the parameter change that this equation prescribes, add
+        −w.sum()·grads to the params, without another learning rate. Here w are the
+        weights, and grads is the rule's gradient. Default: 1.
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, if decay is out of its

@@ -1,4 +1,4 @@
-"""Schedule for ARTBP whose segments between random cuts have heavy-tailed lengths."""
+"""Schedule of cuts for ARTBP: lengths of segments between cuts are heavy-tailed."""
 
 from collections.abc import Callable
 
@@ -23,8 +23,8 @@ def growing_truncation(
     proportional to l^−α for large l. With constant κ this probability would fall
     exponentially. For large ℓ₀, the mean age of all steps of a long sequence is ℓ₀, and
     the mean length of a segment is (α − 2) / (α − 1) · ℓ₀. (These means are
-    approximations, because an integral replaces a sum. Whether the paper on ARTBP uses
-    this schedule was not verified.)
+    approximations: in their derivation, an integral replaces a sum. Whether the paper
+    on ARTBP uses this schedule was not verified.)
 
     Args:
       mean_length: ℓ₀, the mean age of a sequence's steps. ℓ₀ must be greater than (α −

@@ -1,4 +1,4 @@
-"""Newton's method on a whole trajectory, each iteration a parallel linear recurrence.
+"""Newton's method for a whole trajectory of carries, by parallel linear recurrences.
 
 Notation: f is the network's step, with parameters θ and input x_t. h^i_t is the carry
 of step t after i iterations, and J_t = ∂f/∂h at h^i_{t−1}. r_t is the residual of step
@@ -8,10 +8,11 @@ t, and a linear recurrence computes the correction d_t of h^i_t from the residua
     h^{i+1}_t = h^i_t + d_t
 
 λ is the setting `shrink`: λ = 0 is Newton's method, and λ = 1 is Picard's iteration.
-Quasi-Newton replaces the Jacobian J_t by its diagonal. In all three methods, the carry
-of step t is exact after t iterations. All residuals and corrections up to step t are 0
-then. The iterations are not differentiated. Instead, the derivative of the solution is
-computed, in reverse mode from the loss L and the adjoint z of h:
+Quasi-Newton replaces the Jacobian J_t by its diagonal. After t iterations of any of
+these three methods, the carry of step t is exact, and all residuals and corrections up
+to step t are 0. The iterations are not differentiated. Instead, another linear
+recurrence computes the derivative of the solution. In reverse mode, with the loss L and
+the adjoint z of h, this recurrence is
 
     z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 """
@@ -71,11 +72,11 @@ class newton:
     n carry elements, and few multiplications. Quasi-Newton needs more iterations than
     Newton's method, unless units hardly affect each other directly.
 
-    Derivatives are exact with both settings of `jacobian`, because the adjoint equation
-    contains the full Jacobians. With "diagonal", a quasi-Newton iteration also solves
-    the adjoint equation, with the tolerance tol. If the iteration for the adjoint
-    equation does not converge for an example, for instance because of an overflow, the
-    derivative of this example is NaN.
+    Derivatives are exact with both settings of `jacobian`, because they are the
+    solution of an adjoint equation with the full Jacobians. With "diagonal", a
+    quasi-Newton iteration also solves the adjoint equation, with the tolerance tol. If
+    the iteration for the adjoint equation does not converge for an example, for
+    instance because of an overflow, the derivative of this example is NaN.
 
     If the network is chaotic or unstable, products of Jacobians over many steps grow,
     and iterations make no progress. shrink = λ > 0 multiplies each Jacobian by 1 − λ,
@@ -83,9 +84,11 @@ class newton:
     depend on λ. (`shrink` is not the setting `damping` of :func:`fixed_point`, which
     scales the change of an iterate; damping=1 means no damping.) In exact arithmetic T
     iterations are enough for every λ. But products of Jacobians may magnify rounding
-    errors so much that the iterates never settle. The iteration then counts as not
-    converged. The table shows how many iterations a tanh network took, with n = 3
-    units, normal weights of standard deviation s/√n, T = 200 steps, and tol = 1e-8:
+    errors so much that the iterates never settle. An example whose iterates never
+    settle counts as not converged. The table shows how many iterations a tanh network
+    took for each `jacobian` and λ, with n = 3 units, normal weights of standard
+    deviation s/√n, T = 200 steps, and tol = 1e-8. With λ = 1, the setting `jacobian`
+    makes no difference.
 
         s                               1    2    3    5
         full,     λ = 0                 5    9   20  126
@@ -98,16 +101,18 @@ class newton:
       jacobian: "full" or "diagonal".
       shrink: λ, from 0 (Newton) to 1 (Picard): each J_t is multiplied by 1 − λ.
       tol: an example has converged when an iteration changes no carry element by more
-        than tol times the largest element of the same leaf along the trajectory. A tol
-        below 4 machine epsilons is raised to 4 epsilons. An example has also converged
-        when the changes have stopped falling and rounding errors of the step explain
-        the last change, which is then at most 0.03 of the largest element.
-      max_steps: largest number of iterations. At most T + 1 iterations are run: T
-        iterations are enough, and one more detects that nothing changes.
+        than tol · m. Here m is the largest absolute value along the trajectory in the
+        leaf that contains the element. A tol below 4 machine epsilons is raised to 4
+        epsilons. An example has also converged when its changes no longer become
+        smaller from one iteration to the next, and rounding errors of the step explain
+        the last change. Such a change must be at most 0.03 · m.
+      max_steps: largest number of iterations. Never more than T + 1 iterations are run:
+        T iterations make all T carries exact, and one more iteration detects that no
+        carry changes.
       on_failure: what to do with examples that do not converge or are not finite.
-        "sequential" computes these examples again, step by step. This takes the time of
-        a sequential run of the whole batch. "nan" makes their results and derivatives
-        NaN.
+        "sequential" computes these examples again, step by step. Even for one such
+        example, this takes the time of a sequential run of the whole batch. "nan" makes
+        their results and derivatives NaN.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -174,14 +179,15 @@ def iterate(
     sizes: Sizes,
     reverse: bool = False,
 ) -> NewtonState:
-    """Iterate until each example has converged or is not finite, up to `max_steps`.
+    """Iterate at most `max_steps` times; stop when no example is active any more.
 
-    `gap` is the function trajectory [T, *batch, n] -> residuals, whose root is sought.
+    The function `gap` computes the residuals of a trajectory [T, *batch, n]. The
+    iterations search for a trajectory whose residuals are 0.
     """
     length, *batch, _ = start.shape
     tol = jnp.maximum(jnp.asarray(method.tol, start.dtype), 4 * eps)
     keep = 1 - jnp.asarray(method.shrink, start.dtype)
-    # T iterations make all T steps exact; one more detects that nothing changes.
+    # T iterations make all T carries exact; one more detects that no carry changes.
     limit = jnp.minimum(jnp.asarray(method.max_steps, jnp.int32), length + 1)
     over_time = tuple({0, start.ndim - 1})
 
@@ -235,7 +241,7 @@ def solve_tangent(
             x = dense_scan(matrices, -y, reverse)
             return jax.lax.cond(
                 jnp.all(jnp.isfinite(x)),
-                lambda: x,  # else a product of two matrices may have overflowed
+                lambda: x,  # if not finite, a product of matrices may have overflowed
                 lambda: dense_scan_in_order(matrices, -y, reverse),
             )
         exact = newton("diagonal", method.shrink, method.tol, y.shape[0] + 1)
@@ -271,7 +277,8 @@ def _matrices(slopes: Gap, like: jax.Array) -> jax.Array:
 def _diagonals(slopes: Gap, like: jax.Array) -> jax.Array:
     """Return the diagonal of each step's Jacobian, [T, *batch, n].
 
-    One entry of all diagonals is computed at a time, because this takes less memory.
+    To save memory, the entries are computed one after another, each for all steps at
+    once.
     """
     numbers = jnp.arange(like.shape[-1])
 

@@ -5,9 +5,9 @@ a factor. The second difference
 
     g(h + s d) − 2 g(h) + g(h − s d)
 
-is proportional to s² if g is smooth, and to s at a kink of g. Rounding errors in the
-second difference shrink at most like √s. So its values for two factors s show whether
-rounding errors cause the second difference.
+is proportional to s² if g is smooth, and to s if g has a kink at h. Rounding errors in
+the second difference shrink at most like √s. The second differences for two factors s
+therefore show whether they are caused by rounding errors.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 FACTORS = 1.0, 0.125  # the two factors s
 # Largest ratio of the second differences for the two factors that counts as rounding.
-# The ratio is 1 to √8 if rounding errors cause the differences, and else 8 or 64.
+# The ratio is 1 to √8 if rounding errors cause the differences; otherwise it is 8 or
+# 64.
 SLOWLY = 3.3
 # Largest ratio of the change of h to the second difference that rounding errors
 # explain. The recurrence adds up the rounding errors of many steps.
@@ -34,8 +35,8 @@ def is_rounding(
 ) -> jax.Array:
     """Return whether rounding errors of `gap` explain the change, [*batch, leaves].
 
-    `h` is a trajectory [T, *batch, n], `wrong` its residuals gap(h), and `change` its
-    last change. The result has one entry for each leaf of the carry.
+    `h` is a trajectory [T, *batch, n], `wrong` are the residuals gap(h), and `change`
+    is the last change of h. The result has one entry for each leaf of the carry.
     """
 
     def second_difference(factor):

@@ -4,9 +4,9 @@ Composition ∘ of pairs (A, u) is associative, so an associative scan computes 
 
     (A₂, u₂) ∘ (A₁, u₁) = (A₂ A₁, A₂ u₁ + u₂)
 
-The order matters, because matrices do not commute. The adjoint of this recurrence is
-z_t = A_{t+1}ᵀ z_{t+1} + u_t. A reverse scan computes the adjoint, with the matrices
-transposed and shifted by one step.
+The order of the two pairs matters, because matrices do not commute. The adjoint of this
+recurrence is z_t = A_{t+1}ᵀ z_{t+1} + u_t. A reverse scan computes the adjoint, with
+the matrices transposed and shifted by one step.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
     """Return the derivative J_t v_{t−1} of each new carry in the direction v, [T, ...].
 
     J_t is the Jacobian of step t, and slopes(v)_t is J_t v_{t−1} − v_t. The sum
-    slopes(v) + v would lose digits where J_t is small. Therefore, `slopes` is called
-    twice: with v set to 0 at odd times, and with v set to 0 at even times. The result
-    at time t is taken from the call with v_t = 0. This method also works in reverse,
-    where slopes(v)_t is J_{t+1}ᵀ v_{t+1} − v_t.
+    slopes(v) + v is also J_t v_{t−1}, but would lose digits where J_t is small.
+    Therefore, `slopes` is called twice: with v set to 0 at odd times, and with v set to
+    0 at even times. The result at time t is taken from the call with v_t = 0. The two
+    calls also give J_{t+1}ᵀ v_{t+1} if slopes(v)_t is J_{t+1}ᵀ v_{t+1} − v_t.
     """
 
     def at(odd, tree):

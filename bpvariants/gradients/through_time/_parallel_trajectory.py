@@ -1,12 +1,12 @@
 """Solve for all carries at once; differentiate the solution by one linear recurrence.
 
-A network's step f has parameters θ and input x_t. The trajectory of its carry,
-h = (h_1 … h_T), is the root of
+A network's step f has parameters θ and input x_t. The trajectory h = (h_1 … h_T) of the
+carry is the root of
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T.
 
-With J_t = ∂f/∂h_{t−1}, the derivative of g maps a direction v to J_t v_{t−1} − v_t. A
-linear recurrence along time therefore computes the inverse of this derivative.
+With J_t = ∂f/∂h_{t−1}, the derivative of g maps a direction v to J_t v_{t−1} − v_t. To
+apply the inverse of this derivative, a linear recurrence along time is solved.
 """
 
 import math
@@ -39,11 +39,11 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
     """Return the trajectory of an elementwise affine step, and the result of a check.
 
     The trajectory is the result of one Newton iteration from 0. If the Jacobians of the
-    step are diagonal, one forward derivative, in a direction of all ones, contains all
-    their entries. Another forward derivative checks that the Jacobians are diagonal and
-    constant. This derivative is computed at the trajectory, in a direction whose
-    elements all differ. The second result marks the carry elements, [T, *batch, ...],
-    that passed this check.
+    step are diagonal, one forward derivative, in a direction of all ones, contains the
+    diagonals of all Jacobians. A second forward derivative is used to check that the
+    Jacobians are diagonal and do not depend on the carry. The second derivative is
+    computed at the trajectory, in a direction whose elements all differ. The second
+    result, [T, *batch, ...], is True for the carry elements that passed this check.
     """
 
     def new_carries(hs):
@@ -53,7 +53,7 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
         return jax.tree.map(jnp.subtract, new_carries(hs), hs)
 
     def solve(gap, zeros):
-        del gap  # the derivative A_t h_{t−1} − h_t of `gap` loses digits of A_t
+        del gap  # unused: its derivative A_t v_{t−1} − v_t loses digits of A_t
         ones = jax.tree.map(jnp.ones_like, zeros)
         return elementwise_scan(*jax.jvp(new_carries, (zeros,), (ones,))[::-1])
 
@@ -89,11 +89,12 @@ def _all_different(tree: PyTree) -> PyTree:
 def is_close(
     a: jax.Array, b: jax.Array, size: jax.Array, tolerance: float
 ) -> jax.Array:
-    """Return whether |a − b| ≤ tolerance · (largest `size` along time), per element.
+    """Return whether |a − b| ≤ tolerance · (largest `size` along time).
 
-    If an element of a or b is not finite, a and b count as close, because other checks
-    find values that are not finite. A size that is not finite counts as 0, so that it
-    does not hide an error at other times.
+    The result has one flag for each element. If an element of a or b is not finite,
+    these elements count as close, because other checks find values that are not finite.
+    A size that is not finite counts as 0, so that it does not hide an error at other
+    times.
     """
     finite = jnp.isfinite(a) & jnp.isfinite(b)
     size = jnp.where(jnp.isfinite(size), size, jnp.zeros_like(size))
@@ -131,7 +132,8 @@ def newton_trajectory(
                 converged[None, ..., None], hs, as_vector(in_order())
             )
             hs = jax.lax.cond(jnp.all(converged), lambda: hs, choose)
-        # custom_root needs floating auxiliary outputs, so cast counts and flags.
+        # custom_root needs floating auxiliary outputs, so cast the counts of iterations
+        # and the flags.
         how = found.steps, converged
         return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
 

@@ -61,7 +61,8 @@ class ParallelInfo(NamedTuple):
         rounding, "newton" up to its tolerance.
       fell_back: bool, whether the network was run step by step because the parallel
         method failed.
-      carries: h_1 … h_T, leaves [T, *batch, ...]; a good `guess` for a similar problem.
+      carries: h_1 … h_T, leaves [T, *batch, ...]. A later call with similar arguments
+        can take `carries` as its `guess`.
     """
 
     steps: jax.Array
@@ -88,29 +89,29 @@ def parallel_unroll(
 
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
-    The results are differentiable in params, carry, initial and xs, and in all arrays
-    that step closes over. Forward mode and reverse mode work, any number of times. The
-    iterations are not differentiated. Instead, the derivative of the trajectory is
-    computed by one more linear recurrence.
+    The results are differentiable with respect to params, carry, initial and xs, and to
+    all arrays that step closes over. Derivatives of any order work, in forward mode and
+    in reverse mode. The iterations are not differentiated. Instead, the derivative of
+    the trajectory is computed by one more linear recurrence.
 
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
       such as `cells.lru` and `cells.min_gru`. The factor A_t and the summand u_t may
       depend in any way on θ and x_t, and may be complex for a complex carry. The method
-      finds A_t and u_t from the step. The number of operations is that of a few
-      unrolls. The operations run in parallel, except for log₂ T sequential levels.
-      Memory is several times T·n for n carry elements. If the jaxpr of the step shows
-      that the step is not elementwise affine, an error is raised. If only computed
-      values show that the step is not elementwise affine, results and derivatives are
-      NaN.
+      computes A_t and u_t by a derivative of the step. The number of operations is that
+      of a few unrolls. The operations run in parallel, except for log₂ T sequential
+      levels. Memory is several times T·n for n carry elements. If the jaxpr of the step
+      shows that the step is not elementwise affine, an error is raised. If only
+      computed values show that the step is not elementwise affine, results and
+      derivatives are NaN.
     - "newton" is for any step. Pass a :class:`newton` to choose the settings; its
       docstring states the costs. By default, examples that do not converge are run step
       by step.
 
-    Carries are computed in float32 or wider. In bfloat16, results agree with those of
-    `unroll` as closely as the rounding of each step allows. If inputs are sharded by
-    batch or by time, outputs are sharded in the same way. Sharding by time divides the
-    steps among devices, but XLA still gathers the T·n carry elements once on every
-    device.
+    Carries are computed in float32 or wider. If the step computes in bfloat16, the
+    results differ from those of `unroll` by rounding errors of bfloat16. If inputs are
+    sharded by batch or by time, outputs are sharded in the same way. Sharding by time
+    divides the steps among devices, but XLA still gathers the T·n carry elements once
+    on every device.
 
     Args:
       step: one time step of the network.
@@ -128,18 +129,19 @@ def parallel_unroll(
         `info.carries`. Elements of the guess that are not finite count as 0. Default:
         zeros. The derivative of the results with respect to the guess is 0.
       batch_ndim: number of leading axes of the carry that are batch axes. Each example
-        then has its own Jacobians and its own info. Default: the number of batch axes
-        of mask or reset, else 0. With batch_ndim=0 the whole batch is one example: the
-        results are correct, but Jacobians in "newton" have B times as many elements.
+        along these axes has its own Jacobians and its own info. Default: the number of
+        batch axes of mask or reset, else 0. With batch_ndim=0 the whole batch is one
+        example: the results are correct, but for a batch of B examples, the Jacobians
+        in "newton" have B times as many elements.
 
     Returns:
-      ((carry, ys), info): the carry after the last step and the outputs, leaves
-      [T, *batch, ...], both as from :func:`unroll`; and a :class:`ParallelInfo`.
+      ((carry, ys), info): the carry after the last step and the outputs, leaves [T,
+      *batch, ...], both as :func:`unroll` returns them; and a :class:`ParallelInfo`.
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree, or if the carry is not
-        floating. With method "linear", also if the step's jaxpr shows that the step is
-        not elementwise affine.
+      ValueError: if lengths, shapes or dtypes of the arguments disagree, or if the
+        carry is not floating. With method "linear", also if the step's jaxpr shows that
+        the step is not elementwise affine.
 
     Example:
       >>> import jax.numpy as jnp
@@ -226,7 +228,7 @@ def _inspect(
 def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
     """Multiply the values of examples with a wrong trajectory by NaN.
 
-    The derivatives of these examples are then NaN, too.
+    This also makes the derivatives of these examples NaN.
     """
 
     def spoil(leaf):

@@ -1,12 +1,12 @@
 """Resets of a recurrent network, from the done flags of a rollout.
 
-Notation: at step t the agent sees the observation x_t and acts; d_t is the done flag
-that the environment then returns, and r_t says whether the carry is set to its initial
-value before the network sees x_t:
+Notation: at step t the agent sees the observation x_t and acts. d_t is the done flag
+that the environment returns after this action. The reset r_t is True if the carry is
+set to its initial value before the network sees x_t:
 
-    r_t = d_{t−1},    t = 2 … T,
+    r_t = d_{t−1},    t = 2 … T.
 
-and r_1 is the done flag of the step before the sequence.
+The reset r_1 is the done flag of the step before the sequence.
 """
 
 import jax
@@ -25,25 +25,26 @@ def resets_from_dones(
     A done flag of step t says that the episode ended after step t. The next episode
     begins at step t + 1, so the carry must be reset before step t + 1, and not before
     step t. Use `resets_from_dones` if the flags are stored with the observation and the
-    action of step t, and the environment returned them after this action. Do not use it
-    for flags that already say that step t is the first of an episode, such as
-    `timestep.first()` of dm_env: those are resets.
+    action of step t, and the environment returned them after this action. Do not use
+    `resets_from_dones` for flags that mark the first step of an episode, such as
+    `timestep.first()` of dm_env, because such flags are resets already.
 
-    The flag of the last step, `dones[-1]`, has no effect on this sequence, because it
-    belongs to the step after it. Give `dones[-1]` as `first` with the next chunk of the
-    same rollout. Time and memory: one copy of `dones`.
+    The flag of the last step, `dones[-1]`, has no effect on this sequence, because a
+    done flag acts on the step after its own step. In the call for the next chunk of the
+    rollout, pass `dones[-1]` as `first`. The cost is the time and memory of one copy of
+    `dones`.
 
     Args:
       dones: [T, *batch] bool, True if an episode ended at this step. Include episodes
         that a time limit ended: `dones = terminated | truncated`.
       first: [] or [*batch] bool, whether step 1 is the first of an episode. Default:
-        False, for a rollout that goes on from the carry that it is given. If that carry
-        is `initial`, it does not matter.
+        False, for a rollout that continues from the given carry. If the given carry is
+        equal to `initial`, `first` has no effect.
 
     Returns:
       The argument `reset` of gradient rules and of `gradients.unroll`, [T, *batch].
-      Row t is the argument `reset` of an online rule's `update` at step t. Give the
-      rule `initial` too, unless the carry that you pass is the start of an episode.
+      Row t is the argument `reset` of an online rule's `update` at step t. If the carry
+      that you pass to the rule is not the start of an episode, pass `initial` too.
 
     Raises:
       ValueError: if dones or first are not bool, if dones has no time axis, or if first

@@ -1,4 +1,4 @@
-"""Recurrent networks of several layers: a stack of steps, which is itself a step.
+"""Recurrent networks of several layers: a stack of steps that is itself a step.
 
 Notation: K layers have parameters θ^l, carries h^l_t and outputs y^l_t, for layers
 l = 1 … K. With the input x_t of the stack as y^0_t, the output of the stack is y_t:
@@ -25,7 +25,7 @@ def stack(steps: Iterable[Step]) -> Step:
 
     Args:
       steps: the layers, lowest first, such as the `apply` of Linen cells. The y of a
-        layer, any pytree, must be a valid x of the next layer.
+        layer may be any pytree that is a valid x of the next layer.
 
     Returns:
       A step (params, carry, x) -> (carry, y). Its params (a tuple or list) and its
@@ -34,8 +34,8 @@ def stack(steps: Iterable[Step]) -> Step:
     Raises:
       ValueError: if there are no steps, or if a step is not a function. The stack
         raises a ValueError if params or carry do not have one entry for each layer. The
-        stack also raises one if a layer's new and old carry differ in structure, shapes
-        or dtypes.
+        stack also raises a ValueError if a layer's new and old carry differ in
+        structure, shapes or dtypes.
 
     Example:
       >>> import jax.numpy as jnp

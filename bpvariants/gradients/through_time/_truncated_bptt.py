@@ -1,9 +1,10 @@
 """Truncated backpropagation through time, BPTT(h; h′): each loss counts exactly once.
 
-Notation: ℓ_t is the loss of step t, h_t the carry, h (without index) the lookback. A
-backward pass runs every h′ ≤ h steps, through one window of steps. A window ends at
-each step e = h′, 2h′, … and at T. The window begins at s = max(0, e − h), and its first
-carry h_s is a constant. The gradient g counts only losses after the previous window:
+Notation: ℓ_t is the loss of step t, h_t the carry, h (without index) the lookback.
+After every h′ ≤ h steps, a backward pass goes through one window of steps. A window
+ends at each step e = h′, 2h′, … and at T. The window begins at s = max(0, e − h), and
+its first carry h_s is a constant. From each window, the gradient g counts only the
+losses after the end of the previous window:
 
     g = Σ_e ∇_θ Σ_{t = previous end + 1 … e} ℓ_t    along h_s → h_{s+1} → … → h_e.
 
@@ -15,7 +16,7 @@ of all T steps.)
 
 Each window hands on the carry from which the next window starts. Each window also hands
 on the inputs, masks and resets of the steps that the next window runs again. In a
-stream, a call hands on the same values to the next call.
+stream, a call hands on this carry and these inputs, masks and resets to the next call.
 """
 
 import dataclasses
@@ -58,7 +59,7 @@ class Call(NamedTuple):
     """Arguments that are equal for all windows of a call."""
 
     step: Step
-    advance: Step  # the step, with the loss as output
+    advance: Step  # (params, carry, (x, target)) -> (new carry, loss)
     initial: PyTree
     consumer: Consumer  # sums gradients of windows, or updates params
     block: Block  # new steps of the call and their targets
@@ -85,17 +86,18 @@ def truncated_bptt(
     The gradient is biased, but exact for every sequence of T ≤ lookback steps, for any
     `every`. The value and the carry are exact. For any T, the rule needs the memory
     that BPTT needs for `lookback` steps. The rule takes lookback / every times the time
-    of BPTT. Other frameworks use windows of k steps, which is every = lookback = k; the
-    error signal of a window's first loss then travels back only one step. The default
-    is the common recommendation, lookback = 2·every.
+    of BPTT. Other frameworks use windows of k steps, which is every = lookback = k.
+    With windows of this kind, the error signal of a window's first loss travels back
+    only one step. The default, lookback = 2·every, is a common recommendation.
 
-    To continue a sequence, pass the returned carry to the next call; error signals then
-    stop at the start of each call. To let error signals travel back into earlier calls,
-    pass a :func:`stream` instead of the carry. The rule then returns the next stream
-    instead of the carry.
+    To continue a sequence, pass the returned carry to the next call. In this case,
+    error signals stop at the start of each call. To let error signals travel back into
+    earlier calls, pass a :func:`stream` instead of the carry. The rule then returns the
+    next stream instead of the carry.
 
     With an `update`, the rule updates the parameters after each window, which is the
-    part of the sequence that one backward pass goes through. The rule then has the form
+    part of the sequence that one backward pass goes through. With an update, the rule
+    has the form
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
@@ -105,28 +107,29 @@ def truncated_bptt(
     weights sum to 0 does not change the pair.
 
     The value of a call with an update is the mean of all losses, each computed with the
-    params of its window. Neither the value nor the gradients therefore belong to one
-    single value of params.
+    params of its window. The losses, and the gradients that the update gets, therefore
+    belong to different values of params.
 
     Other frameworks detach the carry and update after every k steps. An update with
     every = lookback = k gives the results of other frameworks if k divides the number
-    of steps T. If k does not divide T, the last r = T mod k steps differ. In other
-    frameworks, error signals of these r steps travel back to the first of the r steps.
-    In this rule, the error signals travel back k steps, into the previous window, so
-    that the last update differs. To get the same update as in other frameworks, make a
-    separate call for the last r steps.
+    of steps T. If k does not divide T, the results for the last r = T mod k steps
+    differ. In other frameworks, error signals of these r steps travel back to the first
+    of the r steps. In this rule, the error signals travel back k steps, into the
+    previous window, so that the last update differs. To get the same update as in other
+    frameworks, make a separate call for the last r steps.
 
-    If lookback > every, each window runs its first steps again, with the new params,
-    but from a carry computed with older params. The returned carry comes from the last
-    window. If a call of a stream ends within a block of `every` steps, the rule also
-    updates at the end of the call. With an update, the results therefore depend on how
-    the stream is divided into calls, unless each call ends at a multiple of `every`.
+    If lookback > every, each window begins with steps that the previous window has
+    already run. The window runs these steps again with the new params, but from a carry
+    computed with older params. The returned carry comes from the last window. If a call
+    of a stream ends within a block of `every` steps, the rule also updates at the end
+    of the call. With an update, the results therefore depend on how the stream is
+    divided into calls, unless each call ends at a multiple of `every`.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       every: h′, number of steps between two backward passes, 1 ≤ h′ ≤ h.
-      lookback: h, number of steps of a backward pass. Default: 2·every.
+      lookback: h, number of steps through which a backward pass goes. Default: 2·every.
       update: None, or an optax.GradientTransformation to apply after each window.
 
     Returns:
@@ -135,9 +138,9 @@ def truncated_bptt(
     Raises:
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
         or if `update` is not a gradient transformation. The returned rule raises a
-        ValueError if lengths, shapes or dtypes disagree, or if a key is given. The rule
-        also raises one if a stream comes from a rule with another every or lookback, or
-        if there is an update but params is not a pair.
+        ValueError if lengths, shapes or dtypes of the arguments disagree, or if a key
+        is given. The rule also raises a ValueError if a stream comes from a rule with
+        another every or lookback, or if there is an update but params is not a pair.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -234,7 +237,7 @@ def _run_windows(
 
     A block is `every` steps. If the call ends within a block, the lookback of its last
     window is measured from the step at which the whole block would end. But with
-    `to_end`, the lookback is measured from the end of the call.
+    `to_end`, the lookback of the last window is measured from the end of the call.
     """
     length = num_steps(call.block.steps)
     first = min(every - phase, length) if phase else 0
@@ -243,11 +246,11 @@ def _run_windows(
         ends = phase + first == every
         reached = _take(call, reached, 0, first, every if ends else 0)
     # `apart` is 1 if the last window starts only `rest` steps after the start of the
-    # window before it. That earlier window then runs outside of the scan.
+    # window before it. In this case, the earlier window runs outside of the scan.
     apart = int(to_end and rest > 0)
 
-    # The scan's carry counts in `begin`, because an array of the first step of each
-    # window would grow with T.
+    # The scan's carry contains `begin`, the index of a window's first new step. An
+    # array of these indices for all windows would take memory that grows with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         return (_take(call, reached, begin, every, every), begin + every), None
@@ -264,7 +267,7 @@ def _run_windows(
 def _take(
     call: Call, reached: Reached, begin: int | jax.Array, size: int, drop: int
 ) -> Reached:
-    """Run a window whose new steps are `size` steps of the call, from `begin`.
+    """Run a window whose new steps are `size` steps of the call, from step `begin` on.
 
     The next window begins `drop` steps after the beginning of this window.
     """

@@ -24,10 +24,12 @@ class Consumer(NamedTuple):
       state: the consumer's state before the first window.
       weights: weights of the losses, [T, *batch], or None if all losses have equal
         weights. The caller passes to `take` the weights of one window's new losses.
-      take: function (state, gradient_at, weights of the new losses, number of new time
-        steps) -> (state, (carry at the end of the window, Held)).
-      result: function state -> (value, grads), or with an update state -> (value,
-        (params, opt_state)).
+      take: function that processes one window. Its arguments are the state, the
+        function that :func:`window` returns, the weights of the new losses, and the
+        number of new time steps. It returns (state, (carry at the end of the window,
+        start of the next window)).
+      result: function of the state after the last window. It returns (value, grads), or
+        with an update (value, (params, opt_state)).
     """
 
     state: PyTree
@@ -46,7 +48,8 @@ def add_up(
 ) -> Consumer:
     """Return a consumer that adds up the gradients of all windows.
 
-    A loss with weight w counts with w / Σ w, where the sum is over the whole call.
+    A loss with weight w is multiplied by w / Σ w, where the sum is over all losses of
+    the call.
     """
     shares = normalised(weights, (length, *losses.shape), losses.dtype)
 

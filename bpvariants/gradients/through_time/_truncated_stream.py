@@ -3,8 +3,8 @@
 A sequence is divided into blocks of h′ steps, and h is the lookback. The error signal
 of a loss travels back to step s = e − h, where e is the last step of the loss's block.
 A call that ends k steps into a block already counts the losses of these k steps. To
-continue the block, the next call gets the carry of step s, and the inputs, masks and
-resets of the h − h′ + k steps since s.
+continue the block, the next call gets the carry of step s. It also gets the inputs,
+masks and resets of the h − h′ + k steps after step s.
 """
 
 import dataclasses
@@ -24,14 +24,15 @@ from bpvariants.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedStream:
-    """State that :func:`truncated_bptt` passes to its next call; see :func:`stream`.
+    """State that one call of truncated BPTT passes to the next; see :func:`stream`.
 
     A stream is a pytree. Its last three fields are static, so each combination of their
     values has its own compiled program.
 
     Attributes:
-      carry: the carry h_t of the network.
-      initial: the carry after a reset: the `initial` that a call got most recently.
+      carry: the carry h_t of the network after the last step of the previous call.
+      initial: the carry after a reset, which is the `initial` that a call got most
+        recently.
       start: the carry that the next window begins with; None if the next window begins
         with h_t.
       steps: inputs, masks and resets of the last lookback − every + phase steps, which
@@ -63,21 +64,22 @@ def stream(carry: PyTree) -> TruncatedStream:
     A stream is the state that one call passes to the next call. Pass the stream to the
     rule that :func:`truncated_bptt` returns, instead of a carry. The rule then returns
     the stream for the next call, instead of a carry. The gradient does not depend on
-    how the sequence is divided into calls. Each loss counts only in the call that gets
-    its target. Let g_c be the gradient that call c returns, and W_c the sum of the
-    weights of the losses of call c. Up to rounding, the gradient of one long call is
+    how the sequence is divided into calls. Each loss is counted only in the call that
+    gets the loss's target. Let g_c be the gradient that call c returns, and W_c the sum
+    of the weights of the losses of call c. Up to rounding, the gradient of one long
+    call is
 
         g = Σ_c W_c g_c / Σ_c W_c.
 
     The value of one long call is the mean of the values of all calls, with the weights
     W_c.
 
-    A call of a stream may end within a block of `every` steps. The lookback of this
-    block is then measured from the step at which the whole block will end. In a call
-    with a plain carry, the lookback of the last block is measured from the end of the
-    call. One long call with a plain carry therefore differs from a stream only if T is
-    not a multiple of `every`. Even then, only the gradients of the last block's losses
-    differ.
+    If a call with a stream ends within a block of `every` steps, the lookback of this
+    block is measured from the step at which the whole block will end. If a call with a
+    carry instead of a stream ends within a block, the lookback of the block is measured
+    from the end of the call. The gradients of one long call with a carry and of calls
+    with a stream therefore differ only if T is not a multiple of `every`, and only for
+    the losses of the last block.
 
     At a reset, the carry is replaced by the `initial` of the most recent call that got
     an `initial`. If no call got an `initial`, the carry is replaced by the carry that
@@ -88,7 +90,7 @@ def stream(carry: PyTree) -> TruncatedStream:
     steps and of the steps taken in the current block. Each call runs all stored steps
     again, so calls should be longer than the stored steps. If the lengths of all calls
     are equal and a multiple of `every`, one compiled program serves all calls from the
-    second call on. With such lengths, the stream is also a valid carry for
+    second call on. If this condition holds, the stream is also a valid carry for
     `jax.lax.scan` and `training.fit`.
 
     Args:
@@ -169,10 +171,11 @@ def leave(
 def _both_or_neither(
     name: str, default: bool, held: Steps, new: Steps
 ) -> tuple[Steps, Steps]:
-    """Complete the mask or the resets of the held and the new steps.
+    """Return the held and the new steps, both with or both without the flags `name`.
 
-    If only the held or only the new steps have the flags `name`, the other steps get
-    flags of value `default`.
+    The flags are the mask or the resets. Held steps are steps of earlier calls that
+    this call runs again. If only the held or only the new steps have the flags, the
+    other steps get flags of value `default`.
     """
     given = [getattr(steps, name) for steps in (held, new)]
     known = next((flags for flags in given if flags is not None), None)

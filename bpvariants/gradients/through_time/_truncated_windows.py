@@ -37,7 +37,7 @@ class Held(NamedTuple):
     """Start of the next window of a sequence."""
 
     start: PyTree  # first carry of the next window
-    steps: Steps | None  # steps of the next window that already ran; or None
+    steps: Steps | None  # steps of the next window that earlier windows ran; or None
 
 
 class Block(NamedTuple):
@@ -47,8 +47,9 @@ class Block(NamedTuple):
     targets: PyTree
 
 
-# Function (params, shares) -> ((mean loss, (carry at the window's end, Held)), grads).
-# Shares are normalised weights w / Σ w of the losses; grads are float32 or wider.
+# Function (params, shares) -> ((mean loss, (carry at the end of this window, start of
+# the next window)), grads). The shares are the normalised weights w / Σ w of the
+# losses; grads are float32 or wider.
 GradientAt = Callable[
     [PyTree, jax.Array], tuple[tuple[jax.Array, tuple[PyTree, Held]], PyTree]
 ]
@@ -59,9 +60,9 @@ def window(
 ) -> GradientAt:
     """Return a function that computes the loss and the gradient of one window.
 
-    `advance` is the step with the loss as output. `held` is the start of this window,
-    and `block` has the new steps, whose losses count. The next window starts `drop`
-    steps after the start of this window.
+    `advance` is the network's step, but returns the loss instead of the output. `held`
+    is the start of this window, and `block` has the new steps, whose losses count. The
+    next window starts `drop` steps after the start of this window.
     """
     steps = after(held.steps, block.steps)
     total = num_steps(steps)

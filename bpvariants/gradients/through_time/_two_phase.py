@@ -8,11 +8,11 @@ of K steps twice:
     δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, only for δ
     dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block together
 
-For a batch of B examples, step by step, the gradient of a layer's weights takes K
-products of matrices with B rows. For the whole block, the gradient takes one product of
-matrices with K·B rows. The forward pass linearises each step, and the backward pass
-transposes this linearisation. The forward pass stores only those residuals that vary in
-time and are not inputs of the scan.
+Let a batch have B examples. Computed step by step, the gradient of a layer's weights
+takes K products of matrices with B rows for each block. Computed for the whole block at
+once, it takes one product of matrices with K·B rows. The forward pass linearises each
+step, and the backward pass transposes this linearisation. The forward pass stores only
+those residuals that vary in time and are not inputs of the scan.
 """
 
 import math
@@ -26,7 +26,7 @@ from bpvariants._carries import floating_leaves
 from bpvariants._jaxpr.residuals import cotangent, linearised, plan_residuals
 from bpvariants.types import PyTree
 
-ROWS = 1024  # largest number of rows in a matrix product; more would save no time
+ROWS = 1024  # largest number of rows in a matrix product; more rows would save no time
 
 
 def two_phase_scan(
@@ -34,11 +34,12 @@ def two_phase_scan(
 ) -> tuple[PyTree, PyTree]:
     """Scan `body(given, h, inputs) -> (h, y)`, with reverse mode in two phases.
 
-    Derivatives in all arguments and closed-over arrays are the same as for
-    `jax.lax.scan`. There is no forward mode: JAX raises a TypeError. `narrow` tells
-    that the body casts `given` to less than 32 bits. The gradient's sum over a block of
-    steps would then be computed with less than 32 bits, too. Therefore, each block is a
-    single step if `narrow` is True. Two phases then save no time.
+    The derivatives with respect to all arguments and closed-over arrays are the same as
+    for `jax.lax.scan`. In forward mode, JAX raises a TypeError. `narrow` is True if the
+    body casts `given` to less than 32 bits. In this case, the gradient's sum over a
+    block of several steps would be computed with less than 32 bits, too. Therefore,
+    each block is a single step if `narrow` is True. With blocks of a single step, the
+    two phases save no time.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
@@ -78,7 +79,8 @@ def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
 def block_length(length: int, carry: PyTree, narrow: bool) -> int:
     """Return the number of steps in a block.
 
-    The number divides `length`, if `length` has a large enough divisor.
+    If possible, this number divides `length`, so that all blocks have equal lengths. A
+    divisor smaller than about half of the largest allowed block is not used.
     """
     rows = [math.prod(jnp.shape(leaf)[:-1]) for leaf in jax.tree.leaves(carry)]
     most = max(1, ROWS // max(1, max(rows, default=1)))
@@ -103,7 +105,8 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
             return h, (y, plan.to_stack(linear))
 
         last, (ys, stacked) = jax.lax.scan(body, carry, inputs)
-        # Compile this call like the scan's body, so that both compute equal residuals.
+        # Compile this call, because the scan's body is compiled, too. Without
+        # compilation, rounding could make the residuals of the two differ.
         constants = jax.jit(lambda *args: plan.constants(linearise(*args)[1]))
         constants = constants(fixed, carry, first)
         return (last, ys), (plan, stacked, constants, fixed, carry, inputs)
@@ -122,7 +125,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
 
 
 def _transposed(linear, along_time, last_bar, ys_bar, like, block):
-    """Return the cotangents of fixed arrays (such as params), of the carry and inputs.
+    """Return the cotangents of fixed arrays (such as params), the carry and inputs.
 
     `linear(at_time)` is the derivative of one step, as a linear function; `at_time` has
     the step's residuals and inputs.
@@ -143,8 +146,9 @@ def by_blocks(
     """Go back through time block by block; a shorter last block is processed first.
 
     `back(delta, part) -> (delta, (sums, bars))` goes back through one block: `sums` are
-    cotangents summed over the block, `bars` are cotangents at each time step. Return
-    the total of all sums, the last delta, and the bars of all time steps.
+    cotangents summed over the block, such as those of params. `bars` are cotangents of
+    each time step, such as those of its inputs. Return the total of the sums over all
+    blocks, the delta after the last block processed, and the bars of all time steps.
     """
     blocks, rest = divmod(jax.tree.leaves(along_time)[0].shape[0], block)
 
@@ -183,7 +187,7 @@ def _phase_one(linear, along_time, ys_bar, delta, like):
 
 
 def _phase_two(linear, along_time, ys_bar, deltas, like):
-    """Return a block's cotangents of fixed arrays, such as params, and of inputs."""
+    """Return the cotangents of fixed arrays (such as params) and inputs in a block."""
     xs = floating_leaves(along_time[1])
 
     def all_steps(fixed, hs, xs):

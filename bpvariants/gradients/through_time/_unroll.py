@@ -38,7 +38,7 @@ def unroll(
     remat: Remat = None,
     backward: Backward = "scan",
 ) -> tuple[PyTree, PyTree]:
-    """Run a network along time, differentiably in params, carry, initial and xs.
+    """Run a network along time; gradients flow to params, carry, initial and xs.
 
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
@@ -57,21 +57,21 @@ def unroll(
         carry.
       remat: which arrays the forward pass stores for the backward pass; derivatives do
         not depend on remat. None stores all residuals. "step" stores only the T carries
-        and computes each step again, for the time of one more forward pass. The
+        and computes each step again, which takes the time of one more forward pass. The
         policies :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` store
         fewer arrays.
       backward: algorithm of the backward pass, which does not affect derivatives.
-        "scan" is JAX's derivative of `lax.scan`. In "two_phase", the backward loop
-        computes only the error signals. The weights' gradient is one matrix product for
-        each block of steps; see :func:`bptt`. "two_phase" requires remat=None, and has
-        no forward mode.
+        "scan" is JAX's derivative of `lax.scan`. "two_phase" divides the sequence into
+        blocks of steps. In each block, a backward loop computes only the error signals,
+        and one matrix product then computes the weights' gradient; see :func:`bptt`.
+        "two_phase" requires remat=None, and has no forward mode.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree, if remat or backward is
-        unknown, or if remat and backward cannot be combined.
+      ValueError: if lengths, shapes or dtypes of the arguments disagree, if remat or
+        backward is unknown, or if remat and backward cannot be combined.
 
     Example:
       >>> import jax.numpy as jnp
@@ -148,8 +148,8 @@ def sum_steps(
         h, losses = one_step(given, h, inputs)
         return (h, sums + (losses if share is None else share * losses)), None
 
-    # Make the zeros from an input, so that shard_map treats the zeros as varying over
-    # devices, like the losses.
+    # The sums of losses start at zeros. Make these zeros from an input, so that
+    # shard_map treats them as varying over devices, as it treats the losses.
     zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
     zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
     each = shares if shares.ndim else None
@@ -182,7 +182,7 @@ def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
 def _body(
     step: Step, params: PyTree, carry: PyTree, xs: PyTree, initial: PyTree
 ) -> tuple[Callable, PyTree]:
-    """Return the body of a scan over (xs, mask, reset), and the argument `given`."""
+    """Return a scan's body, and the value of the body's argument `given`."""
     step = with_stored_operands(step, params, carry, first_step(xs))
 
     def body(given, h, inputs):

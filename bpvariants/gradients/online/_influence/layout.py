@@ -1,10 +1,11 @@
 """Layout of the influence M_t = dh_t/dθ of params θ on the carry h_t.
 
-Only entries of M that can be nonzero are stored. For each array of params, an array [K,
-*shape] stores K entries of M for each parameter. A row of M belongs to a carry element,
-and the K entries lie in rows that the parameter can influence. A table [K, *shape],
-computed while tracing, lists these rows. If the table is constant along an axis, as for
-all weights that enter one unit, this axis has length 1.
+Only entries of M that can be nonzero are stored. For an array of params with shape
+*shape, an array [K, *shape] stores K entries of M for each parameter. Each row of M
+belongs to a carry element, and the K entries lie in the rows of the carry elements that
+the parameter can influence. A table [K, *shape], computed while tracing, lists these
+rows. If the rows are the same along an axis of params, as for all weights that enter
+one unit, this axis has length 1 in the table.
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ class LeafLayout(NamedTuple):
 
     Attributes:
       rows: int [K, *shape], the stored rows for each parameter. An axis along which the
-        rows are constant has length 1. The value n marks an absent row.
+        rows are constant has length 1. For a parameter with fewer than K stored rows,
+        the value n fills up the list of its rows.
       allowed: bool with the shape of `rows`: whether each entry is in the sparsity
         pattern.
     """
@@ -68,13 +70,16 @@ class Layout:
 class LeafPattern(NamedTuple):
     """Sparsity patterns of I and M for one array of params.
 
-    M is the influence dh_t/dθ, and I = ∂h_t/∂θ its part from one step. Each parameter
-    has a column of I and of M. Equal columns are stored once, as one *kind*.
+    M is the influence dh_t/dθ of all steps so far, and I = ∂h_t/∂θ is the influence
+    within one step. Each parameter has a column of I and of M. Equal columns are stored
+    once, as one *kind*.
 
     Attributes:
       kind: int [size], the kind of each parameter of the array.
-      immediate: bool [n, kinds], the column of I of each kind.
-      influence: bool [n, kinds], the column of M of each kind.
+      immediate: bool [n, number of kinds], the pattern of the column of I for each
+        kind.
+      influence: bool [n, number of kinds], the pattern of the column of M for each
+        kind.
     """
 
     kind: np.ndarray
@@ -124,8 +129,8 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 
     The result is int [K, kinds], where K is the number of rows stored for each kind. If
     a kind needs more than half of the rows, all rows are stored for all kinds, unless
-    all kinds need equal rows. The new influence is then computed by one product with
-    the whole Jacobian.
+    all kinds need equal rows. If all rows are stored, the new influence is computed by
+    one product with the whole Jacobian.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
@@ -140,7 +145,8 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray:
     """Select from each column the entries of the column's stored rows.
 
-    `rows` is int [K, columns]. An absent row gets the value `absent`.
+    `rows` is int [K, columns]. Where `rows` has the number of all rows instead of the
+    index of a row, the result is `absent`.
     """
     last = np.full((1, columns.shape[1]), absent, columns.dtype)
     return np.concatenate([columns, last])[rows, np.arange(columns.shape[1])]
@@ -149,7 +155,7 @@ def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray
 def spread_over(
     table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Give each parameter the column of `table` for the parameter's kind.
+    """Give each parameter the column of `table` that belongs to the parameter's kind.
 
     The result is [K, *shape]. An axis along which the result is constant gets length 1.
     """
@@ -162,7 +168,7 @@ def spread_over(
 
 
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
-    """Return a pattern's distinct columns, and which of them each column equals."""
+    """Return a pattern's distinct columns, and the index of each column among them."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
     sums = (
         pattern.T.astype(np.int64) @ weights

@@ -4,10 +4,11 @@ Notation: J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of th
 n elements; M_t = dh_t/dθ is the influence.
 
 Rows of I_t that depend on no common parameter may get equal colours. One backward pass
-computes all rows of a colour. The weights of a dense layer take only one backward pass.
-J_t is also computed by backward passes if its rows need few colours. If only few
-entries of J_t are needed, such as the diagonal of a dense J_t, forward mode computes
-these entries alone. In all other cases, J_t takes up to n backward passes.
+computes all rows of a colour. For the weights of a dense layer, one backward pass
+computes all rows of I_t. J_t is also computed by backward passes if its rows need few
+colours. If only few entries of J_t are needed, such as the diagonal of a dense J_t,
+forward mode computes these entries alone. In all other cases, J_t takes up to n
+backward passes.
 """
 
 from typing import NamedTuple
@@ -34,16 +35,17 @@ FEW = 4  # up to this many backward passes take less time than single entries of
 
 
 class CarryPlan(NamedTuple):
-    """Plan for the needed entries of J = ∂h_t/∂h_{t−1}: backward passes, or one by one.
+    """Plan of how to compute the needed entries of the Jacobian J = ∂h_t/∂h_{t−1}.
 
     The carry h_t has n elements.
 
     Attributes:
-      passes: [passes, n], cotangents for backward passes; None if J is computed from
-        `entries`.
+      passes: cotangents [n] for each of the backward passes that compute J, as one
+        array; None if J is computed from `entries`.
       entries: entries to compute in forward mode; None if J is computed by `passes`.
       lookup: int [n + 1, n + 1], position of J[i, j] in the flat array of computed
-        values; −1 if J[i, j] is 0 or not needed. Index n marks an absent row.
+        values; −1 if J[i, j] is 0 or not needed. Row n and column n contain only −1,
+        because index n stands for no carry element.
     """
 
     passes: np.ndarray | None
@@ -52,7 +54,7 @@ class CarryPlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Parts of a step's linearisation to compute, and where to store them.
+    """Which parts of a step's linearisation to compute, and where to store the results.
 
     J = ∂h_t/∂h_{t−1} and I = ∂h_t/∂θ are derivatives of the carry, which has n
     elements. M = dh_t/dθ is the influence.
@@ -61,12 +63,13 @@ class Plan(NamedTuple):
       program: the step's linearisation.
       layout: the entries of M that are stored.
       is_exact: True if no entry of J or M that can be nonzero is dropped.
-      passes: [passes, n], cotangents for the backward passes that compute I.
-      colours: for each array of params an int array with the shape of its rows in the
-        layout: index of the backward pass that computes each entry of I, or −1 where
-        the entry is 0. None if no rows are stored for the array.
-      carry: plan to compute J.
-      late_only: whether M has only the rows that the next step reads.
+      passes: cotangents [n] for each of the backward passes that compute I, as one
+        array.
+      colours: for each array of params, the index of the backward pass that computes
+        each stored entry of I; −1 where the entry is 0. The indices have the shape of
+        `rows` in the layout. None if no rows are stored for the array.
+      carry: plan of how to compute J.
+      late_only: whether only those rows of M are stored that the next step uses.
     """
 
     program: TangentProgram
@@ -87,14 +90,15 @@ def make_plan(
     direct_only: bool = False,
     late_only: bool = False,
 ) -> Plan:
-    """Plan how a step computes the influence M_t; `now` may contain shapes of arrays.
+    """Plan how a step computes the influence M_t; `now` may have shapes, not arrays.
 
     M_t contains influences within `order` steps, or all influences if order is None.
-    `through`, bool [n], selects the elements of the old carry whose effects M_t
-    includes, by default all. `direct_only` leaves out paths from the old carry that add
-    up several elements. `late_only` allows the plan to store only the rows of M_t that
-    the next step reads, and to compute gradients from M_{t−1} instead of M_t. The field
-    `late_only` of the plan tells whether the plan makes use of this permission.
+    `through`, bool [n], selects elements of the old carry; M_t includes only effects
+    through the selected elements. By default, all elements are selected. `direct_only`
+    leaves out paths from the old carry that add up several elements. `late_only` allows
+    the plan to store only the rows of M_t that the next step reads, and to compute
+    gradients from M_{t−1} instead of M_t. The field `late_only` of the plan tells
+    whether the plan makes use of this permission.
     """
     example = example_shapes((now.start, now.inputs), len(now.batch))
     program = tangent_program(now.example, params, *example)
@@ -112,7 +116,8 @@ def make_plan(
         patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
     if late_only:
-        # Gradients need the columns of the Jacobian for all stored influence rows.
+        # Gradients need those columns of J whose carry elements have a stored influence
+        # row.
         needed = kept & _any_row(patterns)
     share_carry = _symmetric(_any_product(kept, [needed], [all_of]))
     share_params = _any_product(kept, [p.immediate for p in patterns])
@@ -184,8 +189,9 @@ def _any_product(
 ) -> np.ndarray:
     """Mark the pairs of rows that are both nonzero in a column of one of the patterns.
 
-    The result is bool [n, n]. With `others`, the second row of a pair is a row of the
-    pattern in `others`.
+    The result is bool [n, n]. By default, both rows of a pair are rows of the same
+    pattern. With `others`, the second row is a row of the pattern at the same place in
+    `others`.
     """
     found = np.zeros_like(like)
     for a, b in zip(patterns, patterns if others is None else others, strict=True):
@@ -198,9 +204,10 @@ def _symmetric(matrix: np.ndarray) -> np.ndarray:
 
 
 def _colour(conflicts: np.ndarray) -> np.ndarray:
-    """Give each row a colour, so that rows in conflict have different colours.
+    """Give each row a colour; two rows that conflict have different colours.
 
-    `conflicts` is bool [n, n]: which pairs of rows are in conflict.
+    `conflicts`, bool [n, n], is True for each pair of rows that conflict, which means
+    that one backward pass cannot compute both.
     """
     colours = np.full(len(conflicts), -1)
     for row, conflict in enumerate(conflicts):

@@ -7,9 +7,9 @@ this part computes
 
     c_t = ∂ℓ_t/∂h_t,   b_t = ∂ℓ_t/∂h_{t−1},   r_t = ∂ℓ_t/∂θ,   e_t = ∂ℓ_t/∂y_t,
 
-all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ. All
-paths that do not go through the new carry belong to r_t and b_t. The equation is
-therefore correct for every division of the jaxpr.
+all at fixed h_t. With M_t = dh_t/dθ, the gradient is dℓ_t/dθ = r_t + c_t M_t + b_t
+M_{t−1}. All paths that do not go through the new carry belong to r_t and b_t. The
+equation is therefore correct for every division of the jaxpr.
 """
 
 from collections.abc import Sequence
@@ -41,13 +41,13 @@ class Readout(NamedTuple):
     Attributes:
       value: the mean loss Σ w ℓ_t / Σ w.
       carry: the new carry h_t.
-      signals: c_t, the derivative in h_t: for each floating leaf an array
+      signals: c_t, the derivative with respect to h_t: for each floating leaf an array
         [*batch, ...].
-      skip: b_t, the derivative in the old carry: for each floating leaf an array
-        [*batch, ...]. None if the loss depends on the old carry only via h_t.
-      direct: r_t, the derivative in the parameters, a pytree like params.
-      errors: e_t, the derivative in the output: for each leaf of y an array
-        [*batch, ...], or zeros for a leaf that is not floating.
+      skip: b_t, the derivative with respect to the old carry: for each floating leaf an
+        array [*batch, ...]. None if the loss depends on the old carry only via h_t.
+      direct: r_t, the derivative with respect to the parameters, a pytree like params.
+      errors: e_t, the derivative with respect to the output: for each leaf of y an
+        array [*batch, ...], or zeros for a leaf that is not floating.
       y: the shapes of one example's output.
     """
 
@@ -67,8 +67,8 @@ def read_out(
 
     The cost is one step, and one backward pass through the part of the step that
     computes the output. If two leaves of the new carry are one array, only one leaf
-    gets the signal c_t. A leaf whose index is listed in `first` comes before all other
-    leaves.
+    gets the signal c_t. If one of these leaves is listed by its index in `first`, that
+    leaf gets the signal.
     """
     rank, (x, target) = len(now.batch), now.inputs
     y = jax.eval_shape(step, params, now.start, x)[1]
@@ -121,7 +121,8 @@ def _cut(step, loss, params, now, outputs, first) -> CutStep:
 def _nudged(step, loss):
     """Return the step with its loss; add an extra input, `nudges`, to the output y.
 
-    The loss's derivative in `nudges` is then equal to its derivative in the output y.
+    The derivative of the loss with respect to `nudges` is therefore equal to the
+    derivative with respect to y.
     """
 
     def nudged(params, carry, inputs):

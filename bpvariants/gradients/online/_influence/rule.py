@@ -90,7 +90,7 @@ def influence_rule(
             mean_loss, argnums=(0, 1), has_aux=True
         )(params, leaves)
         grads, rows = widen(direct), state.influence
-        if leaves:  # if the network has no floating state, the influence is empty
+        if leaves:  # without floating carry leaves, there is no influence
             plan = plan_of(now, params)
             entering = entering_rows(name, state, now, params, plan.layout)
             error = as_vectors(errors, now.batch)[0]

@@ -1,7 +1,7 @@
 """Update of the influence by one step, M_t = J_t M_{t−1} + I_t, for stored entries.
 
-The carry h_t has n elements. Its derivatives in the params θ and in the old carry are
-M_t = dh_t/dθ, I_t = ∂h_t/∂θ and J_t = ∂h_t/∂h_{t−1}.
+The carry h_t has n elements. M_t = dh_t/dθ is the influence of the params θ on h_t. The
+derivatives of one step are I_t = ∂h_t/∂θ and J_t = ∂h_t/∂h_{t−1}.
 """
 
 import math
@@ -25,7 +25,7 @@ from bpvariants.gradients.online._influence.plan import Plan
 from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import PyTree
 
-# The influence on K carry elements, for each array of params: [*batch, K, *shape]
+# For each array of params, its influence on K carry elements: [*batch, K, *shape].
 Rows = list[jax.Array | None]
 SUMMED = 16  # number of blocks that `_sum_of_blocks` adds up
 UNROLLED = 8  # largest number of terms that are added one by one, without a gather
@@ -86,7 +86,8 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     """Return the product of the row vector `error` and J = ∂h_t/∂h_{t−1}, [*batch, n].
 
-    Element i of the product is valid only if row i of the influence is stored.
+    Element i of the product is correct only if row i of the influence is stored. (The
+    other elements are not needed.)
     """
     lookup = plan.carry.lookup
     rows, columns = np.nonzero(lookup >= 0)
@@ -198,8 +199,8 @@ def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
     """Return the entries of `values` at the positions `places` of the last axis.
 
     The gather is from the flattened array. In a gather from an array with a batch axis,
-    XLA would put this axis last in memory. Later products would then access memory in
-    strides of the batch size, which is slow.
+    XLA would put the batch axis last in memory. Later products would access such memory
+    in strides of the batch size, which is slow.
     """
     count, size = math.prod(values.shape[:-1]), values.shape[-1]
     flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
@@ -224,7 +225,7 @@ def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
 
 
 def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
-    """Add at most `SUMMED` blocks of an array; append the rows that fill no block.
+    """Add at most `SUMMED` blocks of an array; append the slices that fill no block.
 
     A block is a slice of the first axis, and all blocks have the same length. `length`
     is the length of the first axis. `block_of` returns the array's values in a slice.
@@ -240,7 +241,8 @@ def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.A
 def _with_zero(values: jax.Array) -> jax.Array:
     """Append a zero along the last axis, so that index −1 and index n read a zero.
 
-    n, the old length of this axis, stands for an absent row.
+    n is the length of this axis before the zero is appended. Index n stands for a row
+    that does not exist.
     """
     zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
     return jnp.concatenate([values, zero], axis=-1)

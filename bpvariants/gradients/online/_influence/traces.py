@@ -2,7 +2,8 @@
 
 Notation: h_t are the floating leaves of the carry, θ the parameters, P_t the traces and
 g_t the gradient. J̃_t is the part of J_t = ∂h_t/∂h_{t−1} that a rule uses. `read_out`
-computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
+computes c_t, b_t and r_t, the derivatives of the loss with respect to h_t, h_{t−1} and
+θ:
 
     P_t = J̃_t P_{t−1} + ∂h_t/∂θ
     g_t = r_t + c_t P_t + b_t P_{t−1}
@@ -10,9 +11,9 @@ computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
 
 The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. Row i of P
 is not needed for the second form if element i of b and column i of J̃ are always 0. For
-example, an LSTM needs no rows for its h. Feedback or a given signal replaces c_t in the
-visible part of the carry, and sets b_t to 0 there. With J̃ = J, the rule is real-time
-recurrent learning.
+example, an LSTM needs no rows of P for the elements of its h. In the visible part of
+the carry, feedback or a given signal replaces c_t, and b_t is set to 0. With J̃ = J,
+the rule is real-time recurrent learning.
 """
 
 import warnings
@@ -161,7 +162,7 @@ def trace_rule(
             given = fed_back(weights, read.errors, read.y, part)
             read = _with_signals(read, places, given)
         grads, rows = read.direct, state.influence
-        if read.signals:  # if the network has no floating state, there are no traces
+        if read.signals:  # without floating carry leaves, there are no traces
             plan = paths.plan(now, params, skipped)
             entering = entering_rows(name, state, now, params, plan.layout)
             grads, rows = _follow(plan, now, params, read, entering)
@@ -212,7 +213,7 @@ def _follow(
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
     signals = as_vectors(read.signals, now.batch)[0]
-    if plan.late_only:  # the second form of g_t at the top of this file, with b_t = 0
+    if plan.late_only:  # use the second form of g_t, with b_t = 0
         grads = _add_pulled(read, now, params)
         error = through_carry(plan, found, signals)
         return add_through(grads, plan.layout, error, entering), rows
@@ -226,7 +227,7 @@ def _follow(
 def _given_signals(
     step: Step, signal: Signal, params: PyTree, now: OnlineStep, part: PyTree
 ) -> list[jax.Array]:
-    """Return the user's signal for each visible leaf of the carry.
+    """Return the learning signal for each visible leaf, from the user's function.
 
     Each example's signal is multiplied by the normalised weight of its loss. `part` has
     the shapes of the visible part of one example's carry.
