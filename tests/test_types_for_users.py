@@ -55,7 +55,7 @@ matrices = [jnp.ones((3, 8)), jnp.ones((8, 8))]
 static = gradients.backprop(layers, loss)
 (value, info), parts = static(matrices, xs[0], targets[0])
 reveal_type(info)  # BackpropInfo
-reveal_type(static.__call__)  # weights: ArrayLike | None = None
+reveal_type(static.__call__)  # target: Any, weights: Array
 aligned = gradients.feedback_alignment(layers, loss, kind="brsf")
 (value, info), parts = aligned(matrices, xs[0], targets[0], key=key)
 reveal_type(aligned.__call__)  # feedback: Sequence[Any] | None = None
