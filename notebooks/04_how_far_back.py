@@ -3,8 +3,8 @@
 Backpropagation through time sends error signals back along a sequence. The pictures
 show how far the signals reach, what truncation cuts off, and what it costs in memory.
 
-Time: about one minute on two CPU cores. Data: handwritten digits, which come with
-scikit-learn; nothing is downloaded.
+Time: about one and a half minutes on two CPU cores. Data: handwritten digits, which
+come with scikit-learn; nothing is downloaded.
 """
 
 # %% [markdown] tags=["generated"]
@@ -15,8 +15,8 @@ scikit-learn; nothing is downloaded.
 # Backpropagation through time sends error signals back along a sequence. The pictures
 # show how far the signals reach, what truncation cuts off, and what it costs in memory.
 #
-# Time: about one minute on two CPU cores. Data: handwritten digits, which come with
-# scikit-learn; nothing is downloaded.
+# Time: about one and a half minutes on two CPU cores. Data: handwritten digits, which
+# come with scikit-learn; nothing is downloaded.
 #
 # [badge]: https://colab.research.google.com/assets/colab-badge.svg
 # [colab]: https://colab.research.google.com/github/bpvariants/bpvariants/blob/main/notebooks/04_how_far_back.ipynb
@@ -235,7 +235,7 @@ plt.show()
 
 # %%
 rule = gradients.bptt(step, cross_entropy)
-few = slice(4)  # four digits; with many, their average would hide the cliffs
+few = slice(4)  # four digits
 
 
 def at(gain):
