@@ -6,8 +6,8 @@ the residual, r₀ its value at the start, and p the search direction. Each step
 
     p ← A* r + p ‖r‖² / ‖r_before‖²,    z ← z + p ‖r‖² / ‖p‖²,    r = b − A z
 
-For n unknowns and in exact arithmetic, the method ends after at most n steps, even if
-relaxation diverges.
+In exact arithmetic, the method solves an equation with n unknowns in at most n steps,
+even if a relaxation of this equation diverges.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ from bpvariants.types import PyTree
 
 
 class Krylov(NamedTuple):
-    """The examples that conjugate gradients solve, and the state of the method."""
+    """Which examples conjugate gradients solve, and the state of the iteration."""
 
     on: jax.Array  # bool [*batch]: whether conjugate gradients solve the example
-    direction: PyTree  # search direction p, like the unknown z
+    direction: PyTree  # search direction p, with the shapes of z
     size: jax.Array  # [*batch]: norm of the residual at the previous step
 
 
@@ -37,7 +37,7 @@ def no_krylov(start: PyTree, size: jax.Array) -> Krylov:
 
 
 def restart(krylov: Krylov, again: jax.Array) -> Krylov:
-    """Forget the last direction of some examples."""
+    """Drop the last search direction of the examples where `again` is True."""
     zeros = jax.tree.map(jnp.zeros_like, krylov.direction)
     return krylov._replace(
         direction=select(again, zeros, krylov.direction),

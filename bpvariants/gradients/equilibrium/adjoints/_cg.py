@@ -40,13 +40,14 @@ class _State(NamedTuple):
 class cg:
     """Exact adjoint by conjugate gradients on [(I − J)(I − Jᵀ) + ηI] z = (I − J) b.
 
-    z is the adjoint, b the cotangent of the fixed point, J the Jacobian of f there, and
-    η the ridge. f need not be a contraction; I − J must only be invertible. With η = 0
-    and exact arithmetic, the method ends after at most n steps, where n is the number
-    of elements of an example. Before that, its convergence depends on the *squared*
-    condition number of I − J. With η > 0, z is biased, and rarely counts as converged.
-    The method stops when rounding errors prevent further progress. The reported
-    residual is that of the adjoint equation (I − Jᵀ) z = b, recomputed at the end.
+    z is the adjoint, b is the cotangent of the fixed point, J is the Jacobian of f at
+    the fixed point, and η is the ridge. I − J must be invertible, but f need not be a
+    contraction. With η = 0 and exact arithmetic, the method ends after at most n steps,
+    where n is the number of elements of an example. The larger the *squared* condition
+    number of I − J, the slower the residual falls. With η > 0, z is biased, and its
+    residual rarely falls to the tolerance. The method stops when rounding errors
+    prevent further progress. The reported residual is that of the adjoint equation
+    (I − Jᵀ) z = b, recomputed at the end.
 
     A step costs a forward-mode and a reverse-mode derivative of one evaluation of f.
     Memory is that of a few states.
@@ -108,7 +109,7 @@ class cg:
             p = _add(s, relative(gamma, state.gamma), state.p)
             steps = state.steps + state.active.astype(jnp.int32)
             cost = cost_of(z, r)
-            # Steps diverge once only rounding errors are left in the gradient s.
+            # Steps diverge once the gradient s consists only of rounding errors.
             better = state.active & (cost < state.cost)
             active = better & (norm(r, batch_ndim) > tol * size) & (steps < limit)
             new, old = (z, r, p, gamma, cost), state[:5]

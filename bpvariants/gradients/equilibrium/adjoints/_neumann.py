@@ -27,10 +27,11 @@ class neumann:
 
     J is the Jacobian of f at the fixed point and b the cotangent of the fixed point. z
     is biased: its residual is (Jᵀ)^{K+1} b, which shrinks like the spectral radius of J
-    to the power K + 1. The gradient is that of K + 1 steps of backpropagation through
-    time that stay at the fixed point; K = 0 is Jacobian-free backpropagation. The
-    method takes K + 1 backward passes through one evaluation of f. The last pass only
-    gives the residual, and is left out if `info` is not used.
+    to the power K + 1. The gradient equals that of backpropagation through K + 1 time
+    steps in which the state stays at the fixed point. With K = 0, the method is
+    Jacobian-free backpropagation. The method takes K + 1 backward passes through one
+    evaluation of f. The last pass only computes the residual. Under jit, the last pass
+    is left out if `info` is not used.
 
     Args:
       terms: K, the number of terms after the first, at least 0.
