@@ -1,4 +1,4 @@
-"""Choose the solver and the adjoint solver of a fixed point from the arguments."""
+"""Choice of the solver and the adjoint solver from the arguments of a caller."""
 
 from types import ModuleType
 from typing import Any
@@ -45,7 +45,7 @@ def choose_solver(
 
 
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> Adjoint:
-    """Return the adjoint solver; by default, it uses the method of `solver`.
+    """Return `adjoint`; if it is None, an adjoint solver with the method of `solver`.
 
     With on_failure="nan", conjugate gradients solve the examples for which the method
     of `solver` fails. With "truncate" or "ignore", conjugate gradients are not used. An

@@ -74,11 +74,11 @@ def fixed_point(
     converge:
 
     - "nan": h* is the iterate with the lowest residual. The derivative of h* is NaN,
-      instead of a wrong value, if h* or an exact adjoint did not converge. Exception:
-      in reverse mode, the derivative is 0 if the cotangent of the example is exactly 0.
-      The cotangent is 0 if the example is masked out of the loss, but also if the loss
-      happens to be stationary at the returned h*. So a derivative of 0 can hide a
-      failure; check `info` too.
+      instead of a wrong value, if h* did not converge, or if an exact adjoint solver
+      did not converge. Exception: in reverse mode, the derivative is 0 if the cotangent
+      of the example is exactly 0. The cotangent is 0 if the example is masked out of
+      the loss, but also if the loss happens to be stationary at the returned h*. So a
+      derivative of 0 can hide a failure; check `info` too.
     - "truncate": h* is the iterate with the lowest residual, as with "nan". The
       derivative of h* is always finite. It is computed from the result of the adjoint
       solver, even if the adjoint did not converge. If an adjoint relaxation diverged,

@@ -277,7 +277,7 @@ def _take_over(state: _State, begins: jax.Array) -> _State:
 
 
 def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
-    """Return the loop's state before the first step; `size` is [*batch]."""
+    """Return the loop's state before the first step; `size` has the shape [*batch]."""
     infinite = jnp.full_like(size, jnp.inf)
     return _State(
         h=start,

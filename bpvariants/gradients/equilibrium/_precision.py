@@ -12,7 +12,7 @@ CHOSEN = "jax_default_matmul_precision"  # JAX's option for the precision of pro
 def with_precise_products(
     f: Callable[[PyTree, PyTree, PyTree], PyTree],
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
-    """Return f with float32 products in full precision, in its derivatives too.
+    """Return f with float32 products in full precision, also in derivatives of f.
 
     By default, accelerators round the operands of float32 products to 8 or 11
     significant bits. With rounded operands, the relative residual of an iteration of f

@@ -97,7 +97,7 @@ def recurrent_backprop(
     One relaxation finds the fixed point h*. A second relaxation finds the adjoint z,
     from which the gradient follows. The gradient is exact if both converge. If one of
     them does not converge for an example, gradients that depend on this example are NaN
-    by default. Memory is that of a few states, however many steps are taken. `jax.grad`
+    by default. The memory holds a few states, however many steps are taken. `jax.grad`
     of :func:`fixed_point` gives the same gradient, but does not report whether the
     adjoint converged. If params change little from call to call, both relaxations can
     start from the results of the previous call: pass them as init and start_adjoint.

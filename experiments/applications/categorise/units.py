@@ -50,7 +50,7 @@ class Encoded(NamedTuple):
     symbols: np.ndarray  # [S, K]: K indices of each of S symbols, padded with NONE
     unknown: np.ndarray  # [S] index that replaces symbols[:, 0] of an unknown symbol
     counts: np.ndarray  # [S] number of times the symbol is in the training texts
-    texts: list[np.ndarray]  # [length, symbols in a window] each: rows of `symbols`
+    texts: list[np.ndarray]  # each [length, symbols in a window]: row numbers
 
 
 def split(text: str, kind: Kind) -> list[str]:

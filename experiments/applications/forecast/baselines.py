@@ -70,7 +70,7 @@ def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
-    """Return values of the columns [N, F] and their lags, from :func:`_first` on.
+    """Return values of the columns [N, F] and their lags, from the step `_first` on.
 
     Each row has the values at one time step and at the steps before it.
     """

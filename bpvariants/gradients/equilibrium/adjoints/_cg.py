@@ -50,7 +50,7 @@ class cg:
     (I − Jᵀ) z = b, recomputed at the end.
 
     A step costs a forward-mode and a reverse-mode derivative of one evaluation of f.
-    Memory is that of a few states.
+    The memory holds a few states.
 
     Args:
       ridge: ridge η, at least 0.

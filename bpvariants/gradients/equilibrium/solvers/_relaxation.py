@@ -23,9 +23,9 @@ from bpvariants.gradients.equilibrium._iteration import iterate, Method
 class relaxation:
     """Solver of h = f(h) by damped iteration, h ← (1 − τ) h + τ f(h), with damping τ.
 
-    Each step costs one evaluation of f; memory is that of a few states. The solver
-    gives up on an example if ‖f(h) − h‖ is not finite or exceeds 10⁴ times its lowest
-    value.
+    Each step costs one evaluation of f; the memory holds a few states. The solver gives
+    up on an example if ‖f(h) − h‖ is not finite, or exceeds 10⁴ times the lowest
+    ‖f(h) − h‖ so far.
 
     *Oscillation.* If no damping is given, τ is 1 at first, and each example has its own
     τ. Every 20 steps, the solver predicts from the last 20 residuals of an example
