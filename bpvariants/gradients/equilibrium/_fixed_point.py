@@ -1,11 +1,11 @@
 """A fixed point as a differentiable function: implicit differentiation.
 
-Notation: h* = f(θ, h*, x) is the fixed point, J = ∂f/∂h at h*, and E the loss.
+Notation: h* = f(θ, h*, x) is the fixed point, J is ∂f/∂h at h*, and E is the loss.
 Differentiating both sides of the equation for h* gives
 
     dh* = (I − J)⁻¹ (∂f/∂θ dθ + ∂f/∂x dx),
 
-and in reverse mode, where b = ∂E/∂h* is the cotangent of h* and z the adjoint,
+and in reverse mode, where b = ∂E/∂h* is the cotangent of h* and z is the adjoint,
 
     z = (I − Jᵀ)⁻¹ b,    dE/dθ = (∂f/∂θ)ᵀ z,    dE/dx = (∂f/∂x)ᵀ z.
 

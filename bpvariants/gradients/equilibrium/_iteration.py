@@ -220,7 +220,7 @@ def _settle(
 
     The iterates of a slowly converging example move along an almost straight line.
     Iterates that oscillate, or that change only by rounding errors, return to earlier
-    ones. Only examples whose iterates return are tested.
+    ones. A relaxation tests only examples whose iterates return.
     """
     stalled, late, slow, failed = events
     units, size = size, jnp.mean(state.recent, axis=0)  # mean over the last steps

@@ -1,8 +1,9 @@
 """Conjugate gradients (Craig's method) for a linear equation A z = b.
 
-Notation: A* is the conjugate transpose of A, z* the solution, z₀ the start, r = b − A z
-the residual, r₀ its value at the start, and p the search direction. Each step minimises
-‖z − z*‖ over z₀ + span{A* r₀, (A*A) A* r₀, …}, and applies A and A* once:
+Notation: A* is the conjugate transpose of A, z* is the solution, and z₀ is the start.
+r = b − A z is the residual, r₀ is the residual of z₀, and p is the search direction.
+Each step minimises ‖z − z*‖ over z₀ + span{A* r₀, (A*A) A* r₀, …}, and applies A and A*
+once:
 
     p ← A* r + p ‖r‖² / ‖r_before‖²,    z ← z + p ‖r‖² / ‖p‖²,    r = b − A z
 
@@ -55,8 +56,8 @@ def krylov_step(
 ) -> tuple[PyTree, Krylov]:
     """Take a step of conjugate gradients for the examples where `moves` is True.
 
-    r is the residual b − A z of the linear equation A z = b, `size` the norm of r, and
-    `pull` multiplies by the conjugate transpose of A.
+    r is the residual b − A z of the linear equation A z = b, `size` is the norm of r,
+    and `pull` multiplies by the conjugate transpose of A.
     """
     add = lambda a, factor, b: jax.tree.map(jnp.add, a, times(factor, b))
     p = add(pull(r), relative(size, krylov.size) ** 2, krylov.direction)

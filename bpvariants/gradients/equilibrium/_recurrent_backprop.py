@@ -1,7 +1,8 @@
 """Recurrent backpropagation by the two relaxations of Almeida and Pineda.
 
-Notation: f is one evaluation of the network, τ the damping, h* the state at which the
-forward relaxation settles, E the mean loss, J = ∂f/∂h at h*, and z the adjoint:
+Notation: f is one evaluation of the network, τ is the damping, and h* is the state at
+which the forward relaxation settles. E is the mean loss, J is ∂f/∂h at h*, and z is the
+adjoint:
 
     forward     h ← (1 − τ) h + τ f(θ, h, x)             → h* = f(θ, h*, x)
     error       b = ∂E/∂h at h*
@@ -95,12 +96,13 @@ def recurrent_backprop(
     """Recurrent backpropagation (Almeida–Pineda), the exact gradient at a fixed point.
 
     One relaxation finds the fixed point h*. A second relaxation finds the adjoint z,
-    from which the gradient follows. The gradient is exact if both converge. If one of
-    them does not converge for an example, gradients that depend on this example are NaN
-    by default. The memory holds a few states, however many steps are taken. `jax.grad`
-    of :func:`fixed_point` gives the same gradient, but does not report whether the
-    adjoint converged. If params change little from call to call, both relaxations can
-    start from the results of the previous call: pass them as init and start_adjoint.
+    from which the gradient follows. The gradient is exact if both relaxations converge.
+    If one of them does not converge for an example, gradients that depend on this
+    example are NaN by default. The memory holds a few states, however many steps are
+    taken. `jax.grad` of :func:`fixed_point` gives the same gradient, but does not
+    report whether the adjoint converged. If params change little from call to call,
+    both relaxations can start from the results of the previous call: pass them as init
+    and start_adjoint.
 
     Args:
       f: one evaluation of the network, (params, h, x) -> h, with state h and input x.

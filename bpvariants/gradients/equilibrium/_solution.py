@@ -20,16 +20,17 @@ class FixedPointInfo(NamedTuple):
     Attributes:
       steps: number of evaluations of the map. Evaluations that only measure rounding
         errors are not counted.
-      residual: ‖g(h) − h‖ / ‖h‖, where g is the map and h the returned iterate. If ‖h‖
-        is below atol / tol, ‖g(h) − h‖ is divided by atol / tol instead. For an adjoint
-        z, the residual is that of its linear equation, divided by the norm of the
-        right-hand side.
+      residual: ‖g(h) − h‖ / ‖h‖, where g is the map and h is the returned iterate. If
+        ‖h‖ is below atol / tol, ‖g(h) − h‖ is divided by atol / tol instead. For an
+        adjoint z, the residual is the norm of b − A z for its linear equation A z = b,
+        divided by ‖b‖.
       converged: bool, whether the residual is within the tolerance, or is above it only
         because of rounding errors of the map. The relative error of the returned
         iterate is up to residual / (1 − spectral_radius).
       spectral_radius: estimate of the factor by which one step of the solver multiplies
-        the error. For relaxation with damping 1, it estimates the spectral radius of
-        the Jacobian. If it is 1 or more, the iteration does not converge.
+        the error of the iterate. For relaxation with damping 1, it estimates the
+        spectral radius of the Jacobian. If it is 1 or more, the iteration does not
+        converge.
       krylov: bool, whether the solver's own method failed and conjugate gradients took
         over. Only the default adjoint solver uses conjugate gradients. If they took
         over, `steps` counts the steps of both methods, and `spectral_radius` is that of

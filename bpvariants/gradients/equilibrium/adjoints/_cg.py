@@ -1,8 +1,9 @@
 """Conjugate gradients on the normal equations of the adjoint.
 
-Notation: A = I − Jᵀ, where J is the Jacobian of f at the fixed point, b is the
-cotangent of this point, z the adjoint, η the ridge, r = b − A z the residual, s the
-negative gradient, p the search direction, and α the step length:
+Notation: A = I − Jᵀ, where J is the Jacobian of f at the fixed point. b is the
+cotangent of the fixed point, z is the adjoint, η is the ridge, and r = b − A z is the
+residual. s is half the negative gradient of ‖r‖² + η ‖z‖², p is the search direction,
+and α is the step length:
 
     [Aᵀ A + η I] z = Aᵀ b:    s = Aᵀ r − η z,    p ← s + p ‖s‖² / ‖s_before‖²
     α = ‖s‖² / (‖A p‖² + η ‖p‖²),    z ← z + α p,    r ← r − α A p

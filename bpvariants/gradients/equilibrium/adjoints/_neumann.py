@@ -1,9 +1,10 @@
 """Truncated Neumann series for the adjoint; Jacobian-free backpropagation (JFB).
 
 An adjoint solver is called with the map v ↦ (I − Jᵀ) v and the cotangent b, where J is
-the Jacobian of f at the fixed point. It returns z, which solves (I − Jᵀ) z = b exactly
-or approximately, and a convergence report. For derivatives in forward mode, it solves
-(I − J) z = b instead. The matrix J of n² entries, for n state elements, is not formed.
+the Jacobian of f at the fixed point. The adjoint solver returns z, which solves
+(I − Jᵀ) z = b exactly or approximately, and a convergence report. For derivatives in
+forward mode, the equation is (I − J) z = b instead. For a state of n elements, J has n²
+entries; the matrix J is never formed.
 """
 
 from dataclasses import dataclass, field

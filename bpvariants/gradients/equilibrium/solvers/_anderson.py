@@ -39,9 +39,9 @@ class anderson:
 
     For each of the last few iterates h, the method computes h + β (f(h) − h), where β
     is the argument `mixing`. The next iterate is a weighted sum of these vectors. The
-    weights are those for which the weighted sum of the residuals f(h) − h is smallest.
-    If f is linear, the method is a GMRES that drops the oldest iterates. If the
-    spectral radius of the Jacobian of f is near 1, Anderson acceleration takes a
+    weights add up to 1 and minimise the norm of the weighted sum of the residuals
+    f(h) − h. If f is linear, the method is a GMRES that drops the oldest iterates. If
+    the spectral radius of the Jacobian of f is near 1, Anderson acceleration takes a
     fraction of the steps of :class:`relaxation`, and it often converges where
     relaxation does not. The first two steps are plain: h ← h + β (f(h) − h). If the
     residual rises to more than 100 times its lowest value, the stored iterates are

@@ -31,7 +31,7 @@ class _Memory(NamedTuple):
     vs: jax.Array  # [*batch, rank, n]: vectors v_i of H, or zeros
     h: jax.Array  # [*batch, n]: iterate at which the last step began
     difference: jax.Array  # [*batch, n]: g(h) − h at this iterate
-    begun: jax.Array  # [*batch]: whether a step has been taken
+    begun: jax.Array  # [*batch]: whether a step has already been taken
     lowest: jax.Array  # [*batch]: lowest residual since H was last reset to −I
 
 
@@ -40,11 +40,11 @@ class _Memory(NamedTuple):
 class broyden:
     """Broyden's method: a solver of h = f(h) for cases where relaxation is slow.
 
-    Broyden's method is a quasi-Newton method: it estimates (I − J)⁻¹, where J is the
-    Jacobian of f, from the steps it takes. Near the fixed point it converges
+    Broyden's method is a quasi-Newton method: from its steps, it estimates (I − J)⁻¹,
+    where J is the Jacobian of f. Near the fixed point, Broyden's method converges
     superlinearly, whether or not f is a contraction. The first step is plain, h ← f(h).
-    If the residual rises to more than 100 times its lowest value, the estimate is
-    dropped and the next step is plain.
+    If the residual rises to more than 100 times its lowest value, the estimate of
+    (I − J)⁻¹ is dropped, and the next step is plain.
 
     This class also solves the adjoint equation: `gradients.solvers.broyden` and
     `gradients.adjoints.broyden` are the same class. If it is given as the solver, it is

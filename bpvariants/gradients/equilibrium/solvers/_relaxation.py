@@ -30,9 +30,9 @@ class relaxation:
     *Oscillation.* If no damping is given, τ is 1 at first, and each example has its own
     τ. Every 20 steps, the solver predicts from the last 20 residuals of an example
     whether max_steps steps are enough. If max_steps steps are too few and the iterates
-    h of this example oscillate, the solver halves τ. So a relaxation converges even if
-    the Jacobian of f is −1 at the fixed point. `info.damping` returns the last τ of
-    each example. A given damping never changes.
+    h of this example oscillate, the solver halves τ. So the iteration converges even if
+    h is a single number and the derivative of f at the fixed point is −1.
+    `info.damping` returns the last τ of each example. A given damping never changes.
 
     *In continuous time.* Pineda's network obeys T dh/dt = −h + f(h), with a time
     constant T. Euler's method with time step dt is the relaxation with τ = dt / T. So
