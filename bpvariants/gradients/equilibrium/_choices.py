@@ -1,4 +1,4 @@
-"""Choose the solver and the adjoint solver of a fixed point from the arguments."""
+"""Choice of the solver and the adjoint solver from the arguments of a caller."""
 
 from types import ModuleType
 from typing import Any
@@ -45,12 +45,12 @@ def choose_solver(
 
 
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> Adjoint:
-    """Return the adjoint solver; by default, it uses the method of `solver`.
+    """Return `adjoint`; if it is None, an adjoint solver with the method of `solver`.
 
-    With on_failure="nan", conjugate gradients solve the examples for which this method
-    fails. The other policies keep an adjoint that did not converge. They use no
-    conjugate gradients, because only the adjoint of a relaxation that is stopped early
-    is linear in the cotangent.
+    With on_failure="nan", conjugate gradients solve the examples for which the method
+    of `solver` fails. With "truncate" or "ignore", conjugate gradients are not used. An
+    adjoint that did not converge must still be linear in the cotangent, and that of
+    conjugate gradients is not.
     """
     if adjoint is None and isinstance(solver, OURS):
         first: Any = solver
@@ -69,7 +69,7 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> 
             )
         hint = _name_in(adjoints, chosen)
         if hint is None and hasattr(adjoints, _kind(chosen).__name__):
-            hint = _kind(chosen).__name__  # the adjoint that has the solver's name
+            hint = _kind(chosen).__name__  # an adjoint solver has the same name
         raise ValueError(
             "adjoint must be a value such as gradients.adjoints."
             f"{hint or 'relaxation'}(…), got {_described(chosen, adjoints)}."
@@ -78,7 +78,7 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> 
 
 
 def _described(given: Any, wanted: ModuleType) -> str:
-    """Describe a wrong solver or adjoint as the user typed it, and give a remedy."""
+    """Describe, for an error message, a wrong solver or adjoint, and give a remedy."""
     name, other = _name_in(wanted, given), solvers if wanted is adjoints else adjoints
     if name is not None:
         return f"{name}, which must be called with its settings"
@@ -94,7 +94,7 @@ def _described(given: Any, wanted: ModuleType) -> str:
 
 
 def _name_in(room: ModuleType, given: Any) -> str | None:
-    """Return the name of a solver or adjoint in the module `room`, or else None."""
+    """Return the name of a solver or adjoint of the module `room`; else return None."""
     kind = _kind(given)
     return kind.__name__ if getattr(room, kind.__name__, None) is kind else None
 

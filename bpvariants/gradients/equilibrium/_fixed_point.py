@@ -1,11 +1,11 @@
 """A fixed point as a differentiable function: implicit differentiation.
 
-Notation: h* = f(θ, h*, x) is the fixed point, J = ∂f/∂h at h*, and E the loss.
+Notation: h* = f(θ, h*, x) is the fixed point, J is ∂f/∂h at h*, and E is the loss.
 Differentiating both sides of the equation for h* gives
 
     dh* = (I − J)⁻¹ (∂f/∂θ dθ + ∂f/∂x dx),
 
-and in reverse mode, for a cotangent b of h*, with the adjoint z,
+and in reverse mode, where b = ∂E/∂h* is the cotangent of h* and z is the adjoint,
 
     z = (I − Jᵀ)⁻¹ b,    dE/dθ = (∂f/∂θ)ᵀ z,    dE/dx = (∂f/∂x)ᵀ z.
 
@@ -62,52 +62,59 @@ def fixed_point(
 
         h ← (1 − τ) h + τ f(θ, h, x)    until ‖f(θ, h, x) − h‖ ≤ max(tol · ‖h‖, atol)
 
-    If no damping is given, τ is 1 at first. The solver halves τ for an example whose h
-    oscillates, if the example would not converge within max_steps; `info.damping` is
+    If no damping is given, τ is 1 at first. The solver halves τ of an example if h
+    oscillates and the residual falls too slowly for max_steps steps. `info.damping` is
     the last τ of each example.
 
     h* can be differentiated with respect to params, x, and the values that f closes
     over, in forward and reverse mode, any number of times. The derivative with respect
-    to init is 0, so init may be the fixed point of a similar problem. A failure to
-    converge raises no error, but is reported in the returned `info`. `on_failure`
-    selects what h* and its derivative are for an example that fails:
+    to init is 0. To save steps, init may be the fixed point of a similar problem. A
+    failure to converge raises no error, but is reported in the returned `info`.
+    `on_failure` selects what h* and its derivative are for an example that does not
+    converge:
 
     - "nan": h* is the iterate with the lowest residual. The derivative of h* is NaN,
-      instead of a wrong value, if h* did not converge or an exact adjoint solver did
-      not. In reverse mode, the derivative is 0 if the cotangent of the example is
-      exactly 0. The cotangent is 0 if the example is masked out of the loss, but also
-      if the loss happens to be stationary at the returned h*. So check `info` too.
-    - "truncate": h* is also the iterate with the lowest residual. The derivative of h*
-      is finite: it uses the adjoint that the adjoint solver reached. If the forward
-      iteration did not contract, or the adjoint grew, the derivative is that of one
-      evaluation of f, as with :func:`jfb`. If no evaluation of f was finite, the
-      derivative is 0, because h* is init. Forward and reverse mode are exact transposes
-      of each other with the adjoint solvers `relaxation`, `neumann` and `unrolled`, and
-      to within the tolerance with other adjoint solvers.
+      instead of a wrong value, if h* did not converge, or if an exact adjoint solver
+      did not converge. Exception: in reverse mode, the derivative is 0 if the cotangent
+      of the example is exactly 0. The cotangent is 0 if the example is masked out of
+      the loss, but also if the loss happens to be stationary at the returned h*. So a
+      derivative of 0 can hide a failure; check `info` too.
+    - "truncate": h* is the iterate with the lowest residual, as with "nan". The
+      derivative of h* is always finite. It is computed from the result of the adjoint
+      solver, even if the adjoint did not converge. If an adjoint relaxation diverged,
+      the derivative is that of one evaluation of f, as with :func:`jfb`. With an exact
+      adjoint solver, the derivative is also that of one evaluation of f if the
+      iteration for h* neither converged nor contracted. If no evaluation of f was
+      finite, h* is init, and its derivative is 0. With the adjoint solvers
+      `relaxation`, `neumann` and `unrolled`, forward mode is the exact transpose of
+      reverse mode. With other adjoint solvers, it is the transpose to within the
+      tolerance.
     - "ignore": h* is the last iterate, however large its residual is, and the adjoint
       is whatever the adjoint solver returns. With :class:`unrolled`, a NaN of one
       example reaches the gradient with respect to params.
 
     An example has converged if its residual is small. The error of h* and of its
-    derivatives is up to 1 / (1 − spectral_radius) times as large as the residual. If
-    rounding errors of f keep the residual above the tolerance, the example has
-    converged if the residual has not fallen for 20 steps and rounding errors explain
-    it. The solver tests this by 60 more evaluations of f. `info.residual` is then above
-    tol, but never above 0.03. The relative residual can fall to about 1e-7 in float32,
-    0.008 in bfloat16 and 0.001 in float16; for bfloat16 and float16, a smaller tol is
-    raised to these values. Products of float32 arrays in f are computed in full
-    precision ("highest"), also on accelerators, unless f or
-    `jax.default_matmul_precision` asks for another precision.
+    derivatives is up to 1 / (1 − spectral_radius) times as large as the residual.
+    Rounding errors of f can keep the residual above the tolerance. If the residual has
+    not fallen for 20 steps, the solver evaluates f 60 more times to measure the
+    rounding errors of f. If these explain the residual, the example counts as
+    converged, with an `info.residual` above tol, but at most 1/32. The relative
+    residual can fall to about 1e-7 in float32, 0.008 in bfloat16 and 0.001 in float16;
+    for bfloat16 and float16, a smaller tol is raised to these values. Products of
+    float32 arrays in f are computed in full precision ("highest"), also on
+    accelerators, unless f or `jax.default_matmul_precision` asks for another precision.
 
-    With the Jacobian J = ∂f/∂h at h*, the gradient exists if I − J is invertible; f
-    need not contract. By default, the method of `solver` also solves for the adjoint.
-    With on_failure="nan", conjugate gradients take over for the examples where this
-    method fails. `relaxation` finds h* itself only if f contracts near h*, or if some
-    damping makes the iteration contract; `anderson` and `broyden` need no contraction.
+    The derivatives of h* exist if I − J is invertible, where J = ∂f/∂h is the Jacobian
+    of f at h*. The map f need not be a contraction. By default, the method of `solver`
+    also solves for the adjoint. With on_failure="nan", conjugate gradients take over
+    for the examples where this method fails. The solver `relaxation` finds h* only if
+    f, or its damped iteration, contracts near h*; the solvers `anderson` and `broyden`
+    need no contraction.
 
-    Each step of the solver takes the time of one evaluation of f, and each step of an
-    adjoint relaxation that of one backward pass through f. Memory is that of a few
-    states and of the derivative of one evaluation of f, however many steps are taken.
+    Each step of the solver takes the time of one evaluation of f. Each step of an
+    adjoint relaxation takes the time of one backward pass through f. The memory does
+    not depend on the number of steps: it holds a few states, and the values that one
+    backward pass through f needs.
 
     Args:
       f: one evaluation of the map, (params, h, x) -> h, with the structure of init. The
@@ -141,9 +148,10 @@ def fixed_point(
       :class:`FixedPointInfo` of arrays [*batch].
 
     Raises:
-      ValueError: if f is not a function or cannot take init, the result of f is unlike
-        init, init is not floating, a setting is out of its range or is given together
-        with a solver, or a solver is given as adjoint or an adjoint solver as solver.
+      ValueError: if f is not a function or cannot take init, if the result of f has
+        other shapes or dtypes than init, if init is not floating, if a setting is out
+        of its range or is given together with a solver, if `solver` is no solver for
+        h*, or if `adjoint` is no adjoint solver.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -198,7 +206,7 @@ def fixed_point(
 
 
 def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: str):
-    """Solve h = g(h); return the "best" or "last" iterate h, and its info."""
+    """Solve h = g(h); return the iterate h that `which` names, and its report."""
 
     def solve(_, init):
         scale = partial(_scale, solver=solver, batch_ndim=batch_ndim)

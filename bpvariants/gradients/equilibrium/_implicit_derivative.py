@@ -1,4 +1,4 @@
-"""Linear solve for the derivative of a fixed point, and policies if it fails.
+"""Linear solve for the derivative of a fixed point, and its results if it fails.
 
 For the fixed point h = f(θ, h) with the Jacobian J = ∂f/∂h, a cotangent b of h and the
 adjoint z, the linear equations are
@@ -23,13 +23,14 @@ from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative
 from bpvariants.types import PyTree
 
 # An iteration contracts if info.spectral_radius is below this threshold. The threshold
-# is less than 1, because the estimated spectral radius of a cycle is about 1.
+# is less than 1, because an iteration that repeats a cycle of states has an estimated
+# spectral radius of about 1.
 CONTRACTS = 0.9999
 OnFailure = Literal["nan", "truncate", "ignore"]
 
 
 def check_on_failure(on_failure: str) -> None:
-    """Check that `on_failure` is the name of a policy."""
+    """Check that `on_failure` is "nan", "truncate" or "ignore"."""
     if on_failure not in get_args(OnFailure):
         raise ValueError(
             "on_failure must be 'nan', 'truncate' or 'ignore', got "
@@ -49,11 +50,11 @@ def solve_adjoint(
 ) -> tuple[PyTree, FixedPointInfo]:
     """Solve matvec(z) = rhs by an adjoint solver; return z and its convergence report.
 
-    `on_failure` selects what z is for an example whose equation is not solved. The
-    function is differentiable: the adjoint solver also solves the linear equations of
-    the derivatives, and the transposed equation.
+    `on_failure` selects what z is for an example whose equation the adjoint solver did
+    not solve. The derivatives of z are solutions of further linear equations, which the
+    same adjoint solver solves.
     """
-    # rhs becomes one vector, because custom_linear_solve needs a tangent of every leaf.
+    # custom_linear_solve needs a tangent of every leaf, so rhs is raveled into one.
     vector, as_tree = ravel_pytree(rhs)
     on_vectors = lambda function, vector: ravel_pytree(function(as_tree(vector)))[0]
 
@@ -93,14 +94,15 @@ def _truncated(
 ) -> tuple[PyTree, FixedPointInfo]:
     """Return a z that is always finite and linear in b, and its convergence report.
 
-    z is b for the examples whose fixed-point iteration neither converged nor
-    contracted. This choice does not depend on b, which differs between forward and
-    reverse mode. So both modes make the same choice, and are transposes of each other.
+    With an exact adjoint solver, z is b for the examples whose fixed-point iteration
+    neither converged nor contracted. The choice of these examples does not depend on b.
+    So forward and reverse mode choose the same examples, and are transposes of each
+    other.
     """
     if adjoint.approximate:
         z, info = _call(adjoint, matvec, b, batch_ndim, start)
     else:
-        contracts = forward.spectral_radius < CONTRACTS  # False for NaN
+        contracts = forward.spectral_radius < CONTRACTS  # False if the radius is NaN
         solvable = forward.converged | contracts
         zeros = jax.tree.map(jnp.zeros_like, b)
         to_solve = select(solvable, b, zeros)
@@ -112,11 +114,11 @@ def _truncated(
 
 
 def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
-    """Return x with zeros for the examples that had no finite evaluation of the map.
+    """Replace x by zeros for the examples where no evaluation of the map was finite.
 
-    Otherwise the NaN of these examples would reach the derivatives of arrays that all
-    examples share, as 0 · NaN. The derivative of the result with respect to x is that
-    of the identity, for all examples.
+    With zeros, the derivatives of arrays that all examples share, such as weights, do
+    not become NaN by a product 0 · NaN. The derivative of the result with respect to x
+    is the identity, as if x had not been changed.
     """
 
     def clean(leaf):
@@ -152,7 +154,7 @@ def _derivative_if_jvp(batch_ndim, primals, tangents):
         right = converged | unused(b, batch_ndim)
         return ravel_pytree(nan_unless(right, b))[0]
 
-    # custom_linear_solve is used because its transpose can be chosen freely.
+    # custom_linear_solve takes its transpose as an argument, here `backward`.
     h_dot = jax.lax.custom_linear_solve(
         lambda vector: vector, vector, forward, transpose_solve=backward
     )

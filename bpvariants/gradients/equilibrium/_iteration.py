@@ -4,11 +4,11 @@ For a map g and a state h, the function `move` is the solver's update rule:
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-Each example iterates by itself until it converges or fails. If rounding errors of g
-keep the residual ‖g(h) − h‖ above the tolerance, an example has converged when the
-residual has stopped falling and rounding errors explain its size. If g is linear,
-conjugate gradients can take over the examples that fail. A relaxation can halve its
-damping for examples that oscillate without converging.
+Each example iterates by itself until it converges or fails. An example also counts as
+converged if its residual ‖g(h) − h‖ has stopped falling and is so small that rounding
+errors of g explain it. If g is linear, conjugate gradients can take over the examples
+for which the solver fails. A relaxation can halve its damping for examples that
+oscillate without converging.
 """
 
 from collections.abc import Callable
@@ -48,34 +48,34 @@ from bpvariants.gradients.equilibrium._rounding import (
 from bpvariants.gradients.equilibrium._solution import FixedPointInfo, Outcome
 from bpvariants.types import PyTree
 
-GROWTH = 1e4  # factor by which the residual may exceed its lowest or its first value
-SPAN = 8  # an iteration that oscillates stays within the length of SPAN / 2 steps
+GROWTH = 1e4  # an example diverges if its residual rises by more than this factor
+SPAN = 8  # an oscillating iterate stays within SPAN / 2 times the length of a step
 
 
 class Method(NamedTuple):
     """Update rule of a solver, with a memory of earlier steps."""
 
     init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
-    # (memory, h, g(h) − h, ‖g(h) − h‖) -> (h, memory)
+    # Update rule: (memory, h, g(h) − h, ‖g(h) − h‖) -> the new (h, memory).
     move: Callable[..., tuple[PyTree, PyTree]]
-    may_rise: bool = False  # whether GROWTH applies to the first residual only
+    may_rise: bool = False  # whether GROWTH is relative to the first residual
     # memory -> damping of a relaxation, [*batch] or []
     damping: Callable[[PyTree], jax.Array] | None = None
-    # (memory, mask [*batch]) -> memory, in which the damping is halved under the mask
+    # (memory, mask [*batch]) -> memory with the damping halved where the mask is True
     halve: Callable[[PyTree, jax.Array], PyTree] | None = None
 
 
 class _Events(NamedTuple):
-    """Masks [*batch] of the examples that need more than a step of the solver."""
+    """Masks [*batch] of the examples that need more than an ordinary solver step."""
 
-    stalled: jax.Array  # the residual has not fallen for 20, 40, 80, … steps
-    late: jax.Array  # at the present rate, max_steps steps are not enough
-    slow: jax.Array  # late, although the last step lowered the residual
-    failed: jax.Array  # conjugate gradients have to take over
+    stalled: jax.Array  # the lowest residual is 20, 40, 80, … steps old
+    late: jax.Array  # the residual falls too slowly for max_steps steps
+    slow: jax.Array  # late, although the last step gave the lowest residual
+    failed: jax.Array  # the solver failed; conjugate gradients take over
 
 
 class _State(NamedTuple):
-    h: PyTree  # iterate, or the next point of a walk that tests for rounding errors
+    h: PyTree  # iterate; in a test for rounding errors, the next test point
     best: PyTree  # the iterate with the lowest ‖g(h) − h‖
     memory: PyTree
     lowest: jax.Array  # ‖g(h) − h‖ of the best iterate
@@ -106,13 +106,13 @@ def iterate(
 ) -> Outcome:
     """Iterate until every example has converged, diverged, or taken max_steps steps.
 
-    The function `gap` computes the difference g(h) − h. The argument is not g, because
-    the difference of g(h) and a large h could round to 0 for an equation that has no
+    The function `gap` computes the difference g(h) − h. The caller gives `gap` instead
+    of g, because for a large h, a computed g(h) could round to h although h is no
     solution.
 
-    For a linear equation, `gap` computes b − A h, and the function `pull` multiplies by
-    the conjugate transpose of A. With `pull`, conjugate gradients solve the examples
-    for which the method fails, in up to max_steps more steps.
+    For a linear equation A h = b, `gap` computes b − A h, and the function `pull`
+    multiplies by the conjugate transpose of A. If `pull` is given, conjugate gradients
+    solve the examples for which the method fails, in up to max_steps more steps.
     """
     size = norm(start, batch_ndim)
     tol = reachable(tol, start, size.dtype)
@@ -160,7 +160,7 @@ def iterate(
 
 
 def _when(flag: jax.Array, change: Callable[[Any], Any], state: Any) -> Any:
-    """Change the state if the flag is True; under vmap, skip it if no flag is True."""
+    """Return change(state) if the flag is True; else skip it and return the state."""
     once = lambda pair: (jnp.zeros_like(flag), change(pair[1]))
     return jax.lax.while_loop(lambda pair: pair[0], once, (flag, state))[1]
 
@@ -184,7 +184,7 @@ def _step(
         peak = jnp.where(state.krylov.on, jnp.inf, peak)
         limit = jnp.where(state.krylov.on, 2 * limit, limit)
         moves &= ~state.krylov.on
-    lost = state.active & ~((residual <= tol) | (size <= peak))  # or size is NaN
+    lost = state.active & ~((residual <= tol) | (size <= peak))  # also if size is NaN
     steps = state.steps + state.active.astype(jnp.int32)
     active = state.active & (residual > tol) & ~lost & (steps < limit)
     since = jnp.where(better, 0, state.since + 1)
@@ -216,19 +216,19 @@ def _settle(
     method: Method,
     pull: Callable[[PyTree], PyTree] | None,
 ) -> _State:
-    """Test stalled examples for rounding errors; change the method of those that fail.
+    """Test stalled examples for rounding errors, or change how they are iterated.
 
-    A slowly converging iteration moves along an almost straight line. An iteration that
-    oscillates, or that only rounding errors keep in motion, returns to earlier
-    iterates.
+    The iterates of a slowly converging example move along an almost straight line.
+    Iterates that oscillate, or that change only by rounding errors, return to earlier
+    ones. A relaxation tests only examples whose iterates return.
     """
     stalled, late, slow, failed = events
-    units, size = size, jnp.mean(state.recent, axis=0)  # of the last steps
+    units, size = size, jnp.mean(state.recent, axis=0)  # mean over the last steps
     asked = stalled & (state.residual <= COARSEST)
     returns = near = jnp.ones_like(asked)
     if method.damping is not None:
         away = in_units(size, jax.tree.map(jnp.subtract, state.h, before.best))
-        moves = (before.since + 2).astype(size.dtype)  # from before.best to state.h
+        moves = (before.since + 2).astype(size.dtype)  # steps since before.best
         damping = jnp.asarray(method.damping(state.memory), size.dtype)
         returns = 4 * away <= (moves * damping) ** 2
         near = 4 * away <= (jnp.minimum(moves, SPAN) * damping) ** 2
@@ -237,7 +237,7 @@ def _settle(
         h, krylov = krylov_step(
             pull, state.krylov, on & state.active, state.h, difference, units
         )
-        # Conjugate gradients diverge if rounding stops them, so they begin again.
+        # Conjugate gradients would diverge after a stall, so they restart.
         h = select(stalled & on, state.best, h)
         state = state._replace(h=h, krylov=restart(krylov, stalled))
         size, returns = jnp.where(on, state.lowest, size), returns | on
@@ -264,7 +264,7 @@ def _settle(
 
 
 def _take_over(state: _State, begins: jax.Array) -> _State:
-    """Begin conjugate gradients at the best iterates of the examples in `begins`."""
+    """Start conjugate gradients at the best iterate where `begins` is True."""
     assert state.krylov is not None
     fresh = begins & ~state.krylov.on
     krylov = state.krylov._replace(on=state.krylov.on | fresh)
@@ -277,7 +277,7 @@ def _take_over(state: _State, begins: jax.Array) -> _State:
 
 
 def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
-    """Return the loop's state before the first step; `size` is [*batch]."""
+    """Return the loop's state before the first step; `size` has the shape [*batch]."""
     infinite = jnp.full_like(size, jnp.inf)
     return _State(
         h=start,

@@ -35,13 +35,13 @@ def jacobian_penalty(
 ) -> jax.Array:
     """Estimate ‖J‖_F² / n for the Jacobian J = ∂f/∂h at h, a state of n elements.
 
-    ‖J‖_F is an upper bound of the spectral radius of J. Added to a loss, the penalty
-    helps a network to keep settling at a fixed point. To set a hard limit on the norms
-    of weight matrices, use `updates.project_spectral_norm` instead. The estimate is
-    unbiased and takes one backward pass through one evaluation of f. The penalty can be
-    differentiated with respect to params, h and x, which takes another backward pass.
-    To keep this gradient from flowing through a fixed point h, pass
-    `jax.lax.stop_gradient(h)`.
+    ‖J‖_F is an upper bound of the spectral radius of J. A network whose loss contains
+    the penalty is more likely to keep settling at a fixed point while it is trained. To
+    set a hard limit on the norms of weight matrices, use
+    `updates.project_spectral_norm` instead. The estimate is unbiased and takes one
+    backward pass through one evaluation of f. The penalty can be differentiated with
+    respect to params, h and x, which takes another backward pass. To keep this gradient
+    from flowing through a fixed point h, pass `jax.lax.stop_gradient(h)`.
 
     Args:
       f: one evaluation (params, h, x) -> h of the map.
@@ -57,7 +57,8 @@ def jacobian_penalty(
 
     Raises:
       ValueError: if f is not a function, key is not one random key, h is not real and
-        floating, the result of f is unlike h, or batch_ndim does not fit.
+        floating, the result of f has other shapes or dtypes than h, or h has fewer than
+        batch_ndim axes.
 
     Example:
       >>> import jax, jax.numpy as jnp

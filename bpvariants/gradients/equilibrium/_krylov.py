@@ -1,13 +1,14 @@
 """Conjugate gradients (Craig's method) for a linear equation A z = b.
 
-Notation: A* is the conjugate transpose of A, z* the solution, z₀ the start, r = b − A z
-the residual, r₀ its value at the start, and p the search direction. Each step minimises
-‖z − z*‖ over z₀ + span{A* r₀, (A*A) A* r₀, …}, and applies A and A* once:
+Notation: A* is the conjugate transpose of A, z* is the solution, and z₀ is the start.
+r = b − A z is the residual, r₀ is the residual of z₀, and p is the search direction.
+Each step minimises ‖z − z*‖ over z₀ + span{A* r₀, (A*A) A* r₀, …}, and applies A and A*
+once:
 
     p ← A* r + p ‖r‖² / ‖r_before‖²,    z ← z + p ‖r‖² / ‖p‖²,    r = b − A z
 
-For n unknowns and in exact arithmetic, the method ends after at most n steps, even if
-relaxation diverges.
+In exact arithmetic, the method solves an equation with n unknowns in at most n steps,
+even if a relaxation of this equation diverges.
 """
 
 from collections.abc import Callable
@@ -22,10 +23,10 @@ from bpvariants.types import PyTree
 
 
 class Krylov(NamedTuple):
-    """The examples that conjugate gradients solve, and the state of the method."""
+    """Which examples conjugate gradients solve, and the state of the iteration."""
 
     on: jax.Array  # bool [*batch]: whether conjugate gradients solve the example
-    direction: PyTree  # search direction p, like the unknown z
+    direction: PyTree  # search direction p, with the shapes of z
     size: jax.Array  # [*batch]: norm of the residual at the previous step
 
 
@@ -37,7 +38,7 @@ def no_krylov(start: PyTree, size: jax.Array) -> Krylov:
 
 
 def restart(krylov: Krylov, again: jax.Array) -> Krylov:
-    """Forget the last direction of some examples."""
+    """Drop the last search direction of the examples where `again` is True."""
     zeros = jax.tree.map(jnp.zeros_like, krylov.direction)
     return krylov._replace(
         direction=select(again, zeros, krylov.direction),
@@ -55,8 +56,8 @@ def krylov_step(
 ) -> tuple[PyTree, Krylov]:
     """Take a step of conjugate gradients for the examples where `moves` is True.
 
-    r is the residual b − A z of the linear equation A z = b, `size` the norm of r, and
-    `pull` multiplies by the conjugate transpose of A.
+    r is the residual b − A z of the linear equation A z = b, `size` is the norm of r,
+    and `pull` multiplies by the conjugate transpose of A.
     """
     add = lambda a, factor, b: jax.tree.map(jnp.add, a, times(factor, b))
     p = add(pull(r), relative(size, krylov.size) ** 2, krylov.direction)

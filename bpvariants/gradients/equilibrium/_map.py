@@ -33,7 +33,8 @@ def check_map(
     """Check that f(params, h, x) has the structure, shapes and dtypes of h.
 
     The error message says if f takes x before h, if the caller exchanged h and x, or if
-    f is a step, which returns a tuple. `name` is the caller's name for h.
+    f returns a tuple, as the step of a recurrent network does. `name` is the caller's
+    name for h.
     """
     check_arrays("params", params, ONLY_ARRAYS)
     check_arrays("x", x)
@@ -50,7 +51,7 @@ def check_map(
                 f"{name}. Exchange the last two parameters of f."
             ) from error
         orders = (params, h, x), (params, x, h)
-        # If f broadcasts a small h, f returns a result like x in both orders.
+        # If f broadcasts h, the result has the shape of x in both orders of h and x.
         if sum(_returns(f, order, like=x) for order in orders) == 1:
             raise ValueError(
                 f"{name} must come before x, and f must be f(params, h, x): the state "

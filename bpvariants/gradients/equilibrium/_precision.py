@@ -12,12 +12,12 @@ CHOSEN = "jax_default_matmul_precision"  # JAX's option for the precision of pro
 def with_precise_products(
     f: Callable[[PyTree, PyTree, PyTree], PyTree],
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
-    """Return f with float32 products in full precision, in its derivatives too.
+    """Return f with float32 products in full precision, also in derivatives of f.
 
     By default, accelerators round the operands of float32 products to 8 or 11
-    significant bits. The relative residual of an iteration of f then stops falling at
-    about 1e-3. A precision that the user has chosen is kept: an argument `precision=`
-    in f, or `jax.default_matmul_precision`.
+    significant bits. With rounded operands, the relative residual of an iteration of f
+    stops falling at about 1e-3. A precision that the user has chosen is kept: an
+    argument `precision=` in f, or `jax.default_matmul_precision`.
     """
 
     def precise(params, h, x):

@@ -63,9 +63,10 @@ def solve_linear(
     start: PyTree | None,
     krylov: bool = False,
 ) -> tuple[jax.Array, Outcome]:
-    """Solve matvec(z) = b / s, where s = max |b| of an example; return s and z.
+    """Solve matvec(z) = b / s for each example, s = max |b|; return s and the outcome.
 
-    With `krylov`, conjugate gradients take over examples for which the solver fails.
+    If `krylov` is True, conjugate gradients solve the examples on which the solver
+    fails.
     """
     size, b = normalised(b, batch_ndim)
     begin = b if start is None else begin_at(times(1 / size, start), b, batch_ndim)

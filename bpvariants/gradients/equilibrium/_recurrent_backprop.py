@@ -1,7 +1,8 @@
 """Recurrent backpropagation by the two relaxations of Almeida and Pineda.
 
-Notation: f is one evaluation of the network, τ the damping, h* the state at which the
-forward relaxation settles, E the mean loss, J = ∂f/∂h at h*, and z the adjoint:
+Notation: f is one evaluation of the network, τ is the damping, and h* is the state at
+which the forward relaxation settles. E is the mean loss, J is ∂f/∂h at h*, and z is the
+adjoint:
 
     forward     h ← (1 − τ) h + τ f(θ, h, x)             → h* = f(θ, h*, x)
     error       b = ∂E/∂h at h*
@@ -9,7 +10,7 @@ forward relaxation settles, E the mean loss, J = ∂f/∂h at h*, and z the adjo
     gradient    dE/dθ = (∂f/∂θ)ᵀ z + ∂E/∂θ
 
 The adjoint relaxation is the linearised forward relaxation, run backwards through the
-same connections. It settles whenever the forward relaxation does.
+same connections. Near h*, both relaxations converge under the same condition.
 """
 
 from collections.abc import Callable
@@ -51,11 +52,11 @@ class Equilibrium(NamedTuple):
     h: PyTree  # the fixed point h*, leaves [*batch, ...]
     forward: FixedPointInfo  # convergence of h, arrays [*batch]
     adjoint: FixedPointInfo  # convergence of z, arrays [*batch]
-    z: PyTree  # adjoint, like h; contains the weight of each example in the mean loss
+    z: PyTree  # adjoint z of the weighted mean loss, with the shapes of h
 
 
 class RecurrentBackpropRule(Protocol):
-    """Function that :func:`recurrent_backprop` returns: loss, fixed point, gradient."""
+    """Type of the function that :func:`recurrent_backprop` returns."""
 
     def __call__(
         self,
@@ -66,15 +67,15 @@ class RecurrentBackpropRule(Protocol):
         weights: jax.typing.ArrayLike | None = None,
         start_adjoint: PyTree | None = None,
     ) -> tuple[tuple[jax.Array, Equilibrium], PyTree]:
-        """Return ((value, equilibrium), grads) of the weighted mean loss Σ w·ℓ / Σ w.
+        """Return ((value, equilibrium), grads); `value` is the weighted mean loss.
 
         Args:
           params: any pytree of floating arrays.
           init: first state h of the forward relaxation, leaves [*batch, ...].
           x: inputs, leaves [*batch, ...].
-          target: what the loss compares with the output, leaves [*batch, ...].
-          weights: [*batch] real, the weight w of each loss. Default: 1.
-          start_adjoint: like init, the z at which the adjoint relaxation starts.
+          target: values with which the loss compares the output, leaves [*batch, ...].
+          weights: [*batch] real, weight of each loss in the mean. Default: 1.
+          start_adjoint: z at which the adjoint relaxation starts, shapes of init.
         """
         ...
 
@@ -95,12 +96,13 @@ def recurrent_backprop(
     """Recurrent backpropagation (Almeida–Pineda), the exact gradient at a fixed point.
 
     One relaxation finds the fixed point h*. A second relaxation finds the adjoint z,
-    from which the gradient follows. The gradient is exact if both converge. If one of
-    them does not converge for an example, gradients that depend on this example are NaN
-    by default. Memory is that of a few states, however many steps are taken. `jax.grad`
-    of :func:`fixed_point` gives the same gradient, but does not report whether the
-    adjoint converged. If params change little from call to call, both relaxations can
-    start from the results of the previous call: pass them as init and start_adjoint.
+    from which the gradient follows. The gradient is exact if both relaxations converge.
+    If one of them does not converge for an example, gradients that depend on this
+    example are NaN by default. The memory holds a few states, however many steps are
+    taken. `jax.grad` of :func:`fixed_point` gives the same gradient, but does not
+    report whether the adjoint converged. If params change little from call to call,
+    both relaxations can start from the results of the previous call: pass them as init
+    and start_adjoint.
 
     Args:
       f: one evaluation of the network, (params, h, x) -> h, with state h and input x.
@@ -117,7 +119,7 @@ def recurrent_backprop(
         are finite, but may be inexact. "ignore": h* is the last iterate, and z is
         whatever the adjoint solver returns.
       damping: damping τ of both relaxations, 0 < τ ≤ 1; 1 is an undamped iteration.
-        Default: 1. The relaxation of h then halves τ for examples that oscillate
+        Default: 1 at first; the relaxation of h halves τ for examples that oscillate
         without converging, see `gradients.solvers.relaxation`. `damping`, `tol`,
         `max_steps` and `atol` are shorthand for
         solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…, atol=…).
@@ -138,8 +140,8 @@ def recurrent_backprop(
     Raises:
       ValueError: if f, loss or readout is not a function; if a setting is out of its
         range, or is given together with a solver;
-        when the function is called, if shapes or dtypes disagree, or if start_adjoint
-        is given to an adjoint solver that takes no start.
+        when the returned function is called, if shapes or dtypes disagree, or if
+        start_adjoint is given to an adjoint solver that takes no start.
 
     Example:
       >>> import jax.numpy as jnp
@@ -173,7 +175,7 @@ def recurrent_backprop(
         try:
             losses = jax.eval_shape(at(target), params, init)
         except Exception:
-            check_map(f, params, init, x, "init")  # init may have the wrong shapes
+            check_map(f, params, init, x, "init")  # a clearer error if init is wrong
             raise
         for name, tree in {"init": init, "x": x}.items():
             check_batch(name, tree, losses.shape, "[*batch]")
@@ -193,7 +195,7 @@ def recurrent_backprop(
             x = zero_unless(found, x)
         if on_failure == "truncate":
             b = select(found, b, jax.tree.map(jnp.zeros_like, b))
-        if on_failure == "nan":  # the adjoint solver takes no steps for NaN
+        if on_failure == "nan":  # with b = NaN, the adjoint solver takes no steps
             b = nan_unless(forward.converged | (shares == 0), b)
         safe_f = with_stored_operands(f, params, h, x)
         _, pull = jax.vjp(lambda params, h: safe_f(params, h, x), params, h)

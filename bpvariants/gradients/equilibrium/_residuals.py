@@ -1,4 +1,4 @@
-"""What the last residuals of an iteration tell about its progress."""
+"""Measures of the progress of an iteration, computed from its last residuals."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ PATIENCE = 20  # number of steps without progress before the iteration is examin
 
 
 def is_due(since: jax.Array) -> jax.Array:
-    """Return whether the residual has not fallen for exactly 20, 40, 80, … steps."""
+    """Return whether the lowest residual is exactly 20, 40, 80, … steps old."""
     waits = since // PATIENCE
     return (waits > 0) & (since == PATIENCE * waits) & ((waits & (waits - 1)) == 0)
 
@@ -31,10 +31,10 @@ def will_fail(
     tol: jax.Array,
     limit: jax.Array,
 ) -> jax.Array:
-    """Predict from the last 20 steps whether `limit` steps are not enough, [*batch].
+    """Predict from the last 20 residuals whether `limit` steps are too few to converge.
 
-    `residual` is the relative residual after `steps` steps. The prediction is False
-    before step 20.
+    `residual` is the relative residual after `steps` steps. The result is a mask
+    [*batch]. It is False before step 20.
     """
     ratio = relative(recent[-1], recent[0])
     power = (limit - steps).astype(ratio.dtype) / (WINDOW - 1)

@@ -6,9 +6,10 @@ difference at the point h + k u, for an integer k from −N to N, is
 
     d(h + (k+1) u) − 2 d(h + k u) + d(h + (k−1) u)
 
-It is proportional to ‖u‖² if g is smooth, and to ‖u‖ at a kink of g. Rounding errors in
-it do not shrink with u. If g rounds many products coarsely, they shrink like ‖u‖^½. So
-the second differences for two lengths of u show whether rounding errors cause them.
+The second difference is proportional to ‖u‖² if g is smooth, and to ‖u‖ at a kink of g.
+Rounding errors in the second difference do not shrink with u, or shrink like ‖u‖^½ if g
+rounds many products coarsely. So second differences for two lengths of u show whether
+rounding errors cause them.
 
 Moré & Wild, "Estimating computational noise", SIAM Journal on Scientific Computing 33,
 2011, doi:10.1137/100786125, estimate rounding errors by higher-order differences.
@@ -26,23 +27,25 @@ from bpvariants._examples import norm, squared_norm, times
 from bpvariants._masking import select
 from bpvariants.types import PyTree
 
-# Ratio ‖u‖ / ‖d‖, which is small, so that smooth maps have small second differences.
+# Ratio ‖u‖ / ‖d‖ of the step u to d(h) = g(h) − h. The ratio is small, because the
+# second differences of a smooth map are then small.
 SPACING = 1 / 24
 COARSE = 9  # number of points h + 8 k u, for k from −4 to 4
-# Number of points h + k u. They reach from about h − d to h + d. So if a map of one
-# unit jumps between two values because of rounding, the points contain the jump.
+# Number of points h + k u. They reach from about h − d to h + d, where d = g(h) − h. If
+# h is a single number and rounding makes g(h) jump between two values, the jump lies
+# between two of these points.
 FINE = 51
 POINTS = COARSE + FINE
-# Largest ratio of second differences with 8 u to those with u that counts as rounding.
-# The ratio is 1 to √8 if rounding errors cause the differences, and else 4 or more.
+# Threshold for the ratio of second differences with the step 8 u to those with u. The
+# ratio is 1 to √8 if rounding errors cause the differences, and otherwise 4 or more.
 SLOWLY = 3.3
-NOISE = 6  # largest ratio of ‖d‖ to the second difference that rounding explains
+NOISE = 6  # rounding explains a ‖d‖ of at most NOISE times the second difference
 COARSEST = 2**-5  # largest relative residual that rounding to 8 bits can explain
 STRETCHES = 4  # number of factors s for which check_linear evaluates A (s z)
 
 
 def reachable(tol: float | jax.Array, tree: PyTree, dtype: jnp.dtype) -> jax.Array:
-    """Return the tolerance, or the machine epsilon of 16-bit leaves if it is larger."""
+    """Return tol; for 16-bit leaves, raise it to at least their machine epsilon."""
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
     coarsest = [float(jnp.finfo(narrow).eps) for narrow in dtypes if narrow in NARROW]
     return jnp.maximum(jnp.asarray(tol, dtype), max(coarsest, default=0.0))
@@ -54,16 +57,16 @@ class Walk(NamedTuple):
     Each step of the solver's loop evaluates the map at one point of the walk.
     """
 
-    place: jax.Array  # int [*batch], number of the next point; 0 is no walk
-    start: PyTree  # h
+    place: jax.Array  # int [*batch]: number of the next point, or 0 without a walk
+    start: PyTree  # the point h, in the middle of the walk
     u: PyTree
     last: PyTree  # g(h) − h at the last point
-    rise: PyTree  # its change since the point before
-    largest: jax.Array  # [2, *batch], squares of second differences at 8 u and at u
+    rise: PyTree  # change of g(h) − h since the point before the last point
+    largest: jax.Array  # [2, *batch]: largest squared second difference for 8 u, u
 
 
 def no_walk(h: PyTree, size: jax.Array) -> Walk:
-    """Return the walk of examples that do not walk; size is an array [*batch]."""
+    """Return the state in which no example is tested; `size` is an array [*batch]."""
     zeros = jax.tree.map(jnp.zeros_like, h)
     place = jnp.zeros(size.shape, jnp.int32)
     return Walk(place, h, zeros, zeros, zeros, jnp.zeros((2, *size.shape), size.dtype))
@@ -104,7 +107,7 @@ def go_on(walk: Walk, gap: PyTree, length: jax.Array) -> Walk:
     rise = jax.tree.map(jnp.subtract, gap, walk.last)
     size = in_units(length, jax.tree.map(jnp.subtract, rise, walk.rise))
     counts = jnp.stack([(k >= 2) & (k < COARSE), k >= COARSE + 2])
-    before = jnp.where(k > 0, walk.largest, 0)  # none at the first point
+    before = jnp.where(k > 0, walk.largest, 0)  # 0 at the first point
     return walk._replace(
         place=jnp.where(walk.place > 0, walk.place + 1, 0),
         last=gap,
@@ -114,7 +117,7 @@ def go_on(walk: Walk, gap: PyTree, length: jax.Array) -> Walk:
 
 
 def noise(walk: Walk) -> jax.Array:
-    """Return the squared rounding errors [*batch], divided by the squared length of d.
+    """Return the squared rounding errors [*batch] of the map g, divided by ‖g(h) − h‖².
 
     The result is 0 if rounding errors do not cause the second differences of the map.
     """
@@ -133,7 +136,8 @@ def check_linear(
     """Return ‖b − A z‖ [*batch], and whether the rounding errors of A explain it.
 
     A is the linear map `matvec`. Without rounding errors, A (s z) / s does not depend
-    on the factor s. So its differences between several s measure the rounding errors.
+    on the factor s. So the differences of A (s z) / s between several factors s measure
+    the rounding errors.
     """
 
     def evaluate(k, state):

@@ -1,4 +1,4 @@
-"""The loop of solvers whose states are vectors."""
+"""Fixed-point iteration for solvers that need each state as one vector."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ def iterate_vectors(
     pull: Callable[[PyTree], PyTree] | None = None,
     **settings: Any,
 ) -> Outcome:
-    """Call `iterate` with a method for states that are one array, [*batch, n]."""
+    """Run `iterate` with the leaves of the state joined into one array [*batch, n]."""
     batch = jax.tree.leaves(start)[0].shape[:batch_ndim]
     vectors, as_tree = as_vectors(start, batch)
     # Vectors are float32 or wider, but the leaves of start may be narrower.

@@ -9,11 +9,12 @@ from jax.tree_util import register_dataclass
 @register_dataclass  # settings may be tracers
 @dataclass(frozen=True)
 class with_krylov:
-    """Exact adjoint by a method, and by conjugate gradients for examples it fails for.
+    """Exact adjoint by `method`; if it fails for an example, by conjugate gradients.
 
-    With the Jacobian J of the map, the gradient is well defined if I − J is invertible.
-    Conjugate gradients can then find it even if the adjoint iteration does not
-    contract. `info.krylov` says which examples conjugate gradients solved.
+    The gradient is well defined if I − J is invertible, where J is the Jacobian of the
+    map. For an invertible I − J, conjugate gradients can find the adjoint even if the
+    iteration of `method` does not contract. `info.krylov` says which examples conjugate
+    gradients solved.
 
     Args:
       method: adjoint solver that is tried first: `relaxation`, `anderson` or `broyden`.

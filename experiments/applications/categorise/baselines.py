@@ -1,4 +1,4 @@
-"""Baseline of `categorise`: logistic regression on n-grams.
+"""Baseline of `categorise`: logistic regression on the n-grams of a text.
 
 The inverse regularisation strength C was chosen on validation texts: from 1, 10 and 100
 for spam, and from 1 and 10 for TREC. Each C was tried with the texts unchanged, and
@@ -24,10 +24,10 @@ def logistic(
     """Fit logistic regression; return the predicted class of each text in `asked`.
 
     Args:
-      name: name of the data set, a key of :data:`NAMES`; n-grams depend on it.
+      name: name of the data set, a key of :data:`NAMES`, which describes the n-grams.
       texts: training texts.
       labels: class of each training text.
-      asked: texts to predict the class of.
+      asked: texts whose classes are predicted.
     """
     if name == "sms_spam":
         grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 4))

@@ -2,11 +2,12 @@
 
     x_t = Σ_k E[i_{t,k}] / √K_t,    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
-E holds the embeddings, i_{t,k} are the K_t indices of the t-th symbol, and θ are the
-weights of the recurrent layer. V and c are the readout's weights and bias. The pooled
-state r_t is the mean or maximum of the states h_1 … h_t, or the last state h_t. The
-loss uses only the output y after the last symbol. For windows of characters, x_t =
-relu(Σ_j Σ_k E[i_{t,j,k}]), where j is the position in the window.
+The t-th symbol of a text (a word) has K_t indices i_{t,k}. E[i] is the embedding of
+index i, and θ are the weights of the recurrent layer. V and c are the readout's weights
+and bias. The pooled state r_t is the mean or maximum of the states h_1 … h_t, or the
+last state h_t. The loss uses only the output y after the last symbol. If the symbols
+are characters, the network reads a window of several characters at each step:
+x_t = relu(Σ_j Σ_k E[i_{t,j,k}]), where j is the position in the window.
 
 The gradient rule does not differentiate with respect to the embeddings E. The rule
 differentiates with respect to a much smaller table, which has one row for each symbol
@@ -30,7 +31,7 @@ from experiments.applications.categorise.units import Encoded, NONE
 from experiments.networks import pooled, recurrent
 from experiments.networks.batches import all_batches, length_buckets, pad
 
-BATCH = 128  # number of texts in a batch of the test
+BATCH = 128  # number of texts that are classified at once in the test
 SCALE = 0.3  # standard deviation of the initial embeddings
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
@@ -45,7 +46,7 @@ def init_runs(
     classes: int,
     runs: int,
 ) -> PyTree:
-    """Draw the parameters of several networks; the first axis of a leaf counts them."""
+    """Draw the parameters of several networks; axis 0 of each leaf is the network."""
 
     def init(key):
         own, of_table = jax.random.split(key)
@@ -113,7 +114,7 @@ def make_rule(
 def say(
     params: PyTree, cell: str, pooling: pooled.Pooling, encoded: Encoded
 ) -> np.ndarray:
-    """Return probabilities [runs, N, C] of C classes for N texts, by all networks."""
+    """Return each network's class probabilities for N texts, [networks, N, C]."""
     buckets = length_buckets([*map(len, encoded.texts)], 2)
     found: dict[int, np.ndarray] = {}
     for bucket in all_batches(buckets, min(BATCH, len(encoded.texts))):

@@ -85,7 +85,7 @@ def _interval(row: dict[str, Any]) -> str:
 def _confusions(
     rows: list[dict[str, Any]],
 ) -> dict[str, tuple[str, list[str], np.ndarray]]:
-    """Return {data set: (title, classes, confusion counts)} of its first network."""
+    """Return {data set: (title, classes, confusion counts of the first network)}."""
     found: dict[str, tuple[str, list[str], np.ndarray]] = {}
     for row in rows:
         if "units_of" in row:

@@ -84,8 +84,8 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """Number of time steps that gradients are propagated back, for rules that
-    truncate."""
+    """For truncated gradient rules: number of time steps that gradients are propagated
+    back."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: tuple[float, float] = (5e-3, 1e-2)
@@ -118,7 +118,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test networks; write and print their scores, with published scores."""
+    """Train and test networks; write and print their scores and published scores."""
     if config.say is not None and not data.as_seen(config.say).strip():
         raise DataError("--say: the text is empty; give at least one word.")
     jobs = partial(_jobs, load=cache(texts.load))
@@ -146,7 +146,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, kind: Kind) -> tuple[int, int]:
-    """Return the total number of updates, and how many are between two tests."""
+    """Return the total number of updates, and the number of updates between tests."""
     steps = of_kind(config.steps, kind)
     every = max(RUN, -(-steps // config.looks) // RUN * RUN)
     return every * -(-steps // every), every
@@ -220,7 +220,7 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
 
 
 def _scores(classes: tuple[str, ...], labels: np.ndarray, said: np.ndarray) -> Row:
-    """Return scores of predicted classes `said` [runs, N]; each run is a network."""
+    """Return the scores of the classes `said` [networks, N] that networks predicted."""
     scores: Row = {"accuracy": _percent(said == labels)}
     if "spam" in classes:
         spam = classes.index("spam")

@@ -32,7 +32,7 @@ def load(
 ) -> tuple[tuple[str, ...], data.LabelledTexts, data.LabelledTexts]:
     """Return a data set: its classes, its training part and its test part.
 
-    With `tune`, the validation part is returned as the test part. Without `tune`, the
+    If `tune` is True, the validation part is returned as the test part. If not, the
     training part includes the validation part.
     """
     classes, train, validation, test = SETS[name]()
@@ -50,7 +50,7 @@ def check(config: Any) -> None:
 
 
 def units_of(config: Any, kind: Kind, train: data.LabelledTexts) -> tuple[Units, int]:
-    """Return the training part's symbols, and the most symbols to read from a text."""
+    """Return the training part's symbols, and how many symbols of a text are read."""
     given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
     longest = of_kind(config.longest, kind)
     return learn_units(train.texts, kind, **given), longest

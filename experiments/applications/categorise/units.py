@@ -21,11 +21,11 @@ from experiments.networks.batches import draw_batches, length_buckets, pad
 Kind = Literal["words", "characters"]
 KINDS = ("words", "characters")
 NONE, UNKNOWN, FIRST = 0, 1, 2  # index of padding, unknown symbols, first known symbol
-PARTS = 12  # largest number of parts of a word that have an index
+PARTS = 12  # only the first 12 parts of a word have an index
 
 
 def of_kind(settings: Sequence, kind: Kind) -> Any:
-    """Choose from a pair: the first setting is for words, the second for characters."""
+    """Return the first of two settings for words, and the second for characters."""
     return settings[KINDS.index(kind)]
 
 
@@ -33,9 +33,9 @@ class Units(NamedTuple):
     """Symbols of the training texts, and the number of times that each occurs."""
 
     kind: Kind
-    counts: dict[str, int]  # {symbol: times it occurs}; the first has the index FIRST
+    counts: dict[str, int]  # {symbol: times it occurs}; the first one has index FIRST
     hashed: int  # number of hash buckets for parts of words
-    width: int  # symbols in a window; a network reads one window a step
+    width: int  # symbols in a window; a network reads one window per step
     stride: int  # number of symbols from one window's start to the next
 
     @property
@@ -50,7 +50,7 @@ class Encoded(NamedTuple):
     symbols: np.ndarray  # [S, K]: K indices of each of S symbols, padded with NONE
     unknown: np.ndarray  # [S] index that replaces symbols[:, 0] of an unknown symbol
     counts: np.ndarray  # [S] number of times the symbol is in the training texts
-    texts: list[np.ndarray]  # [length, symbols in a window] each: rows of `symbols`
+    texts: list[np.ndarray]  # each [length, symbols in a window]: row numbers
 
 
 def split(text: str, kind: Kind) -> list[str]:
@@ -139,8 +139,9 @@ def batches(
     """Draw batches (xs, targets, weights, mask, symbols) of texts of similar lengths.
 
     The array `symbols` [U, K] has K indices for each of the U symbols of the batch. The
-    array xs [T, B, W] names the W symbols that are read at one time step, by their rows
-    in `symbols`. `weights` is 1 at the last step of a text, and else 0.
+    array xs [T, B, W] holds the W symbols that are read at each time step of each text;
+    a symbol is given as a row number of `symbols`. `weights` is 1 at the last step of a
+    text, and 0 at all other steps.
 
     Args:
       encoded: texts as indices.
@@ -148,7 +149,7 @@ def batches(
       start: number of batches to skip, to resume a training.
       batch: number of texts in a batch.
       run: number of consecutive batches that have the same shape.
-      lengths: largest number of different padded lengths.
+      lengths: largest number of different lengths to which texts are padded.
       rare: a symbol that occurs c times in the training texts is replaced by the
         unknown symbol in a batch with probability rare / (rare + c), so that networks
         learn to read unknown symbols.

@@ -20,7 +20,7 @@ from experiments.applications.control.mechanics import advance, System
 
 STEPS = [0.5**i for i in range(10)]  # step sizes α, all tried at each iteration
 LEAST, MOST = 1e-6, 1e8  # bounds of the damping λ
-DONE = 1e-5  # smallest relative decrease of the cost; iLQR stops below it
+DONE = 1e-5  # iLQR stops if the relative decrease of the cost is smaller
 
 
 class _Reached(NamedTuple):
@@ -66,7 +66,7 @@ def _backward(system: System, reached: _Reached, goals):
     cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
     move = lambda s, v: advance(system, s, _act(system, v))
     A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(reached.states[:-1], reached.raw)
-    along = reached.states[1:], reached.raw, goals  # costs depend on the next state
+    along = reached.states[1:], reached.raw, goals  # cost of a step: of its next state
     slopes = jax.vmap(jax.grad(cost, (0, 1)))(*along)
     (C, _), (_, R) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
 
@@ -101,8 +101,8 @@ def ilqr(
     Args:
       system: the system to control.
       states: states of the episodes, including the initial states, [T + 1, B, n].
-        Actions alone would not suffice: without feedback, they do not reproduce the
-        episode of an unstable system.
+        The states are needed because the actions alone, repeated without feedback,
+        would not lead an unstable system through the same states again.
       raw: v [T, B, m], the actions before tanh that led to `states`.
       goals: the goal at each step of each episode, [T, B, g].
       iterations: largest number of iterations of iLQR.

@@ -27,7 +27,7 @@ class System(NamedTuple):
       limit: largest torque or force of each actuator.
       friction: friction coefficient of each actuator, N m s or N s/m.
       derivative: (state, torques or forces) -> ds/dt, without friction.
-      speeds: indices, in a state, of the speeds of the actuators.
+      speeds: indices of those elements of a state that are speeds of the actuators.
       energy: state -> energy in J; without action and friction, energy is conserved.
       features: (state, goal) -> inputs of the policy.
       cost: (state, action, goal) -> cost of a step; in training, it is the step's loss.
@@ -79,7 +79,7 @@ def advance(system: System, state: jax.Array, action: jax.Array) -> jax.Array:
 
 
 def uniform(key: jax.Array, *ends: float) -> jax.Array:
-    """Draw a uniform value between −end and end, for each of `ends`."""
+    """For each element `end` of `ends`, draw a uniform value between −end and end."""
     return jax.random.uniform(key, (len(ends),), minval=-1.0) * jnp.array(ends)
 
 

@@ -53,11 +53,11 @@ PLANES = {
 def draw_portraits(
     name: str, played: Mapping[str, Played], goals: np.ndarray
 ) -> Figure:
-    """Draw phase portraits (above) and errors (below); each column is a gradient rule.
+    """Draw a phase portrait and the distances from the goal for each gradient rule.
 
     Args:
       name: name of the system.
-      played: {gradient rule: episodes of one policy that it trained, [T, B, …]}.
+      played: {gradient rule: episodes of one policy that the rule trained, [T, B, …]}.
       goals: the goal at each step of each episode, [T, B, g].
     """
     plane, system = PLANES[name], SYSTEMS[name]

@@ -72,8 +72,8 @@ class Played(NamedTuple):
     states: jax.Array  # [T + 1, B, n], including the initial state
     actions: jax.Array
     costs: jax.Array  # [T, B] cost of each step
-    error: jax.Array  # [B, errors of a state], largest in the last second
-    mean_error: jax.Array  # [B, errors of a state], mean over the last second
+    error: jax.Array  # [B, distances] largest distance from the goal in the last second
+    mean_error: jax.Array  # [B, distances] mean distances in the last second
     success: jax.Array  # [B] whether the episode is a success
 
 
@@ -92,7 +92,7 @@ def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> 
     errors = system.errors(states[-SECOND:], goals[-SECOND:])
     worst = jnp.max(errors, axis=0)
     allowed = jnp.array([tolerance for _, tolerance in system.tolerances])
-    # An error of NaN is no success, because every comparison with NaN is False.
+    # If a distance is NaN, the episode is no success: comparisons with NaN are False.
     success = jnp.all(worst <= allowed, axis=-1)
     states = jnp.concatenate([start[None], states])
     return Played(states, actions, costs, worst, jnp.mean(errors, axis=0), success)
@@ -128,5 +128,5 @@ def load(path: Path) -> list[dict[str, jax.Array]]:
 
 
 def many(system: System, params: Any, start: jax.Array, goals: jax.Array) -> Played:
-    """Simulate the policies of all seeds; all have the same initial states `start`."""
+    """Simulate the policies of all seeds, each from the same initial states `start`."""
     return jax.vmap(lambda one: play(system, one, start, goals))(params)

@@ -1,4 +1,4 @@
-"""Costs to compare policies with: LQR's near the goal, and iLQR's on test episodes."""
+"""Costs with which policies are compared: those of LQR near the goal, and of iLQR."""
 
 from functools import partial
 from typing import Any
@@ -104,6 +104,6 @@ def ilqr_costs(
 def ratios(of: Any, by: Any) -> list[float]:
     """Return the mean of `of` divided by the mean of `by`, for each seed.
 
-    Both means are over the last axis, which counts the episodes.
+    Both means are over the episodes, which are the last axis.
     """
     return (np.mean(of, axis=-1) / np.mean(by, axis=-1)).tolist()

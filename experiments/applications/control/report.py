@@ -83,9 +83,9 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def draw_flow(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the norm of a loss's gradient in an earlier state, for each system.
+    """Draw the norm of the gradient of a step's cost in an earlier state.
 
-    The horizontal axis is the lag: the number of steps from the state to the loss.
+    The horizontal axis is the lag: the number of steps from that state to the cost.
     """
     names = list(dict.fromkeys(row["system"] for row in rows))
     figure = Figure(figsize=(1 + 4.4 * len(names), 4), layout="constrained")

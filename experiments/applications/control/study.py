@@ -2,12 +2,13 @@
 
     s_{t+1} = f(s_t, π_θ(s_t)),     dL/ds_t = ∂ℓ_t/∂s_t + dL/ds_{t+1} J_{t+1}
 
-Here f is the simulator, s_t the state of the system, and π_θ the policy. The cost of a
-step is ℓ_t, the total cost is L, and J_{t+1} = ds_{t+1}/ds_t. Like a recurrent network,
-a differentiable simulator is a step; its carry is the state of the system. Every
-gradient rule for recurrent networks can therefore train a policy in the simulator.
-Initial states for tests and for training are drawn separately. Baselines are LQR near
-the goal, and iLQR, which plans each episode separately.
+Here f is the simulator, s_t is the state of the system, and π_θ is the policy. The cost
+of a step is ℓ_t, the total cost is L, and J_{t+1} = ds_{t+1}/ds_t. Like the step of a
+recurrent network, the step of a differentiable simulator maps a carry to the next
+carry; the carry is the state of the system. Every gradient rule for recurrent networks
+can therefore train a policy in the simulator. Initial states for tests and for training
+are drawn separately. Baselines are LQR near the goal, and iLQR, which plans each
+episode separately.
 """
 
 import dataclasses
@@ -58,8 +59,8 @@ class Config(Study):
     """Initial learning rate; it falls to 0 along a cosine, except for update rules of
     the Rprop family."""
     lookback: int = 10
-    """Number of time steps (of 0.05 s) that gradients are propagated back, for rules
-    that truncate."""
+    """For truncated gradient rules: number of time steps (of 0.05 s) that gradients are
+    propagated back."""
     directions: int = 4
     """Number of random directions of forward_gradient, and number of antithetic pairs
     of episodes of pes."""
@@ -81,14 +82,14 @@ class Config(Study):
     """Number of episodes in a test; all policies are tested from the same initial
     states."""
     compared: int = 8
-    """Number of test episodes to compare with iLQR, and number of episodes near the
-    goal to compare with LQR."""
+    """Number of test episodes on which policies are compared with iLQR, and number of
+    episodes near the goal on which policies are compared with LQR."""
     seeds: int = 2
     """Number of policies for each rule, which differ in initial weights and episodes;
     they train under vmap."""
 
     def check(self) -> None:
-        """Check that the gradient rules exist, and that a test has enough starts."""
+        """Check that gradient rules exist, and that there are enough test episodes."""
         for rule in self.rule:
             _make_rule(self, rule, SYSTEMS["pendulum"])
         if self.compared > self.judged:
@@ -124,7 +125,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return the total number of updates, and how many are between two tests."""
+    """Return the total number of updates, and the number of updates between tests."""
     steps = config.steps or SYSTEMS[name].updates
     chunk = -(-steps // config.looks)
     return chunk * -(-steps // chunk), chunk
@@ -189,9 +190,9 @@ def _train(config: Config, name: str, rule: str, way: Way) -> Row:
 
 
 def _draw(folder: Path, name: str, rows: list[Row]) -> None:
-    """Draw episodes of a system: portraits for all rules, a GIF for the best rule."""
+    """Draw phase portraits for all gradient rules, and a GIF for the best rule."""
     system = SYSTEMS[name]
-    key = jax.random.key(SHOWN)  # so that initial states differ from the tests'
+    key = jax.random.key(SHOWN)  # the initial states differ from those of the tests
     start, goals = policy.episodes(system, SHOWN, system.judged, key)
     played = {}
     for row in rows:

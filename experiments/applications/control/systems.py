@@ -180,7 +180,7 @@ def _arm_features(state, goal):
 
 def _arm_cost(state, action, goal):
     squared = jnp.sum((tip(state) - goal) ** 2, axis=-1)
-    near = jnp.sqrt(squared + 0.05**2) - 0.05  # distance in m; quadratic below 5 cm
+    near = jnp.sqrt(squared + 0.05**2) - 0.05  # distance in m, smoothed below 5 cm
     speed = jnp.sum(state[..., 2:] ** 2, axis=-1)
     return near + 0.01 * speed + 0.001 * jnp.sum(action**2, axis=-1)
 

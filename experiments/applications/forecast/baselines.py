@@ -16,7 +16,7 @@ from experiments.applications.forecast.series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
 MOST = 20_000  # largest number of steps that linear models are fitted to
-PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # to try in ridge regression
+PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # to try for ridge regression
 
 
 def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
@@ -39,10 +39,10 @@ def _first(series: Series) -> int:
 
 
 def _before(series: Series, i: int, end: int) -> slice:
-    """Return the origins that have all lags, and whose i-th target is before `end`.
+    """Return the time steps that have all lags, and whose i-th target is before `end`.
 
-    An origin is a time step to forecast from; the i-th target is the value at the i-th
-    horizon.
+    The i-th target of a time step is the value at the i-th horizon (number of steps
+    ahead).
     """
     first = _first(series) + series.lags - 1
     return slice(first, max(first + 1, end - series.horizons[i]))
@@ -53,7 +53,7 @@ def _reference(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
-    """Forecast the mean of earlier values that have the target's phase of the season.
+    """Forecast the mean of earlier values at the target's phase of the season.
 
     Earlier values are all values before the test part.
     """
@@ -70,7 +70,7 @@ def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
-    """Return values of the columns [N, F] and their lags, from :func:`_first` on.
+    """Return values of the columns [N, F] and their lags, from the step `_first` on.
 
     Each row has the values at one time step and at the steps before it.
     """
@@ -118,9 +118,9 @@ def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
 def _known(
     series: Series, prepared: Prepared, inputs: np.ndarray, i: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the inputs and i-th targets of origins whose i-th target is before `end`.
+    """Return inputs and i-th targets of time steps whose i-th target is before `end`.
 
-    Origins without a known value or without a known target are left out.
+    Time steps without a known value or without a known target are left out.
     """
     rows, first = _before(series, i, end), _first(series)
     x = inputs[rows.start - first : rows.stop - first]

@@ -22,7 +22,7 @@ LEAST = 1e-4  # smaller p values are shown as "< 0.0001"
 
 
 class Comparison(NamedTuple):
-    """Result of the test; the statistic is positive if the reference has more loss."""
+    """Result of the test; the statistic is positive if the reference is worse."""
 
     statistic: float
     p: float  # p value of the two-sided test
@@ -32,8 +32,8 @@ def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
     """Test the hypothesis that the two forecasts have the same mean loss.
 
     The estimated variance V can be zero or negative. In this case, the autocovariances
-    γ_k are weighted by 1 − k / h (Bartlett's weights); V is then positive unless all
-    differences are equal.
+    γ_k are weighted by 1 − k / h (Bartlett's weights). The weighted V is positive
+    unless all differences are equal.
 
     Args:
       differences: [n], in order of time: loss of the reference forecast minus loss of
@@ -100,7 +100,7 @@ def verdict(gain: float, p: float, reference: str) -> str:
     """Describe the result of a test in words.
 
     Args:
-      gain: reduction of the error relative to the reference forecast's, in percent.
+      gain: percentage by which the error is below the reference forecast's error.
       p: p value, corrected for the number of tests.
       reference: name of the reference forecast.
 

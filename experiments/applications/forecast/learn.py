@@ -1,9 +1,9 @@
 """Training of networks of `forecast` on windows of the past.
 
 Networks are trained in pairs: a network and its twin. The network trains without the
-validation part. The number of updates with the lowest validation loss is chosen. The
-twin trains on the validation part too; the forecasts are made with its parameters after
-the chosen number of updates.
+validation part. The number of updates with its lowest validation loss is selected. The
+twin also trains on the validation part. The forecasts are made with the twin's
+parameters after the selected number of updates.
 """
 
 from functools import partial
@@ -27,7 +27,8 @@ from experiments.applications.forecast.network import (
 from experiments.applications.forecast.series import Prepared, Series
 from experiments.harness.jobs import time_taken, Way
 
-# Default learning rates of three update rules; `choices` has them for all others.
+# Default learning rates of three update rules. The module `choices` has the default
+# learning rates of all other update rules.
 RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}
 
 
@@ -46,15 +47,16 @@ class Learned(NamedTuple):
 def by_windows(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
-    """Train on windows; train anew for each block of the test part, and forecast it.
+    """Train networks on windows and forecast, anew for each block of the test part.
 
-    Each block (a stretch of the test part) has its own networks. The twins, which
-    forecast the block, are trained on all steps before it.
+    A block is a stretch of the test part. The networks that forecast a block (the
+    twins) are trained on all steps before the block.
 
     Args:
       config: settings of the study.
       rule: name of a gradient rule.
-      update: name of an update rule; if :func:`is_whole`, each update uses all windows.
+      update: name of an update rule; if it needs the full batch, an update uses all
+        windows.
       series: the series to forecast.
       prepared: arrays of the series.
       way: the running job; it saves checkpoints.
@@ -73,7 +75,7 @@ def by_windows(
     )  # fmt: skip
     key = jax.random.key(config.first_seed)
     held_out = series.test - series.validation
-    cuts = np.array([[start - held_out, start] for start in starts])  # (network, twin)
+    cuts = np.array([[start - held_out, start] for start in starts])  # [blocks, 2]
     drawn = jax.vmap(network.init)(jax.random.split(key, config.seeds))
     params, lane = _lanes(drawn, cuts, config.looks)
     given = jax.tree.map(jnp.asarray, tuple(arrays))
@@ -116,14 +118,14 @@ def by_windows(
 
 
 def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
-    """Return params and carry of all lanes: networks that are trained side by side.
+    """Return params and carry of all lanes (networks that are trained side by side).
 
     Lanes are ordered by block, then network or twin, then seed.
 
     Args:
       drawn: initial params of each seed.
       cuts: [blocks, 2], first time step that the network and its twin may not use.
-      looks: number of times that params are kept during training.
+      looks: number of times that params are saved during training.
     """
     seeds = len(jax.tree.leaves(drawn)[0])
     shape = (*cuts.shape, seeds)
@@ -178,7 +180,7 @@ def _sample(batch: int, key: jax.Array, arrays: tuple) -> tuple:
 
 
 def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
-    """Return validation losses [seeds, looks] of a block's networks, without twins."""
+    """Return the validation losses [seeds, looks] of the networks of one block."""
     first = max(0, cuts[0] - 4 * config.warm)
     mine = jax.tree.map(lambda leaf: leaf[block, 0], kept)
     shape = jax.tree.leaves(mine)[0].shape[:2]
@@ -193,7 +195,7 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
 
 
 def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
-    """Forecast each block with its twin, from the last step before the block on."""
+    """Forecast each block with its twins, from the last step before the block on."""
     begins = np.array(starts) - 1  # the last step before each block
     first = max(0, begins[0] - 4 * config.warm)
     seeds = np.arange(config.seeds)

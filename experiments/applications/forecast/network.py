@@ -46,7 +46,7 @@ class Lane(NamedTuple):
 def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
     """Return a recurrent layer and its readout, which has 3 outputs for each horizon.
 
-    The initial biases of the outputs are a forecast of the scaled target by 0, and the
+    With the initial biases of the outputs, the scaled target is forecast by 0, with the
     90 % interval of a standard normal distribution.
     """
     plain = recurrent(cell, inputs, units, 3 * horizons)
@@ -61,7 +61,7 @@ def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
 def losses(said: jax.Array, z: jax.Array) -> jax.Array:
     """Return the losses ℓ [*batch, H] at H horizons.
 
-    `said` holds the outputs (m, a, b), [*batch, H, 3], and z the scaled targets.
+    `said` [*batch, H, 3] holds the outputs (m, a, b), and `z` holds the scaled targets.
     """
     middle, low, high = jnp.moveaxis(said, -1, 0)
     pinball = lambda q, error: jnp.maximum(q * error, (q - 1) * error)
@@ -72,7 +72,7 @@ def losses(said: jax.Array, z: jax.Array) -> jax.Array:
 def loss(y: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Return the mean loss over the scored horizons.
 
-    `target` is a pair: the scaled targets z, and 1 for each scored horizon, else 0.
+    `target` is a pair: the scaled targets z, and a mask, 1 for each scored horizon.
     """
     z, counts = target
     each = losses(y.reshape(*z.shape, 3), z) * counts
@@ -101,13 +101,13 @@ def on_windows(
       horizons: numbers of steps ahead to forecast.
       warm: number of steps before the first scored step.
       span: number of scored steps.
-      every: number of updates in a chunk; params are kept once per chunk.
+      every: number of updates in a chunk; params are saved once per chunk.
       draws: whether the rule draws random numbers, and so takes a key.
     """
     ahead = jnp.asarray(horizons)
 
     def learn(params, lane, starts, xs, z, known, *, key=None):
-        if jnp.issubdtype(starts.dtype, jnp.floating):  # fractions of the usable steps
+        if jnp.issubdtype(starts.dtype, jnp.floating):  # fractions of usable steps
             room = jnp.maximum(lane.cut - span, 1)
             starts = jnp.floor(starts * room).astype(int)
         place = jnp.arange(-warm, span)[:, None]
@@ -139,7 +139,7 @@ def say(network: Network, horizons: int, params: PyTree, xs: jax.Array) -> jax.A
     The initial state is zero. H is the number of horizons.
 
     Args:
-      network: functions of the network, which is the same for all params.
+      network: functions that all networks share; only their params differ.
       horizons: number of horizons.
       params: parameters of the networks, leaves [networks, …].
       xs: [T, D], inputs at each step.

@@ -61,13 +61,13 @@ def at_every_step(
 
 @partial(jax.jit, static_argnames="given")
 def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
-    """Return the outputs of networks for all rates and keys, [rates, keys, T, H, 3]."""
+    """Return outputs [rates, keys, T, H, 3], one network per learning rate and key."""
     course = partial(_course, given, arrays)
     return jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))(rates, keys)
 
 
 def _course(given, arrays, rate, key):
-    """Return one network's outputs for the T steps from `origin` on, [T, H, 3]."""
+    """Train one network online; return its outputs from `origin` on, [T, H, 3]."""
     network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
         rule_name, network.step, loss, visible=lambda carry: carry[1]

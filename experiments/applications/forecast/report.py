@@ -61,7 +61,7 @@ def name_of(series: Series, method: str) -> str:
 def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] | None:
     """Return each seed's test error in a period: the RMSE, or MSE / variance.
 
-    The errors are MSE / variance if the series has a variance.
+    The errors are MSE / variance if `series.variance` is given.
     """
     found = row["rmse"][period].get(str(horizon))
     if found is None or series.variance is None:
@@ -77,7 +77,8 @@ def whole(series: Series) -> str:
 def show(series: Series, rows: list[Row]) -> None:
     """Print errors by horizon and scores of intervals.
 
-    For prices, also print tests of skill: is a forecast better than the reference?
+    For prices, also print tests of skill: is a forecast better than the reference
+    forecast?
     """
     unit = (
         f"root mean squared error, {series.unit}"

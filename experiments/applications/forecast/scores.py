@@ -40,11 +40,11 @@ def score(
         test part.
 
     Returns:
-      A dictionary of scores. For each period and horizon, three scores are lists over
-      seeds: rmse; coverage, the percentage of values within the interval; and
-      quantile_loss, the mean quantile loss of the two ends of the interval. For prices,
-      the entry "skill" holds Diebold and Mariano's test against the reference forecast
-      at each horizon. The entry "shown" holds forecasts to draw.
+      A dictionary of scores. For each period and horizon, three scores are lists with
+      one value per seed: rmse; coverage, the percentage of values within the interval;
+      and quantile_loss, the mean quantile loss of the two ends of the interval. For
+      prices, the entry "skill" holds Diebold and Mariano's test against the reference
+      forecast at each horizon. The entry "shown" holds forecasts to draw.
     """
     targets = prepared.targets[first:]
     origins = np.arange(first, len(series.values))
@@ -99,9 +99,9 @@ def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
 
 
 def _shown(series: Series, said: np.ndarray) -> dict[str, Any]:
-    """Return mean forecasts over seeds of the last steps, at two horizons.
+    """Return the forecasts of the last steps at two horizons, averaged over seeds.
 
-    The two are the first and the last horizon of the series.
+    The two horizons are the first and the last horizon of the series.
     """
     middle, length = said.mean(axis=0), said.shape[1]
     rows = len(series.values)

@@ -2,9 +2,10 @@
 
     z_{t,h} = (y_{t+h} − r_t) / s_h
 
-z_{t,h} is the target at step t for horizon h, and y the series. The reference forecast
-r_t is the last value known at t, or 0 for returns. s_h is the standard deviation of
-y_{t+h} − r_t. All means and standard deviations are over the training part.
+z_{t,h} is the target at step t for horizon h, and y is the series. The reference
+forecast r_t is the last value known at t, or 0 for returns. s_h is the standard
+deviation of y_{t+h} − r_t. All means and standard deviations are over the training
+part.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 
 from experiments import data
 
-# Monthly means of a random walk already have correlated changes.
+# Even if a price is a random walk, changes of its monthly means are correlated.
 MEANS = (
     "The price is a mean over the month, so neighbouring returns are correlated by "
     "construction: a smaller error at the shortest horizon is no skill."
@@ -31,14 +32,14 @@ class Series(NamedTuple):
     times: np.ndarray  # [N], times for pictures
     values: np.ndarray  # [N], the values to forecast
     others: np.ndarray  # [N, F], other columns, also inputs of the networks
-    phase: np.ndarray  # [N] phase within the season, counted from 0; −1: none
+    phase: np.ndarray  # [N] phase within the season, from 0; −1 without a season
     season: int  # number of phases if networks see the phase, else 0
     validation: int  # index of the first step of the validation part
     test: int  # index of the first step of the test part
     periods: dict[str, tuple[int, int]]  # {period of the test part: (first step, end)}
     horizons: tuple[int, ...]
     lags: int  # number of lags of the linear baselines
-    returns: bool = False  # whether the values are returns; their reference is 0
+    returns: bool = False  # whether the values are returns, with reference forecast 0
     price: bool = False  # whether to test if forecasts are better than the reference
     caveat: str = ""
     variance: float | None = None  # if given, tables divide squared errors by it
@@ -88,8 +89,8 @@ def prepare(series: Series) -> Prepared:
             f"{series.title} is constant in its training part, the first "
             f"{series.validation} steps: there is nothing to learn."
         )
-    # If y is always the same h steps later (as after a whole period), s_h would be 0;
-    # the standard deviation of y replaces it.
+    # If h is a whole period of a periodic y, y_{t+h} − r_t is always 0. The scale s_h
+    # is then the standard deviation of y.
     scale = np.where(scale > 1e-9 * whole, scale, whole)
     columns = [filled, np.diff(filled, prepend=filled[:1])]
     columns += [fill(column) for column in series.others.T]
@@ -161,7 +162,7 @@ def _seattle() -> Series:
 
 def _nyc() -> Series:
     weather = data.nyc_weather("JFK")
-    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # without gaps
+    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # every hour
     place = (weather.hours - hours[0]).astype(int)
     columns = np.full((len(hours), 4), np.nan)
     names = ("temperature", "dew_point", "humidity", "wind_speed")

@@ -87,7 +87,7 @@ class Config(Study):
     encoding: str | None = None
     """Encoding of the file, such as utf-8 or cp1252 (by default inferred)."""
     horizon: int = 12
-    """The column of the CSV file is forecast from 1 to this many rows ahead."""
+    """Largest number of rows ahead to forecast the column of the CSV file."""
     season: int | None = None
     """Period of the column's season in rows, if it has one."""
     cell: str = "gru"
@@ -95,8 +95,8 @@ class Config(Study):
     units: int = 12
     """Number of units of the recurrent layer."""
     lookback: int = 8
-    """Number of time steps that gradients are propagated back, for rules that
-    truncate."""
+    """For truncated gradient rules: number of time steps that gradients are propagated
+    back."""
     steps: int = 240
     """Largest number of mini-batch updates; the validation loss decides how many are
     used."""
@@ -110,20 +110,21 @@ class Config(Study):
     warm: int = 32
     """Number of time steps at the beginning of a window that have no loss."""
     span: int = 32
-    """Number of time steps with a loss in a window, after those without a loss."""
+    """Number of time steps with a loss in a window, after its steps without a loss."""
     learning_rate: float | None = None
     """Learning rate of gradient rules that train on windows; the default depends on the
     update rule."""
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    """Learning rates to try for online rules; the one with the lowest validation loss
+    """Learning rates to try for online rules; the rate with the lowest validation loss
     is used."""
     decay: float = 0.9
     """Forgetting factor for past gradients, for online rules."""
     passes: int = 5
     """Number of passes of online rules through the training part."""
     blocks: int = 1
-    """Number of blocks that the test part is divided into. For each block, networks are
-    trained anew on all steps before the block; baselines and online rules are not."""
+    """Number of blocks that the test part is divided into. For each block, new networks
+    are trained on all steps before the block. Baselines and online rules are trained
+    only once."""
     seeds: int = 3
     """Number of networks of each kind, with different initial weights, trained under
     vmap."""
@@ -220,7 +221,7 @@ def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
     for name in config.sets:
         try:
             found[name] = SERIES[name]()
-        except DataError as problem:  # not in the cache, and not downloadable
+        except DataError as problem:  # neither cached nor downloadable
             left_out[name] = str(problem)
     if not found:
         raise DataError("\n".join(left_out.values()))

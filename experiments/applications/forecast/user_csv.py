@@ -112,8 +112,8 @@ def write_forecast(path: Path, rows: int, said: np.ndarray) -> None:
 
     Args:
       path: the CSV file to write.
-      rows: number of rows in the series; also the index of the first row ahead.
-      said: [H, 3], value and ends of the interval for each row ahead.
+      rows: number of rows in the series; also the index of the first forecast row.
+      said: [H, 3], value and two ends of its interval for each forecast row.
     """
     beside = path.with_name(path.name + ".tmp")
     with beside.open("w", newline="") as file:

@@ -25,14 +25,14 @@ from experiments.harness.precision import double_precision
 
 SOLVE = "least_squares"  # used in place of the name of an update rule
 # Initial variance of the weights, relative to the variance of the noise. A small
-# variance keeps changes of the weights small, because a prediction is linear in the
-# weights only near the current weights.
+# initial variance keeps the changes of the weights small. Large changes would be wrong,
+# because a prediction is linear in the weights only near the current weights.
 PRIOR = 0.1
 LAGS = 2  # number of past steps whose output y and input u the linear model reads
 
 
 class Model(NamedTuple):
-    """A model of a plant; its step reads input u and output y, predicts the next y."""
+    """Model of a plant; its step reads input u and output y, predicts the next y."""
 
     step: Step
     init: Callable[[jax.Array], PyTree]  # key -> initial params
@@ -80,7 +80,7 @@ def gru(units: int) -> Model:
 
 
 class Adapt(NamedTuple):
-    """Update of params from a prediction y, its gradient ψ in params and its target."""
+    """Rule that updates params by a prediction y, its gradient ψ, and its target."""
 
     init: Callable[[PyTree], Any]
     update: Callable[..., tuple[PyTree, Any]]  # (params, state, ψ, y, target)
@@ -105,8 +105,9 @@ def descend(update: str, decay: float, rate: Any) -> Adapt:
 def solve(decay: Any) -> Adapt:
     """Return an update by recursive least squares on the linearised prediction.
 
-    The gradient ψ of the prediction y with respect to the params linearises y. This use
-    of recursive least squares is known as a recursive prediction error method.
+    Linearised means: y is treated as a linear function of the params with the gradient
+    ψ. This use of recursive least squares is known as a recursive prediction error
+    method.
     """
     rule = updates.recursive_least_squares(decay, prior=PRIOR)
 
@@ -137,7 +138,7 @@ def learn(
       settings: {name of the setting: values to try}.
       key: random key for initial weights, and for rules that draw random numbers.
     """
-    # The loss is the prediction y itself, so the rule returns y and the gradient ψ.
+    # The rule is given the prediction y as its loss, and returns y and the gradient ψ.
     online = choices.make_online(rule, model.step, lambda y, target: y)
 
     def course(setting, xs, targets, key):

@@ -50,7 +50,7 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
     figure = Figure(figsize=(10, 8), layout="constrained")
     errors, estimates = figure.subplots(2, 1, sharex=True)
     for i, row in enumerate(rows):
-        curve = np.array(row["curve"], float)  # None, from JSON, becomes NaN
+        curve = np.array(row["curve"], float)  # None in the JSON becomes NaN
         mean = np.sqrt(np.mean(np.square(curve), axis=0))
         dash = "-" if "×" in row["job"] else "--"
         style = {

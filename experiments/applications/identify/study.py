@@ -35,7 +35,7 @@ from experiments.harness.study import run_study, Study
 
 NEAR = 50  # number of time steps in a moving mean of squared errors
 SOON = 200  # if errors stay low for this many steps, no recovery is needed
-SETTLED = 500  # number of steps in the mean error before the change, and at the end
+SETTLED = 500  # errors before the change and at the end are means over 500 steps
 RECOVERED = 1.5  # errors up to 1.5 times the error before the change count as recovered
 POINTS = 200  # number of points of a drawn curve
 
@@ -62,13 +62,13 @@ class Config(Study):
     units: int = 8
     """Number of units of the GRU."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-    """Learning rates to try with each update rule; the one with the lowest error on the
-    first quarter of the steps is used."""
+    """Learning rates to try with each update rule; the rate with the lowest error on
+    the first quarter of the steps is used."""
     decay: float = 0.9
     """Forgetting factor for past gradients, for the update rule forgetting."""
     decays: tuple[float, ...] = (0.98, 0.99, 0.995, 0.998)
-    """Forgetting factors to try with recursive least squares; the one with the lowest
-    error on the first quarter of the steps is used."""
+    """Forgetting factors to try with recursive least squares; the factor with the
+    lowest error on the first quarter of the steps is used."""
     steps: int = 6000
     """Number of time steps; the plant changes after half of them."""
     seeds: int = 5
@@ -137,7 +137,7 @@ def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
 def moving(values: np.ndarray, steps: int) -> np.ndarray:
     """Return moving means along the last axis, each over the last `steps` values.
 
-    Near the start, where fewer values precede, a mean is over fewer values.
+    The first means are over fewer values, because fewer values precede them.
 
     Example:
       >>> moving(np.array([1.0, 3.0, 5.0]), 2).tolist()

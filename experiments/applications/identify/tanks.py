@@ -4,9 +4,9 @@
     x₂' = x₂ + k₁ √x₁ − k₂ √x₂ + w₂        level of the lower tank
     y   = x₂ + e                           measurement of the lower level
 
-x₁ and x₂ are levels, and x₁' and x₂' the levels one time step later. k₁, k₂ and k₃ are
-parameters; w₁, w₂ and e are noise. Outflow obeys Torricelli's law. Each time step has
-one measurement, and no tank overflows. The input u of the pump is random, and stays
+x₁ and x₂ are levels, and x₁' and x₂' are the levels one time step later. k₁, k₂ and k₃
+are parameters; w₁, w₂ and e are noise. Outflow obeys Torricelli's law. Each time step
+has one measurement, and no tank overflows. The input u of the pump is random, and stays
 constant for ten steps on average. The model of the plant is an observer, which
 estimates the levels as x̂. The observer corrects x̂ by the measurement y, then applies
 f, the plant's step without noise. The gain G of the correction is learned together with
@@ -88,7 +88,7 @@ def simulate(key: jax.Array, steps: int, jump: int) -> Record:
 def init(k: tuple[float, ...] = GUESS, gain: tuple[float, ...] = GAIN) -> PyTree:
     """Return the observer's params: the log of k and the logit of the gain G.
 
-    The parameters k are then always positive, and 0 < G < 1.
+    For all values of these params, the parameters k are positive, and 0 < G < 1.
     """
     logit = jax.scipy.special.logit(jnp.array(gain))
     return {"log_k": jnp.log(jnp.array(k)), "gain": logit}
@@ -100,7 +100,7 @@ def zeros() -> jax.Array:
 
 
 def observe(params: PyTree, levels: jax.Array, x: jax.Array):
-    """Run one step of the observer on the input u and the output y, x = (u, y).
+    """Run one step of the observer; x = (u, y) is the plant's input u and output y.
 
     Return the estimated levels, and the prediction of the next output.
     """

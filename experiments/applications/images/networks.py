@@ -43,8 +43,8 @@ def make_network(
         `choices.make_rule`.
       static_rule: gradient rule of the networks without recurrence: "backprop", or a
         kind of feedback alignment.
-      lookback: number of image rows that gradients are propagated back, for rules that
-        truncate.
+      lookback: for truncated gradient rules, the number of image rows that gradients
+        are propagated back.
       units: number of units of the recurrent network.
 
     Raises:

@@ -35,7 +35,7 @@ IMAGES = {"train": 60_000, "test": 10_000}  # numbers of images in MNIST
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How do four kinds of network compare with LeCun's test errors on MNIST?"""
+    """How do test errors of four kinds of network on MNIST compare with LeCun's?"""
 
     QUICK = {
         "epochs": 4, "full_batch_epochs": 15, "train": 4000, "test": 1000, "units": 32,
@@ -60,7 +60,7 @@ class Config(Study):
     update: str = "adam"
     """Update rule of all networks but full_batch, on mini-batches."""
     learning_rate: float | None = 3e-3
-    """Initial learning rate of the option update; the rate falls to 0 along a cosine,
+    """Initial learning rate of the rule `update`; the rate falls to 0 along a cosine,
     except for update rules of the Rprop family."""
     full_batch_update: str = "irprop_minus"
     """Update rule of the network full_batch."""
@@ -68,8 +68,8 @@ class Config(Study):
     """Learning rate of full_batch_update; for an update rule of the Rprop family, the
     initial step size."""
     lookback: int = 14
-    """Number of image rows that gradients are propagated back, for rules that
-    truncate."""
+    """For truncated gradient rules: number of image rows that gradients are propagated
+    back."""
     units: int = 96
     """Number of units of the network gru_rows."""
     epochs: int = 4
@@ -126,7 +126,7 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return the total number of updates, and how many are between two tests."""
+    """Return the total number of updates, and the number of updates between tests."""
     steps = config.full_batch_epochs
     if name != "full_batch":
         steps = max(1, round(config.epochs * config.train / config.batch))

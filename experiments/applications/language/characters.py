@@ -19,8 +19,8 @@ def score_window(text: data.Text, tested: int | None = None) -> Window:
     """Return the test text as streams, each preceded by some unscored characters.
 
     Every test character is scored once. Each stream first reads the :data:`WARM`
-    characters that precede its part of the text. For the first stream, they are the
-    last characters of the training text.
+    characters that precede its part of the text. For the first stream, these characters
+    are the end of the training text.
     """
     test = text.test[:tested]
     length = -(-len(test) // SCORED)

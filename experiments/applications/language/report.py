@@ -66,10 +66,11 @@ def show_sample(sample: str, temperature: float) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]], source: str, tested: int) -> Figure:
-    """Draw nats per character against updates; n-grams are horizontal lines.
+    """Draw the loss, in nats per character, against the number of updates.
 
     A thin line shows the test loss of one seed, a thick line the mean over seeds, and a
-    dashed line the mean training loss.
+    dashed line the mean training loss. A horizontal line is the test loss of an n-gram
+    model.
     """
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()

@@ -33,7 +33,7 @@ NGRAMS = "n-grams"  # name of the job that scores n-grams
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a kept state improve a character model? Is it better than n-grams?"""
+    """Does a kept state improve a character model? Is the model better than n-grams?"""
 
     QUICK = {
         "units": 64, "embedding": 16, "steps": 150, "chunk": 50, "seeds": 1,
@@ -65,8 +65,8 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Number of steps that gradients are propagated back in a window, for rules that
-    truncate."""
+    """For truncated gradient rules: number of steps that gradients are propagated back
+    in a window."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 4e-3
@@ -84,7 +84,8 @@ class Config(Study):
     chunk: int = 100
     """Number of updates between two evaluations on the test text."""
     tested: int = 16_384
-    """Number of test characters scored during training; after training, all are."""
+    """Number of test characters scored during training; after training, all test
+    characters are scored."""
     seeds: int = 2
     """Number of networks of each kind, with different weights and dropout masks."""
     orders: int = 6
@@ -162,7 +163,7 @@ def _ngrams(config: Config, text: data.Text, way: Way) -> Row:
 
 
 def _models(rows: list[Row]) -> list[Row]:
-    """Return a row for each kind of network, and a row for each n of the n-grams."""
+    """Return rows of results, for each kind of network, and for each n of n-grams."""
     models = []
     for row in rows:
         if row["job"] == NGRAMS:
@@ -176,8 +177,8 @@ def _models(rows: list[Row]) -> list[Row]:
 def _train(config: Config, text: data.Text, state: str, way: Way) -> Row:
     """Train networks from all seeds; return their row of results.
 
-    If `state` is "kept", the networks keep their state between windows; if it is
-    "reset", they reset it to zeros.
+    If `state` is "kept", the networks keep their state between windows. If `state` is
+    "reset", the state is reset to zeros before each window.
     """
     network = _make_network(config, text)
     xs, targets = text.train[:-1], text.train[1:]

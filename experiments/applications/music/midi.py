@@ -12,7 +12,7 @@ TICKS = 480  # number of MIDI ticks in a time step, which is one beat
 
 
 def write_midi(path: Path, piece: Sequence[frozenset[int]], seconds: float) -> None:
-    """Write a piece as a MIDI file; a note in consecutive time steps is one long note.
+    """Write a MIDI file; equal notes in consecutive steps become one long note.
 
     Args:
       path: file to write; the file appears only when it is complete.

@@ -91,12 +91,12 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
 def draw_rolls(
     name: str, rolls: Sequence[tuple[str, np.ndarray]], prime: int
 ) -> Figure:
-    """Draw piano rolls one above the other.
+    """Draw piano rolls, one above the other.
 
     Args:
       name: name of the data set.
       rolls: pairs (title, piano roll [T, 88] of zeros and ones).
-      prime: number of time steps at the start of a piece that the network was given.
+      prime: number of time steps that the network was given, from the start of a piece.
     """
     figure = Figure(figsize=(10, 1.9 * len(rolls)), layout="constrained")
     axes = figure.subplots(len(rolls), 1, squeeze=False, sharex=True, sharey=True)

@@ -51,10 +51,10 @@ def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
 def lay_out(
     rolls: Sequence[np.ndarray], shares: Sequence[Sequence[int]], multiple: int = 1
 ) -> Window:
-    """Lay out pieces as one window of streams; a stream is a series of pieces.
+    """Lay out pieces in parallel streams; a stream is a series of pieces.
 
-    The target at a time step is the next time step of the same piece. The last step of
-    a piece is read, but has no target and no loss.
+    The target at a time step is the set of keys that sound at the next step of the
+    piece. The last step of a piece is read, but has no target and no loss.
 
     Args:
       rolls: pieces, each [T, 88] of zeros and ones.
@@ -101,7 +101,7 @@ class Streams:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Yield windows endlessly; the first window has the number `start`.
+        """Yield windows endlessly, beginning with the window number `start`.
 
         For each pass through the training pieces, their order is drawn anew.
         """
@@ -132,7 +132,8 @@ def independent_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) ->
 def markov_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
     """Return the loss on `test`, in nats per step, of a Markov chain per piano key.
 
-    A chain predicts its key from this key at the step before; it is fitted to `train`.
+    Each chain predicts whether a key sounds from whether it sounded one step before.
+    The chains are fitted to `train`.
     """
     (before, after), (given, targets) = _pairs(train), _pairs(test)
     shares = _share(after, before), _share(after, ~before)

@@ -38,7 +38,7 @@ from experiments.networks import recurrent, windows
 from experiments.networks.cells import DENSE
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
-SECONDS = {  # assumed duration of a step in MIDI files; not in the data sets
+SECONDS = {  # assumed duration of a step in MIDI files, which the data sets do not give
     "jsb_chorales": 0.6,
     "nottingham": 0.15,
 }
@@ -77,8 +77,8 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Number of steps that gradients are propagated back in a window, for rules that
-    truncate."""
+    """For truncated gradient rules: number of steps that gradients are propagated back
+    in a window."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 5e-3
@@ -168,7 +168,7 @@ def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
 
 
 def make_network(cell: str, units: int) -> recurrent.Network:
-    """Return a network that reads the keys of a time step, and predicts the next."""
+    """Return a network that predicts the next step's keys from the keys of a step."""
 
     def loss(y, target):
         losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))

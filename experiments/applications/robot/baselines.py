@@ -20,12 +20,12 @@ def logistic(frames: Frames) -> np.ndarray:
 
 
 def logistic_with_past(frames: Frames) -> np.ndarray:
-    """Predict by logistic regression on the current frame and nine frames before."""
+    """Predict by logistic regression on the current and the nine previous frames."""
     return _fitted(with_past(frames.xs, PAST), frames)
 
 
 def with_past(xs: np.ndarray, past: int) -> np.ndarray:
-    """Append the `past` previous rows to each row; before row 0, repeat row 0.
+    """Append to each row the `past` rows before it; row 0 replaces missing rows.
 
     Example:
       >>> with_past(np.array([[1], [2], [3]]), 1).tolist()

@@ -4,10 +4,10 @@
     tanh, gru, lstm  h_t = cell(θ, h_{t−1}, x_t)
     y_t = V h_t + c
 
-x_t are the inputs, h_t the values of the units and y_t the logits of the actions; U, b,
-V, c and θ are parameters. The inputs "sensors" are all 24 distances. The inputs "two"
-are the distances to the front and to the left, as in the papers about the robot; each
-distance is the minimum over some sensors.
+x_t are the inputs, h_t are the values of the units, and y_t are the logits of actions;
+U, b, V, c and θ are parameters. The inputs "sensors" are all 24 distances. The inputs
+"two" are the distances to the front and to the left, as in the papers about the robot;
+each distance is the minimum over some sensors.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from experiments.networks import recurrent
 from experiments.networks.cells import DENSE
 from experiments.networks.recurrent import Network, Window
 
-TEST, VALIDATION = 4092, 2728  # first frame of the fourth, and of the third quarter
+TEST, VALIDATION = 4092, 2728  # first frames of the fourth and third quarter
 FRONT, LEFT = slice(10, 15), slice(17, 20)
 INPUTS = {
     "sensors": lambda readings: readings,

@@ -50,8 +50,8 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Number of frames that gradients are propagated back in a window, for rules that
-    truncate."""
+    """For truncated gradient rules: number of frames that gradients are propagated back
+    in a window."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float | None = 1e-2

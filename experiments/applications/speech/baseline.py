@@ -29,10 +29,10 @@ def score(
 
 
 def summary(loud: np.ndarray) -> np.ndarray:
-    """Return the mean features of five segments of a recording, and one deviation.
+    """Return mean features of five segments of a recording, and a standard deviation.
 
-    The mean over the whole recording is subtracted from the features. The deviation is
-    the standard deviation of all features of the whole recording.
+    The mean over the whole recording is subtracted from the features. The standard
+    deviation is that of all features of the whole recording.
 
     Example:
       >>> summary(np.arange(10.0)[:, None]).tolist()[:5]

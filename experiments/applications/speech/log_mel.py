@@ -1,16 +1,16 @@
 """Log-mel features of sound: the logarithm of the energy per frequency band and frame.
 
-x are sound samples, R for each second. A frame has N samples, and begins H samples
-after the previous frame. w_n = sin²(πn / N) is Hann's window (periodic).
+x are sound samples, with R samples per second. A frame has N samples, and begins H
+samples after the previous frame. w_n = sin²(πn / N) is Hann's window (periodic).
 
     S_{t,k} = |Σ_n w_n x_{tH+n} e^{−2πi kn/N}|²,    k = 0..N/2, of kR/N Hz
     L_{t,b} = ln max(ε, Σ_k S_{t,k} F_{k,b})
 
 S is the power spectrum at frame t, and L are the log-mel features. F_{·,b} is the
-filter of the frequency band b, and ε the lower bound of a band's energy (see `floor`).
-As a function of frequency, each filter is a triangle: 1 at its centre, 0 at the centres
-of the two neighbouring filters. The centres are equally spaced in mel, by HTK's formula
-m(f) = 2595 log₁₀(1 + f/700).
+filter of the frequency band b, and ε is the lower bound of a band's energy (the
+argument `floor`). As a function of frequency, each filter is a triangle: 1 at its
+centre, 0 at the centres of the two neighbouring filters. The centres are equally spaced
+in mel, by HTK's formula m(f) = 2595 log₁₀(1 + f/700).
 """
 
 from functools import partial
@@ -37,8 +37,8 @@ def log_mel(
 
     Only frames that lie completely within the recording are returned. If a recording
     has fewer than N samples, zeros are appended to make one frame. If a recording is
-    padded at its end, the later frames contain padding. The number of frames without
-    padding is :func:`num_frames` of the length before padding.
+    padded at its end, the later frames contain padding. The function :func:`num_frames`
+    of the length before padding gives the number of frames without padding.
 
     Args:
       samples: [*batch, samples].

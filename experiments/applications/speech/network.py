@@ -95,8 +95,8 @@ def batches(
       run: number of consecutive batches that have the same shape.
       lengths: largest number of different lengths that recordings are padded to.
       hidden: largest number of neighbouring frequency bands of a recording to set to
-        zero. These bands are drawn anew for each batch, so that networks do not rely on
-        a single band.
+        zero. The bands are drawn at random for each batch, so that networks do not rely
+        on a single band.
       seed: seed of all random numbers.
     """
     frames = [len(recordings.xs[row]) for row in rows]
@@ -124,7 +124,7 @@ def init(key: jax.Array, cell: str, units: int) -> PyTree:
 
 
 def init_runs(key: jax.Array, cell: str, units: int, runs: int) -> PyTree:
-    """Draw the parameters of several networks; the first axis of a leaf counts them."""
+    """Draw the parameters of several networks; axis 0 of each leaf is the network."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return jax.jit(jax.vmap(partial(init, cell=cell, units=units)))(keys)
 
@@ -157,7 +157,7 @@ def say(
 ) -> np.ndarray:
     """Return the probabilities of 10 digits for N recordings, [networks, N, 10]."""
     longest = max(map(len, xs))
-    length = -(-longest // 25) * 25  # round up: fewer shapes to compile for
+    length = -(-longest // 25) * 25  # rounded up: fewer shapes to compile
     whole = Bucket(length, np.arange(len(xs)))
     size = min(BATCH, len(xs))
     parts = [

@@ -58,7 +58,8 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """Number of frames that gradients are propagated back, for rules that truncate."""
+    """For truncated gradient rules: number of frames that gradients are propagated
+    back."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 5e-3
@@ -130,7 +131,7 @@ def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return the total number of updates, and how many are between two tests."""
+    """Return the total number of updates, and the number of updates between tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 

@@ -9,11 +9,11 @@ decoder is a third GRU, which writes the words y_1, y_2, … up to END:
     g_t = GRU(g_{t−1}, [E y_{t−1}, c_t]),    f_t = tanh(W_f [g_t, c_t, E y_{t−1}] + b_f)
     p(y_t | y_1 … y_{t−1}, x) = softmax(E f_t + b)
 
-m_s is the memory of a source word, g_t the decoder's state, a_ts the attention, c_t the
-context and f_t the decoder's output; W_…, v, b_… and E are weights. y_{t−1} is the
-reference's word (teacher forcing), or the most probable word at step t−1. The decoder
-uses one matrix E both to embed the words that it reads, and to predict words. Dropout
-is applied to the embeddings of read words, and to f_t.
+m_s is the memory of the source word x_s, g_t is the decoder's state, and a_ts is the
+attention to x_s. c_t is the context, and f_t is the decoder's output. W_…, v, b_… and E
+are weights. y_{t−1} is the reference's word (teacher forcing), or the most probable
+word at step t−1. The decoder uses one matrix E both to embed the words that it reads,
+and to predict words. Dropout is applied to the embeddings of read words, and to f_t.
 
 References:
   Bahdanau, Cho, Bengio, "Neural machine translation by jointly learning to align and
@@ -66,7 +66,7 @@ class How(NamedTuple):
 
     attention: Attention = "additive"
     rule: str = "bptt"
-    lookback: int = 1  # words between two stopped gradients, for truncated_bptt
+    lookback: int = 1  # gradients stop every `lookback` words, for truncated_bptt
 
 
 def init(key: jax.Array, sizes: Sizes) -> PyTree:
@@ -139,14 +139,14 @@ def make_step(attention: Attention, own_words: bool) -> Step:
 
     - params: the decoder's parameters, and the memory that :func:`encode` returns;
     - carry: the decoder's state g, and the most probable word of the last step;
-    - x: a given word, whether to read it (or else the most probable word), the dropout
-      masks of the read word's embedding and of the output f (or None), and whether to
-      stop gradients;
+    - x: a given word; whether to read this word, and not the most probable word; the
+      dropout masks of the embedding and of the output f, or None; whether to stop
+      gradients;
     - y: the output f, the most probable word, and the attention a.
 
     Args:
       attention: "additive" or "dot".
-      own_words: False if the given word is always read. The most probable word is then
+      own_words: if False, the given word is always read, and the most probable word is
         not computed.
     """
 
@@ -184,7 +184,7 @@ def logits(net: PyTree, f: jax.Array) -> jax.Array:
 
 
 def cuts(like: jax.Array, how: How) -> jax.Array | None:
-    """Return a mask [T, B] of the steps at which gradients stop; None if at none."""
+    """Return a mask [T, B] of the steps at which gradients stop; None if never."""
     if how.rule != "truncated_bptt":
         return None
     steps = jnp.arange(like.shape[0])[:, None]

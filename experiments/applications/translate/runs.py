@@ -25,7 +25,7 @@ BATCH, EXAMPLES = 256, 8
 
 
 def init(key: jax.Array, sizes: Sizes, runs: int) -> PyTree:
-    """Draw the parameters of several networks; the first axis of a leaf counts them."""
+    """Draw the parameters of several networks; axis 0 of each leaf is the network."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return _init(sizes)(keys)
 
@@ -46,9 +46,9 @@ class Scored(NamedTuple):
 def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
     """Translate a part of a corpus greedily, and score the translations.
 
-    The scores are the scores of :func:`text.score`, and two losses in nats per word,
-    over known words and END. For `forced_nats`, the decoder reads the reference's
-    words; for `own_nats`, it reads the words that it predicts.
+    The scores are those of :func:`text.score`, and two mean losses in nats per word.
+    The means are over known words and END. For `forced_nats`, the decoder reads the
+    reference's words; for `own_nats`, it reads the words that it predicts.
     """
     numbers = text.part_to_numbers(part, corpus)
     said = np.zeros((_runs(params), len(part), STEPS), int)

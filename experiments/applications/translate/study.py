@@ -146,7 +146,7 @@ def name_of(forcing: float) -> str:
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return the total number of updates, and how many are between two tests."""
+    """Return the total number of updates, and the number of updates between tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 

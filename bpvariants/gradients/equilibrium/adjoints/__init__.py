@@ -1,7 +1,8 @@
 """Solvers of the adjoint equation (I − Jᵀ) z = b. Each is a frozen dataclass.
 
-z is the adjoint, J the Jacobian of a map at its fixed point, b the point's cotangent.
-`anderson` and `broyden` are the same classes as in `gradients.solvers`.
+z is the adjoint, J is the Jacobian of a map at its fixed point, and b is the cotangent
+of the fixed point. `anderson` and `broyden` are the same classes as in
+`gradients.solvers`.
 """
 
 from bpvariants.gradients.equilibrium.adjoints._cg import cg as cg

@@ -1,8 +1,9 @@
 """Conjugate gradients on the normal equations of the adjoint.
 
-Notation: A = I − Jᵀ, where J is the Jacobian of f at the fixed point, b is the
-cotangent of this point, z the adjoint, η the ridge, r = b − A z the residual, s the
-negative gradient, p the search direction, and α the step length:
+Notation: A = I − Jᵀ, where J is the Jacobian of f at the fixed point. b is the
+cotangent of the fixed point, z is the adjoint, η is the ridge, and r = b − A z is the
+residual. s is half the negative gradient of ‖r‖² + η ‖z‖², p is the search direction,
+and α is the step length:
 
     [Aᵀ A + η I] z = Aᵀ b:    s = Aᵀ r − η z,    p ← s + p ‖s‖² / ‖s_before‖²
     α = ‖s‖² / (‖A p‖² + η ‖p‖²),    z ← z + α p,    r ← r − α A p
@@ -40,16 +41,17 @@ class _State(NamedTuple):
 class cg:
     """Exact adjoint by conjugate gradients on [(I − J)(I − Jᵀ) + ηI] z = (I − J) b.
 
-    z is the adjoint, b the cotangent of the fixed point, J the Jacobian of f there, and
-    η the ridge. f need not be a contraction; I − J must only be invertible. With η = 0
-    and exact arithmetic, the method ends after at most n steps, where n is the number
-    of elements of an example. Before that, its convergence depends on the *squared*
-    condition number of I − J. With η > 0, z is biased, and rarely counts as converged.
-    The method stops when rounding errors prevent further progress. The reported
-    residual is that of the adjoint equation (I − Jᵀ) z = b, recomputed at the end.
+    z is the adjoint, b is the cotangent of the fixed point, J is the Jacobian of f at
+    the fixed point, and η is the ridge. I − J must be invertible, but f need not be a
+    contraction. With η = 0 and exact arithmetic, the method ends after at most n steps,
+    where n is the number of elements of an example. The larger the *squared* condition
+    number of I − J, the slower the residual falls. With η > 0, z is biased, and its
+    residual rarely falls to the tolerance. The method stops when rounding errors
+    prevent further progress. The reported residual is that of the adjoint equation
+    (I − Jᵀ) z = b, recomputed at the end.
 
     A step costs a forward-mode and a reverse-mode derivative of one evaluation of f.
-    Memory is that of a few states.
+    The memory holds a few states.
 
     Args:
       ridge: ridge η, at least 0.
@@ -108,7 +110,7 @@ class cg:
             p = _add(s, relative(gamma, state.gamma), state.p)
             steps = state.steps + state.active.astype(jnp.int32)
             cost = cost_of(z, r)
-            # Steps diverge once only rounding errors are left in the gradient s.
+            # Steps diverge once the gradient s consists only of rounding errors.
             better = state.active & (cost < state.cost)
             active = better & (norm(r, batch_ndim) > tol * size) & (steps < limit)
             new, old = (z, r, p, gamma, cost), state[:5]

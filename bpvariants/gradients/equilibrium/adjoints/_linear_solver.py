@@ -18,14 +18,14 @@ from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 @register_dataclass  # settings may be tracers
 @dataclass(frozen=True)
 class linear_solver:
-    """Exact adjoint (I − Jᵀ) z = b by a linear solver of lineax.
+    """Exact adjoint: solve (I − Jᵀ) z = b by a linear solver of lineax.
 
-    z is the adjoint, b the cotangent of the fixed point, and J the Jacobian of f there.
-    The residual is computed for each example, independently of what the solver reports;
-    errors of the solver are not raised. The equations of all examples are solved as one
-    system. So for B examples of n elements, a direct solver such as LU forms a matrix
-    [B n, B n]. For many examples, use an iterative solver, or apply `jax.vmap` to
-    :func:`fixed_point`.
+    z is the adjoint, b is the cotangent of the fixed point, and J is the Jacobian of f
+    at the fixed point. The residual of each example is computed from z, not taken from
+    the report of lineax. If the solver of lineax fails, no error is raised. The
+    equations of all examples are solved as one system. So for B examples of n elements,
+    a direct solver such as LU forms a matrix [B n, B n]. For many examples, use an
+    iterative solver, or apply `jax.vmap` to :func:`fixed_point`.
 
     Args:
       solver: a solver of lineax, such as `lineax.GMRES(rtol=1e-8, atol=1e-8)`.
@@ -78,7 +78,7 @@ class linear_solver:
         z = cast_like(solution.value, b)
         left, reached = check_linear(matvec, b, z, batch_ndim)
         residual = relative(left, norm(b, batch_ndim))
-        taken = solution.stats.get("num_steps")  # None from direct solvers
+        taken = solution.stats.get("num_steps")  # direct solvers have none
         taken = 1 if taken is None else taken
         steps = jnp.broadcast_to(jnp.asarray(taken, jnp.int32), residual.shape)
         converged = (residual <= reachable(self.tol, b, residual.dtype)) | reached

@@ -1,9 +1,10 @@
 """Truncated Neumann series for the adjoint; Jacobian-free backpropagation (JFB).
 
 An adjoint solver is called with the map v ↦ (I − Jᵀ) v and the cotangent b, where J is
-the Jacobian of f at the fixed point. It returns z, which solves (I − Jᵀ) z = b exactly
-or approximately, and a convergence report. For derivatives in forward mode, it solves
-(I − J) z = b instead. The matrix J of n² entries, for n state elements, is not formed.
+the Jacobian of f at the fixed point. The adjoint solver returns z, which solves
+(I − Jᵀ) z = b exactly or approximately, and a convergence report. For derivatives in
+forward mode, the equation is (I − J) z = b instead. For a state of n elements, J has n²
+entries; the matrix J is never formed.
 """
 
 from dataclasses import dataclass, field
@@ -25,12 +26,13 @@ from bpvariants.gradients.equilibrium._solution import FixedPointInfo
 class neumann:
     """Approximate adjoint by a truncated Neumann series, z = Σ_{k=0..K} (Jᵀ)^k b.
 
-    J is the Jacobian of f at the fixed point and b the cotangent of the fixed point. z
-    is biased: its residual is (Jᵀ)^{K+1} b, which shrinks like the spectral radius of J
-    to the power K + 1. The gradient is that of K + 1 steps of backpropagation through
-    time that stay at the fixed point; K = 0 is Jacobian-free backpropagation. The
-    method takes K + 1 backward passes through one evaluation of f. The last pass only
-    gives the residual, and is left out if `info` is not used.
+    J is the Jacobian of f at the fixed point, and b is the cotangent of the fixed
+    point. z is biased: its residual is (Jᵀ)^{K+1} b, which shrinks like the spectral
+    radius of J to the power K + 1. The gradient equals that of backpropagation through
+    K + 1 time steps in which the state stays at the fixed point. With K = 0, the method
+    is Jacobian-free backpropagation. The method takes K + 1 backward passes through one
+    evaluation of f. The last pass only computes the residual. Under jit, the last pass
+    is left out if `info` is not used.
 
     Args:
       terms: K, the number of terms after the first, at least 0.
@@ -88,9 +90,9 @@ class neumann:
 def jfb(tol: float = 1e-5) -> neumann:
     """Jacobian-free backpropagation, the approximate adjoint z = b: `neumann(0)`.
 
-    z is the adjoint and b the cotangent of the fixed point h*. The gradient is that of
-    one evaluation of f at a constant h*, and takes one backward pass. It is a descent
-    direction if f contracts strongly enough.
+    z is the adjoint, and b is the cotangent of the fixed point h*. The gradient is that
+    of one evaluation of f at a constant h*, and takes one backward pass. The negative
+    gradient is a descent direction of the loss if f contracts strongly enough.
 
     Args:
       tol: largest residual ‖Jᵀ b‖ / ‖b‖ that `info` reports as converged.

@@ -1,4 +1,4 @@
-"""Relaxation of the adjoint, by the linearised network run backwards."""
+"""Relaxation of the adjoint: an iteration of the linearised network run backwards."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -23,17 +23,17 @@ from bpvariants.gradients.equilibrium.solvers._relaxation import (
 class relaxation:
     """Exact adjoint by relaxation, z ← (1 − τ) z + τ (Jᵀ z + b) from z = b.
 
-    z is the adjoint, b the cotangent of the fixed point, J the Jacobian of f there, and
-    τ the damping. The iteration converges under the same condition as the forward
-    relaxation with the same damping, and at the same rate. Memory is that of a few
-    states and of the derivative of one evaluation of f. Each step takes one backward
-    pass through one evaluation of f.
+    z is the adjoint, b is the cotangent of the fixed point, J is the Jacobian of f at
+    the fixed point, and τ is the damping. The iteration converges under the same
+    condition as the forward relaxation with the same damping, and at the same rate.
+    The memory holds a few states, and the values that one backward pass through f
+    needs. Each step takes one backward pass through one evaluation of f.
 
     If the iteration has not converged after max_steps steps, z is the last iterate,
     which is linear in b. With τ = 1 and the Jacobian J of f, the last iterate is the
-    sum Σ (Jᵀ)^k b over k < max_steps, as in :class:`neumann`. If the iteration grows,
-    which it does if τ = 1 and the spectral radius of J is above 1, z is the first
-    iterate: b, or the start if one is given.
+    sum Σ (Jᵀ)^k b over k < max_steps, as in :class:`neumann`. If the iterates diverge,
+    z is the first iterate: b, or the start if one is given. With τ = 1, the iterates
+    diverge if the spectral radius of J is above 1.
 
     Args:
       damping: damping τ, 0 < τ ≤ 1; 1 is undamped.

@@ -1,6 +1,7 @@
 """Backpropagation through a few steps of relaxation that start at the fixed point.
 
-For a fixed point h* of f, K steps with damping τ, and a loss E of h_K, dE/dθ is that of
+From a fixed point h* of f, K steps with damping τ lead to the state h_K. The gradient
+dE/dθ of a loss E of h_K is computed by backpropagation through these K steps:
 
     h_0 = h*,    h_{k+1} = (1 − τ) h_k + τ f(θ, h_k, x)
 """
@@ -28,18 +29,19 @@ from bpvariants.types import PyTree
 class unrolled:
     """Approximate adjoint by backpropagation through K steps from a constant h*.
 
-    For the cotangent b of the fixed point h*, the Jacobian J of f at h* and the damping
-    τ, the adjoint is z = τ Σ_{k<K} ((1 − τ) I + τ Jᵀ)^k b, which gives the phantom
-    gradient. With τ = 1, z is that of `neumann(K − 1)`. This class is a reference for
-    other adjoint solvers, because :func:`fixed_point` differentiates the K steps
-    themselves and solves no adjoint equation.
+    The adjoint is z = τ Σ_{k<K} ((1 − τ) I + τ Jᵀ)^k b, where b is the cotangent of the
+    fixed point h*, J is the Jacobian of f at h*, and τ is the damping. The gradient
+    that follows from z is called the phantom gradient. With τ = 1, `neumann(K − 1)`
+    gives the same z. With this class, :func:`fixed_point` differentiates the K steps
+    themselves and solves no adjoint equation. So the gradients of this class can be
+    used to check those of other adjoint solvers.
 
     Reverse mode takes the time and memory of K evaluations of f and their backward
     passes. Forward mode differentiates the same K steps, and is the transpose of
     reverse mode. Second derivatives are also those of the K steps. First and second
     derivatives differ from the exact ones by about ρ^K, where ρ is the spectral radius
-    of (1 − τ) I + τ J. :func:`recurrent_backprop` computes the sum z instead, and
-    stores no iterates.
+    of (1 − τ) I + τ J. With this class, :func:`recurrent_backprop` computes z as a sum,
+    and stores no iterates.
 
     Args:
       steps: K, the number of steps, at least 1.

@@ -1,7 +1,8 @@
 """Anderson acceleration of a fixed-point iteration.
 
-Notation: z_i are the last m iterates of an example, G_i = g(z_i) − z_i their residuals
-for the map g, α_i their weights, β is the mixing factor, and λ the ridge:
+Notation: z_i are the last m iterates of an example. For the map g, the iterate z_i has
+the residual G_i = g(z_i) − z_i and the weight α_i. β is the mixing factor, λ is the
+ridge:
 
     α = argmin ‖Σ α_i G_i‖² + λ Σ α_i² ‖G_i‖²    with Σ α_i = 1
     z ← Σ α_i (z_i + β G_i)
@@ -27,7 +28,7 @@ REBOUND = 100  # factor by which a residual may rise before old iterates are dro
 class _Memory(NamedTuple):
     points: jax.Array  # [*batch, depth, n]: the last iterates, oldest first
     residuals: jax.Array  # [*batch, depth, n]: g(z) − z of each of these iterates z
-    pairs: jax.Array  # [*batch]: number of iterates so far, counted up to depth + 2
+    pairs: jax.Array  # [*batch]: iterates since the last drop, at most depth + 2
     lowest: jax.Array  # [*batch]: lowest residual since iterates were last dropped
 
 
@@ -36,12 +37,13 @@ class _Memory(NamedTuple):
 class anderson:
     """Anderson acceleration: a solver of h = f(h) for cases where relaxation is slow.
 
-    Each step moves to a weighted sum of the last few iterates. The weights are those
-    for which the weighted sum of the residuals f(h) − h is smallest. If f is linear,
-    the method is GMRES that drops the oldest iterates. If the spectral radius of the
-    Jacobian of f is near 1, Anderson acceleration takes a fraction of the steps of
-    :class:`relaxation`, and it often converges where relaxation does not. The first two
-    steps are plain, h ← h + β (f(h) − h), where β is the argument `mixing`. If the
+    For each of the last few iterates h, the method computes h + β (f(h) − h), where β
+    is the argument `mixing`. The next iterate is a weighted sum of these vectors. The
+    weights add up to 1 and minimise the norm of the weighted sum of the residuals
+    f(h) − h. If f is linear, the method is a GMRES that drops the oldest iterates. If
+    the spectral radius of the Jacobian of f is near 1, Anderson acceleration takes a
+    fraction of the steps of :class:`relaxation`, and it often converges where
+    relaxation does not. The first two steps are plain: h ← h + β (f(h) − h). If the
     residual rises to more than 100 times its lowest value, the stored iterates are
     dropped, and the method starts again with two plain steps.
 
@@ -55,7 +57,7 @@ class anderson:
 
     Args:
       depth: m, the number of iterates that are combined, at least 1.
-      mixing: damping β of the residuals in each step, 0 < β ≤ 1; 1 is undamped.
+      mixing: factor β of the residuals in each step, 0 < β ≤ 1; 1 is undamped.
       ridge: regularisation λ of the weights, which keeps a step from amplifying
         rounding errors. A small number that depends on the dtype is added to λ.
       tol: largest relative residual that counts as converged.
@@ -102,7 +104,7 @@ class anderson:
         check_limits(self.tol, self.max_steps, self.atol)
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
-        """Iterate until ‖f(h) − h‖ ≤ tol · scale(h) or a failure; gap(h) = f(h) − h."""
+        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; gap(h) is f(h) − h."""
         method = Method(self._init, self._move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         settings |= {"batch_ndim": batch_ndim, "pull": pull}
@@ -139,7 +141,8 @@ class anderson:
         dtype = residuals.dtype
         sizes = jnp.where(known, norm(residuals, residuals.ndim - 1), 0)
         inverse = jnp.where(sizes > 0, 1 / jnp.where(sizes > 0, sizes, 1), 0)
-        # Residuals are scaled to unit length, because large ones would hide small ones.
+        # Residuals are scaled to unit length. Otherwise, rounding errors of products of
+        # large residuals would hide small residuals.
         unit = residuals * inverse[..., None]
         gram = jnp.einsum(
             "...in,...jn->...ij", unit, unit, precision=jax.lax.Precision.HIGHEST

@@ -1,8 +1,9 @@
 """Broyden's method with limited memory, for fixed points.
 
 Notation: d(h) = g(h) − h is the function whose root is the fixed point of the map g.
-H ≈ (∂d/∂h)⁻¹ is an estimate of the inverse Jacobian of d. H = −I + Σ u_i v_iᵀ is stored
-as its last r changes u_i v_iᵀ. Δh and Δd are the changes of h and d in the last step:
+H ≈ (∂d/∂h)⁻¹ is an estimate of the inverse Jacobian of d. Each step adds a product u vᵀ
+to H. H = −I + Σ u_i v_iᵀ is stored as the vectors u_i, v_i of the last r steps. Δh and
+Δd are the changes of h and d in the last step:
 
     v = Hᵀ Δh,   u = (Δh − H Δd) / (vᵀ Δd),   H ← H + u vᵀ,   h ← h − H d
 """
@@ -26,11 +27,11 @@ from bpvariants.gradients.equilibrium.solvers._anderson import (
 
 
 class _Memory(NamedTuple):
-    us: jax.Array  # [*batch, rank, n]: u_i of the changes u_i v_iᵀ of H, or zeros
-    vs: jax.Array  # [*batch, rank, n]: v_i of the changes u_i v_iᵀ of H, or zeros
+    us: jax.Array  # [*batch, rank, n]: vectors u_i of H = −I + Σ u_i v_iᵀ, or zeros
+    vs: jax.Array  # [*batch, rank, n]: vectors v_i of H, or zeros
     h: jax.Array  # [*batch, n]: iterate at which the last step began
     difference: jax.Array  # [*batch, n]: g(h) − h at this iterate
-    begun: jax.Array  # [*batch]: whether a step has been taken
+    begun: jax.Array  # [*batch]: whether a step has already been taken
     lowest: jax.Array  # [*batch]: lowest residual since H was last reset to −I
 
 
@@ -39,16 +40,16 @@ class _Memory(NamedTuple):
 class broyden:
     """Broyden's method: a solver of h = f(h) for cases where relaxation is slow.
 
-    Broyden's method is a quasi-Newton method: it estimates (I − J)⁻¹, where J is the
-    Jacobian of f, from the steps it takes. Near the fixed point it converges
+    Broyden's method is a quasi-Newton method: from its steps, it estimates (I − J)⁻¹,
+    where J is the Jacobian of f. Near the fixed point, Broyden's method converges
     superlinearly, whether or not f is a contraction. The first step is plain, h ← f(h).
-    If the residual rises to more than 100 times its lowest value, the estimate is
-    dropped and the next step is plain.
+    If the residual rises to more than 100 times its lowest value, the estimate of
+    (I − J)⁻¹ is dropped, and the next step is plain.
 
     This class also solves the adjoint equation: `gradients.solvers.broyden` and
     `gradients.adjoints.broyden` are the same class. If it is given as the solver, it is
     by default also the adjoint solver, with the same settings. The gradient is that of
-    the fixed point, not of the steps that lead to it. There is no damping.
+    the fixed point, not of the steps that lead to it. Broyden's method has no damping.
 
     For each example of n elements, with r = rank, a step takes one evaluation of f and
     O(r n) more operations; 2 r n elements are stored.
@@ -91,7 +92,7 @@ class broyden:
         check_limits(self.tol, self.max_steps, self.atol)
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
-        """Iterate until ‖f(h) − h‖ ≤ tol · scale(h) or a failure; gap(h) = f(h) − h."""
+        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; gap(h) is f(h) − h."""
         method = Method(self._init, _move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         settings |= {"batch_ndim": batch_ndim, "pull": pull}

@@ -23,23 +23,24 @@ from bpvariants.gradients.equilibrium._iteration import iterate, Method
 class relaxation:
     """Solver of h = f(h) by damped iteration, h ← (1 − τ) h + τ f(h), with damping τ.
 
-    Each step costs one evaluation of f; memory is that of a few states. The solver
-    gives up on an example if ‖f(h) − h‖ is not finite or exceeds 10⁴ times its lowest
-    value.
+    Each step costs one evaluation of f; the memory holds a few states. The solver gives
+    up on an example if ‖f(h) − h‖ is not finite, or exceeds 10⁴ times the lowest
+    ‖f(h) − h‖ so far.
 
     *Oscillation.* If no damping is given, τ is 1 at first, and each example has its own
     τ. Every 20 steps, the solver predicts from the last 20 residuals of an example
-    whether max_steps steps are enough. If they are not, and the iterates h of this
-    example oscillate, the solver halves τ. So a relaxation converges even if the
-    Jacobian of f is −1 at the fixed point. `info.damping` returns the last τ of each
-    example. A given damping never changes.
+    whether max_steps steps are enough. If max_steps steps are too few and the iterates
+    h of this example oscillate, the solver halves τ. So the iteration converges even if
+    h is a single number and the derivative of f at the fixed point is −1.
+    `info.damping` returns the last τ of each example. A given damping never changes.
 
     *In continuous time.* Pineda's network obeys T dh/dt = −h + f(h), with a time
     constant T. Euler's method with time step dt is the relaxation with τ = dt / T. So
     the damping τ sets the time step; with τ = 1, a step replaces h by f(h). The adjoint
     obeys a similar differential equation, which is written in two conventions, for y or
-    for z. Let f(h) = g(u) with an activation function g of u = W h, slopes g′(u), the
-    loss E and b = ∂E/∂h; * is the element-wise product:
+    for z. Let f(h) = g(u), where u = W h, W is the weight matrix, and g is an
+    activation function with the derivative g′. E is the loss, b = ∂E/∂h, and * is the
+    element-wise product:
 
         A    T dy/dt = −y + g′(u) * (Wᵀ y + b)      dE/dW = y hᵀ
         B    T dz/dt = −z + Wᵀ (g′(u) * z) + b      dE/dW = (g′(u) * z) hᵀ
@@ -94,7 +95,7 @@ class relaxation:
         check_relaxation(self.damping, self.tol, self.max_steps, self.atol)
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
-        """Iterate until ‖f(h) − h‖ ≤ tol · scale(h) or a failure; gap(h) = f(h) − h."""
+        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; gap(h) is f(h) − h."""
         if self.damping is None:
             method = _oscillation_damped(batch_ndim)
         else:
@@ -108,7 +109,7 @@ class relaxation:
 
 
 def _oscillation_damped(batch_ndim: int) -> Method:
-    """Return the relaxation that halves its damping, which is its memory, [*batch]."""
+    """Return a relaxation that halves its damping; its memory is the damping."""
     move = lambda damping, h, d, size: (
         jax.tree.map(jnp.add, h, times(damping, d)),
         damping,
