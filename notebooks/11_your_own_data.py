@@ -353,8 +353,8 @@ roll = piano_roll(read_midi(folder / "joy.mid"))
 print("piano roll:", roll.shape)
 
 # %% [markdown]
-# The network learns the tune by heart. Then it reads the first half, and continues by
-# itself: its output becomes its next input. The picture shows how well it recalls it.
+# The network learns to predict the next step. Then it reads the first half, and
+# continues by itself: its output becomes its next input, so a mistake has consequences.
 
 # %%
 several_notes = lambda y, target: optax.sigmoid_binary_cross_entropy(y, target).sum(-1)
