@@ -2,9 +2,9 @@
 
 On a CPU, `parallel_unroll` is hardly faster than `unroll`, because a CPU has few cores.
 On an accelerator, it is faster for networks with few units on sequences with many time
-steps. Matrix products are computed in full float32 (precision "highest"). With only 10
-bits of the mantissa, which is the default on recent GPUs, Newton's method would stop
-too early.
+steps. Matrix products are computed in full float32 (precision "highest"). By default,
+recent GPUs round the factors of a product to 10 bits of mantissa (TF32). With this
+rounding, Newton's method would stop too early.
 """
 
 from collections.abc import Iterator

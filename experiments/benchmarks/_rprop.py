@@ -22,13 +22,14 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 
 # {`state` argument of rprop: bytes that a step reads and writes for each parameter}.
 MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}
-LARGE = 200_000_000  # with so many parameters, some optimizers need too much memory
+LARGE = 200_000_000  # from so many parameters on, some optimizers need too much memory
 
 
 def rprop(size: int) -> Groups:
     """Return groups of timings; each timed call is one step of an optimizer.
 
-    As in training, the memory of the old parameters and state is reused (donated).
+    As in training, the memory of the old parameters and of the old state is reused for
+    the new ones (donated).
     """
     kinds: dict[str, Callable[[int], Entrants]] = {"states": _states, "peers": _peers}
     if size < LARGE:

@@ -72,7 +72,7 @@ def shiller() -> Shiller:
     path = find(SHILLER, SHILLER_SHA256)
     path = path or fetch(SHILLER_URL, SHILLER_SHA256, SHILLER)
     dates, numbers = _columns(path, ["Date", *SHILLER_COLUMNS])
-    numbers[numbers == 0] = np.nan  # in the file, 0 is a missing value
+    numbers[numbers == 0] = np.nan  # in the file, a 0 marks a missing value
     return Shiller(dates.astype("datetime64[M]"), *numbers)
 
 
