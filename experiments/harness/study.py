@@ -47,7 +47,7 @@ class Study:
     """Folder to write to; by default runs/<study>-<time>."""
 
     def __post_init__(self):
-        """Check each option alone, then conditions that concern several options."""
+        """Run the checks in `CHECKS`, then the method `check`."""
         for names, check in ({"seeds": at_least(1)} | dict(self.CHECKS)).items():
             for name in names.split():
                 check(name, getattr(self, name))

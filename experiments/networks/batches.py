@@ -1,8 +1,9 @@
 """Padded batches of sequences of different lengths, in buckets of similar lengths.
 
-Sequences are put into a few buckets by their length. All batches of a bucket are padded
-to the length of its longest sequence. Buckets keep the padding small. Buckets also keep
-compilation short, because the batches have few different shapes.
+Sequences are put into a few buckets by their length. All batches from a bucket are
+padded to the length of the longest sequence of this bucket. Buckets therefore need less
+padding than batches of random sequences. The training step is compiled only once for
+each bucket, because all batches from a bucket have the same shape.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ def pad(
 
 
 def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
-    """Put sequences into buckets by length, with about equally many in each bucket.
+    """Put sequences into buckets by length; all buckets have about the same size.
 
     The first bucket has the shortest sequences.
 
@@ -94,10 +95,10 @@ def draw_batches(
 
     The function :func:`~bpvariants.training.fit` trains in chunks of several steps. All
     batches of a chunk must have the same shape, so `run` should be the number of steps
-    in a chunk. On the other hand, `run` should be small, because all `run` batches have
-    sequences of similar length. On average, all sequences are drawn equally often. The
-    probability of a bucket is proportional to its number of sequences, and the
-    sequences of a bucket are drawn in random order.
+    in a chunk. A larger `run` makes training less random, because `run` successive
+    batches have sequences of similar length. On average, all sequences are drawn
+    equally often. The probability of a bucket is proportional to its number of
+    sequences, and the sequences of a bucket are drawn in random order.
 
     Args:
       buckets: buckets to draw from, made by :func:`length_buckets`.
@@ -120,8 +121,9 @@ def draw_batches(
     weights = np.array([len(bucket.rows) for bucket in buckets], float)
     number, left_out = divmod(start, run)
     while True:
-        # Each run of batches from one bucket has its own random generator. A resumed
-        # training can therefore begin with any of these runs.
+        # The `run` successive batches from one bucket have their own random generator.
+        # A resumed training can therefore start with them without drawing earlier
+        # batches.
         rng = np.random.default_rng((seed, number))
         chosen = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         turns = -(-run * batch // len(chosen.rows))
