@@ -73,7 +73,7 @@ class Row:
 
 def main(config: Config) -> report.Result:
     """Run all jobs (trainings) of all tasks; print the results and write them."""
-    tasks = cache(_tasks)  # `tasks` is used twice below, but the data are loaded once
+    tasks = cache(_tasks)  # the data are loaded once, not twice
     return run_study(
         "compare",
         config,

@@ -56,7 +56,8 @@ class Learner(NamedTuple):
     opt_state), and u [seeds, T + 1, batch] has the values of the series; the first
     value is not predicted. The function `compare` also measures the cosine between the
     rule's gradient and the gradient of exact RTRL; `learn` returns NaN in its place.
-    For RTRL itself, both functions return the cosine 1. NMSE and cosine are [seeds].
+    For RTRL itself, both functions return the cosine 1. NMSE and cosine have the shape
+    [seeds].
     """
 
     learn: Callable

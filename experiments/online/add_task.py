@@ -7,8 +7,8 @@ that the target y_t is 1. The target depends on two past inputs, t₁ and t₂ s
 The network can remember neither input, only x_{t−t₂}, only x_{t−t₁}, or both. For each
 of these four cases, there is a lowest possible loss, called the floor, so the loss
 shows what the network remembers. Online rules update the parameters after every step.
-Truncated BPTT(h; h′) updates them every h′ steps, by gradients that are propagated back
-h steps. These gradients include the effect of x_{t−t₁} if h > t₁.
+Truncated BPTT(h; h′) updates the parameters every h′ steps, by gradients that are
+propagated back h steps. These gradients include the effect of x_{t−t₁} if h > t₁.
 
 References:
   Marschall, Cho & Savin, "A unified framework of online learning algorithms for
@@ -248,7 +248,7 @@ def _train(
             began = time.perf_counter()
             state, value = learn(state, xs[:, part], targets[:, part], keys)
             values.append(np.asarray(value, float))
-            if begin >= 2 * config.chunk:  # the first two chunks include compilation
+            if begin >= 2 * config.chunk:  # earlier chunks include compilation
                 seconds += time.perf_counter() - began
                 timed += config.chunk
             way.advance(begin + config.chunk)

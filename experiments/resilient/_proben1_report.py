@@ -36,10 +36,10 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """Return how our test errors of a table row agree with the paper's mean test error.
+    """Return whether our test errors agree with the mean test error in the paper.
 
-    The result is "" if the mean of our test errors agrees. The result is "median" if
-    only the median of our test errors agrees, and "off" if neither agrees.
+    The result is "" if our mean test error is close to the paper's. It is "median" if
+    only our median test error is close to it, and "off" if neither of the two is.
     """
     mean, deviation = row["published"]["test"]
     limit = 2 * (deviation + ROUNDING) + ROUNDING

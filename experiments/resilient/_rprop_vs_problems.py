@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
     """Return the problem of minimising ½ wᵀA w over the weights w.
 
-    In each run, the matrix A has another random rotation.
+    In each run, the matrix A has its own random rotation.
     """
 
     def matrix(key):

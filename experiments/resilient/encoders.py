@@ -33,7 +33,7 @@ from experiments.harness.study import run_study, Study
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back")
 # {(encoder, initial step size Δ₀): (mean, standard deviation)} of the numbers of epochs
 # of 10 runs, in Riedmiller & Braun 1993. For the standard Δ₀ = 0.1, the paper states
-# only the mean. The other Δ₀ is the best one.
+# only the mean. The second Δ₀ of each encoder is the best Δ₀ in the paper.
 PUBLISHED = {
     ("10-5-10", 0.1): (30, None),
     ("10-5-10", 2.0): (19, 3),

@@ -70,7 +70,7 @@ class Method(NamedTuple):
 
 
 class Epochs(NamedTuple):
-    """Measurements after each epoch, [..., epochs]; NaN if not known for a method."""
+    """Measurements after each epoch, [..., epochs]; NaN where a method has none."""
 
     loss: Any  # loss on all training images
     accuracy: Any  # test accuracy in percent
@@ -224,5 +224,5 @@ def _rows(method: Method, config: Config, seen: Epochs) -> list[Row]:
 
 
 def _known(x: float) -> float | None:
-    """Return a value, or None if it is NaN or inf, which JSON does not have."""
+    """Return a value, or None for NaN and inf, because JSON has no NaN and inf."""
     return x if np.isfinite(x) else None

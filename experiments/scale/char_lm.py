@@ -173,7 +173,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
 
 
 def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
-    """Return the path of checkpoints, and options that a resumed run must not change.
+    """Return the path of the checkpoints, and the options that must stay unchanged.
 
     Raises:
       DataError: if the folder has checkpoints, but the option `resume` is not set.
@@ -251,7 +251,7 @@ def _spec(path: str, ndim: int) -> Any:
     """Return the partition spec of a parameter, or of an array in the carry."""
     if path.startswith("[1]"):  # [1] is the pair (carry, position in the text)
         return jax.P("data", "model") if ndim else jax.P()
-    if "cell" in path:  # weights and biases whose last axis is the units
+    if "cell" in path:  # arrays whose last axis has an element for each unit
         return jax.P(*[None] * (ndim - 1), "model")
     return jax.P("model") if "readout" in path and ndim == 2 else jax.P()
 
@@ -288,4 +288,4 @@ def _bits(step, params, carry, streams) -> jax.Array:
         return h, cross_entropy(y, pair[1])
 
     losses = jax.lax.scan(body, start, (streams[:-1], streams[1:]))[1]
-    return jnp.mean(losses) / jnp.log(2)  # only this mean needs a sum over devices
+    return jnp.mean(losses) / jnp.log(2)  # devices communicate only in this mean

@@ -2,7 +2,8 @@
 
 There are two cases: all chips train one network, or each chip trains its share of
 10,000 networks. A network has N parameters, and there are p chips. Each chip has b
-streams of data, and a window has T time steps. The time of an update has four parts:
+streams of data, and a window has T time steps. A hop is the sending of data from a chip
+to its neighbour. The time of an update has four parts:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, recompute, backward
     weights      T · (3 w + 8) N / memory bandwidth      read 3 times; gradients added
@@ -136,7 +137,7 @@ def sent_bytes(num_bytes: float, chips: int) -> float:
 
 
 def hops(chips: int, torus: int) -> float:
-    """Return the number of hops, one after another, of an all-reduce on the torus."""
+    """Return the number of successive hops of an all-reduce on the torus of chips."""
     return 2 * torus * (chips ** (1 / torus) - 1)
 
 
@@ -183,8 +184,8 @@ def sweep(config: Config, chips: int) -> Row:
 def least_streams(config: Config) -> float:
     """Return the streams per chip at which arithmetic takes as long as an all-reduce.
 
-    The all-reduce sums gradients over many chips, without latency. The number of
-    parameters cancels, so the result does not depend on it.
+    The all-reduce sums gradients over many chips; its latency is neglected. The result
+    does not depend on the number of parameters, to which both times are proportional.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
@@ -193,7 +194,8 @@ def least_streams(config: Config) -> float:
 def least_batch(config: Config) -> float:
     """Return the streams per chip at which arithmetic takes as long as reading weights.
 
-    The number of parameters cancels, so the result does not depend on it.
+    The result does not depend on the number of parameters, to which both times are
+    proportional.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

@@ -118,7 +118,7 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the norm of the last loss's gradient in the carry of each time step.
+    """Draw the norm of the gradient of the last step's loss in each step's carry.
 
     Dotted curves are before training, solid curves after training.
     """
