@@ -1,10 +1,10 @@
 """Benchmark of one Rprop step on millions of parameters, against optax and PyTorch.
 
 A step of Rprop reads the gradient, and reads and writes the parameters and the state.
-Memory bandwidth limits the speed of a step, so the notes of the table also show
-gigabytes per second. The baseline is a program that does little more than copy arrays.
-This program moves as many bytes as a step of Rprop whose state has 4 bytes per
-parameter.
+Memory bandwidth limits the speed of a step, so the notes of the table also show how
+many gigabytes per second a step moves. The baseline of the comparison is a program that
+does little more than copy arrays. This program moves as many bytes as a step of Rprop
+whose state has 4 bytes per parameter.
 """
 
 from collections.abc import Callable, Iterator

@@ -78,8 +78,8 @@ def make_online(
       name: one of :data:`ONLINE`, or "snap_1", "snap_2" and so on.
       step: one time step of the network.
       loss: one loss for each example.
-      order: for the name "snap", the order of SnAp; names such as "snap_2" have their
-        own order.
+      order: for the name "snap", the order of SnAp; names such as "snap_2" contain the
+        order.
       visible: for "eprop", a function that returns the part of a carry that other units
         read.
       feedback: for "rflo" and "eprop", how the readout's error is sent back to the
@@ -122,7 +122,7 @@ def make_rule(
     update: optax.GradientTransformation | None = None,
     **settings: Any,
 ) -> GradientRule:
-    """Return the gradient rule over sequences of a given name.
+    """Return the gradient rule for sequences that has a given name.
 
     A study may pass all of its options, because arguments that the rule does not use
     are ignored. Only an unused `update` raises an error. The function :func:`draws`
@@ -142,7 +142,7 @@ def make_rule(
       remat: for "bptt", which values the backward pass recomputes; passed to
         :func:`~bpvariants.gradients.bptt`.
       update: for "truncated_bptt" and online rules, an update to apply within the
-        sequence. In this case, the rule takes and returns pairs (params, opt_state).
+        sequence. A rule with an update takes and returns pairs (params, opt_state).
       settings: for online rules, further arguments of :func:`make_online`.
 
     Raises:

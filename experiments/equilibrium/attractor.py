@@ -10,10 +10,10 @@ iterations of h, even if h has not reached a fixed point. Some of the compared g
 are propagated back through all 50 iterations, others through fewer iterations.
 
 At the paper's learning rate, and without a bound on the norm of W (`--limit`), h soon
-no longer settles at a fixed point. Training by backpropagation through all 50
-iterations then ends with a black output. At a tenth of the paper's learning rate
-(`--learning-rate 0.0001`), all gradients that are propagated back through many
-iterations agree with each other.
+no longer settles at a fixed point. If h does not settle, training by backpropagation
+through all 50 iterations ends with a network whose output is black. At a tenth of the
+paper's learning rate (`--learning-rate 0.0001`), all gradients that are propagated back
+through many iterations agree with each other.
 """
 
 import dataclasses

@@ -74,8 +74,8 @@ class Config(Study):
     }
 
     regimes: tuple[str, ...] = ()
-    """Names of regimes, which say the initial scale of W, and whether W is free or
-    projected; by default all three."""
+    """Regimes to train in; by default all three. The name of a regime states the
+    initial scale of W, and whether W is free or projected."""
     rules: tuple[str, ...] = ()
     """Kinds of gradient to train with; by default all five."""
     seeds: int = 3

@@ -33,7 +33,8 @@ class Machine:
     the CPU. By default, all accelerators, or the CPU as one device."""
     model_devices: int = 1
     """Number of devices that parameters are sharded over; it must divide the total
-    number of devices. Batches are sharded over the other axis of the device mesh."""
+    number of devices. Parameters are sharded over the axis "model" of the device
+    mesh, and batches over the axis "data"."""
     distributed: bool = False
     """Run as one of several processes. On Slurm, TPU pods, GKE and MPI, JAX finds the
     other processes itself; elsewhere set --coordinator, --processes, --process-id."""

@@ -36,7 +36,7 @@ class Study:
     FILES: ClassVar[tuple[str, ...]] = ()
 
     seeds: int = 1
-    """Number of runs of each kind, with different initial weights or random numbers."""
+    """Number of runs of each job, with different initial weights or random numbers."""
     first_seed: int = 0
     """Seed of the first run; seeds of all other runs are derived from it."""
     quick: bool = False

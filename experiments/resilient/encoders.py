@@ -66,11 +66,11 @@ class Config(Study):
     """Number of runs of each setting, from different initial weights; all runs of a
     setting train together."""
     weights: tuple[float, ...] = (0.5, 1.0)
-    """Bounds to try; initial weights are uniform between −bound and bound. The paper
-    states none."""
+    """Bounds to try; initial weights are uniform between −bound and bound. The
+    paper does not state the bound."""
     clip: tuple[float, ...] = (0.001, 0.01)
-    """Values of clip to try; outputs are clipped to [clip, 1 − clip], and 0 means no
-    clipping. Not in the paper."""
+    """Values of clip to try; outputs are clipped to [clip, 1 − clip], and 0 means
+    no clipping. The paper mentions no clipping."""
     max_epochs: int = 3000
     """Number of epochs after which a run without a solution counts as stuck."""
 

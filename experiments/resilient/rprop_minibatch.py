@@ -46,8 +46,8 @@ class Config(Study):
     epochs: int = 50
     """Number of passes through the training images."""
     batch: int = 64
-    """Number of images in a mini-batch. Images that do not fill a mini-batch are not
-    used by any method."""
+    """Number of images in a mini-batch. Images that are left over after the last
+    full mini-batch are not used by any method."""
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
     """Values to choose from: initial step sizes or learning rates. The table shows each
     method at its best value."""

@@ -60,8 +60,8 @@ class Config(Study):
     streams: int = 64
     """Number of parts of the text that are read in parallel, on all devices."""
     window: int = 64
-    """Number of characters of each stream in a window; gradients are propagated back to
-    the first of them."""
+    """Number of characters of each stream in a window; gradients are propagated
+    back to the first character of the window."""
     steps: int = 1_000
     """Number of updates of the parameters."""
     chunk: int = 100
@@ -71,8 +71,8 @@ class Config(Study):
     remat: bool = True
     """Recompute each time step in the backward pass, instead of storing its values."""
     reduce: Literal["window", "step"] = "window"
-    """When to sum gradients over devices: once per window, or in each time step, as XLA
-    does by itself."""
+    """When to sum gradients over devices: once per window, or in each time step, as
+    XLA does by default."""
     tested: int | None = None
     """Number of characters of the test text to score after each chunk; by default
     all."""

@@ -45,7 +45,7 @@ from experiments.through_time._influence_balancing_report import (
 
 
 class Online(NamedTuple):
-    """An online rule, and factors for its learning rate and number of iterations."""
+    """An online rule, with factors for the learning rate and number of iterations."""
 
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0
@@ -203,7 +203,7 @@ def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
 
 
 def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
-    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for lookbacks K.
+    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for several K.
 
     s₁ is the first unit of the network, and θ is the parameter.
     """

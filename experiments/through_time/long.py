@@ -70,7 +70,7 @@ class Config(Study):
     """Number of characters in one call along a stream."""
 
     def check(self):
-        """Check that each of `lengths` has at least `call` characters, as one call does."""
+        """Check that all of `lengths` are at least `call`, the length of one call."""
         if min(self.lengths) < self.call:
             raise ValueError(
                 f"lengths must be at least call={self.call}, got {self.lengths}."
