@@ -28,7 +28,8 @@ INPUTS = 32
 PRODUCTS = ("tanh", "gru")
 NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
 LENGTH = 50  # number of time steps of each sequence in comparisons with BPTT
-PRODUCT_WORK = 2e9  # at most so many multiplications in a timed call, or else 2 steps
+# Largest number of multiplications in a timed call of more than two steps.
+PRODUCT_WORK = 2e9
 SLOW = 5  # number of times that a call is timed if one call takes seconds
 LENGTHS = (100, 1_000, 10_000)
 BY_LENGTH = {  # {rule to time at several sequence lengths: cell to use}

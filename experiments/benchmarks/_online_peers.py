@@ -2,9 +2,8 @@
 
 braintrace's GRU applies the reset gate before a matrix product. Each weight of the
 reset gate therefore affects all units within one step. Our SnAp-1 keeps the influence
-of such a weight on all units. The package braintrace drops the influence of these
-weights on all units, so its gradient with respect to the weights of the reset gate is
-zero.
+of such a weight on all units. The package braintrace sets this influence to zero, so
+the gradient that braintrace computes for the weights of the reset gate is zero.
 
 In the table, most rows are timings of one network: braintrace's GRU and a linear
 readout, with equal weights in all these rows. The notes of these rows show the error of

@@ -61,7 +61,7 @@ class Config(Study):
     """Whether to predict the weather too; missing data are downloaded once."""
 
     def check(self) -> None:
-        """Check that there are more than `burn_in` steps; these are not scored."""
+        """Check that `burn_in` is below `steps`, so that some steps are scored."""
         if not 0 <= self.burn_in < self.steps:
             raise ValueError(
                 f"burn_in must be within 0 <= burn_in < steps = {self.steps}, got "

@@ -62,9 +62,10 @@ def pad(
 
 
 def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
-    """Put sequences into buckets by length; all buckets have about the same size.
+    """Put sequences into buckets by length.
 
-    The first bucket has the shortest sequences.
+    The first bucket has the shortest sequences. All buckets have about the same number
+    of sequences.
 
     Args:
       lengths: lengths of all sequences.

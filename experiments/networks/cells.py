@@ -51,7 +51,7 @@ def init(key: jax.Array, name: str, inputs: int, units: int, outputs: int) -> Pa
     """
     recurrent, feedforward, readout = jax.random.split(key, 3)
     uniform = jax.nn.initializers.lecun_uniform()
-    of_cell = CELLS[name].init(key, inputs, units)  # its matrices are replaced below
+    of_cell = CELLS[name].init(key, inputs, units)  # the matrices are replaced below
     of_cell |= {
         "recurrent": orthogonal(recurrent, of_cell["recurrent"].shape),
         "inputs": uniform(feedforward, of_cell["inputs"].shape),

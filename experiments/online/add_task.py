@@ -170,7 +170,7 @@ def loss(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
-    """Return {name of a rule: functions (start, learn)}; both run all seeds together.
+    """Return {name of a rule: functions (start, learn)} for the networks of all seeds.
 
     The function start(keys) -> state returns initial states. The function learn(state,
     xs, targets, key) -> (state, mean losses) trains on a chunk of the streams.

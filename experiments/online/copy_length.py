@@ -4,9 +4,9 @@ A network reads a string of L random bits, then outputs the string in L further 
 The length L grows by one when the loss on these outputs falls below a fraction of ln 2,
 which is the loss of guessing. The length L after a given number of training steps
 measures how well a rule learns, as in the copy task of Menick et al. 2020. Online rules
-update the parameters after each output bit. Truncated BPTT(h; h′) updates them every h′
-steps, by gradients that are propagated back h steps. BPTT updates the parameters once,
-at the end of the sequence.
+update the parameters after each output bit. Truncated BPTT(h; h′) updates the
+parameters every h′ steps, by gradients that are propagated back h steps. BPTT updates
+the parameters once, at the end of the sequence.
 
 References:
   Menick et al., "A practical sparse approximation for real time recurrent learning",
@@ -115,7 +115,7 @@ def main(config: Config) -> report.Result:
 def _jobs(config: Config) -> list[Job]:
     """Return one job (training) for each cell and rule.
 
-    All rules start from the same parameters of a cell.
+    For each cell, all rules start from the same parameters.
     """
     adam = optax.adam(config.learning_rate)
     chosen = learners(config.rules, config.truncations, adam)

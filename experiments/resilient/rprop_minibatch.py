@@ -186,7 +186,7 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 
 
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
-    """Return the median step size, and two fractions; NaN if the state lacks them.
+    """Return the median step size, and two fractions; NaN where they are not known.
 
     The fractions are of step sizes that are at their lower limit, and of gradient
     elements that changed sign at the last update.

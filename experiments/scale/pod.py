@@ -12,6 +12,7 @@ to its neighbour. The time of an update has four parts:
 
     time = max(arithmetic, weights) + loop + sums
 
+Efficiency, peak FLOP/s, overhead, latency and both bandwidths are options of the study.
 w = 2 is the number of bytes of a weight in matrix products. Gradients are summed over
 the chips once per window, by an all-reduce on a torus of r axes, in 2 r (p^(1/r) − 1)
 hops. For r = 1, the torus is a ring. The number of bytes that each chip sends does not

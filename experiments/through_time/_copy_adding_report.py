@@ -91,7 +91,7 @@ def _relative(flow: list[float]) -> np.ndarray:
 def draw_losses(rows: list[dict[str, Any]]) -> Figure:
     """Draw training losses against updates, one panel for each task.
 
-    A horizontal line is the floor, the lowest loss without memory.
+    A horizontal line is the floor, the lowest loss of a network without memory.
     """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
@@ -111,7 +111,7 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
             )
         axis.axhline(mine[0]["floor"], color="black", linewidth=0.8, label="floor")
         axis.set(title=TITLES[task], xlabel="updates", ylabel="loss", yscale="log")
-        axis.set_ylim(top=3 * mine[0]["floor"])  # early losses may be much higher
+        axis.set_ylim(top=3 * mine[0]["floor"])  # do not show the high early losses
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure

@@ -12,7 +12,7 @@ LEAST = 1e-12  # lower end of the axis for gradient norms
 
 
 def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
-    """Print how the gradient of each network changes back in time.
+    """Print how each network's gradient norm changes with the steps back in time.
 
     For each network, the table has one row before training and one row after training.
     """

@@ -121,7 +121,8 @@ def _length(config: Config) -> int:
 def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
     """Pool images, and convert them to sequences [N, T, d] of rows or of pixels.
 
-    If the option `permuted` is set, the steps of all sequences are permuted alike.
+    If the option `permuted` is set, the steps of all sequences are put into the same
+    random order.
     """
     side, width = config.side, 28 // config.side
     images = images[:, : side * width, : side * width]

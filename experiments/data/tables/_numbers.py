@@ -108,8 +108,8 @@ def is_number(cell: str) -> bool:
 class Numbers:
     """A column of numbers, parsed twice: with a decimal point and a decimal comma.
 
-    A decimal mark is given up, with all values parsed with it, as soon as a cell is not
-    a number with this mark.
+    If a cell is not a number with one of the two decimal marks, the column does not
+    have this mark, and the values parsed with it are deleted.
     """
 
     def __init__(self, decimal: str | None):
@@ -151,6 +151,6 @@ class Numbers:
             return
         for code, text in enumerate(texts):
             unit = unit_of(text)
-            told = unit or numbers[code]  # a cell with 0 and no unit does not count
+            told = unit or numbers[code]  # 0 may stand without a unit, so ignore it
             if unit not in self.units and told and not math.isnan(numbers[code]):
                 self.units[unit] = where(code)

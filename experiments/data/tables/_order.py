@@ -7,7 +7,9 @@ import numpy as np
 
 from experiments.data.tables._times import directions, known
 
-SURE = 0.9  # a column of numbers has times if this share of its changes has one sign
+# A column of plain numbers counts as times if at least this fraction of the differences
+# between successive rows has the same sign.
+SURE = 0.9
 
 
 class Order(NamedTuple):
@@ -29,7 +31,7 @@ def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Return how many steps have the main direction, and how many the usual size.
+    """Count the steps that have the most frequent sign, and the most frequent size.
 
     A step is the difference of the times of two successive rows.
     """

@@ -87,7 +87,7 @@ def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form
 
 
 def _ordered(times: np.ndarray) -> float:
-    """Return the fraction of successive times whose order is the more frequent one."""
+    """Return the fraction of time differences that have the more frequent sign."""
     forwards, backwards, _ = directions(times)
     return max(forwards, backwards) / max(1, len(times) - 1)
 
