@@ -81,7 +81,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
 
     def in_turns(step, metrics):
-        """Record a chunk's time by `fit`; after each pair, time a pair by the scan."""
+        """Record a chunk's time of `fit`; after two chunks, time two of the scan."""
         times["fit"].append(time.perf_counter() - reached[1])
         if len(times["fit"]) % 2 == 0:
             for _ in range(2):

@@ -43,7 +43,7 @@ def rprop(size: int) -> Groups:
 def _race(
     group: str, make: Callable[[int], Entrants], size: int, repeats: int
 ) -> Iterator[Measured]:
-    """Time one group of optimizers; note their memory bandwidth in GB/s if known."""
+    """Time a group of optimizers; note the GB/s of those whose bytes are known."""
     missing = "peers" in group and torch() is None
     for row in race(group, make(size), repeats=repeats, donate=True):
         moved = 20 if "copy" in row.name else MOVED.get(row.name.split(", ")[-1])

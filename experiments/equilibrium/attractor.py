@@ -1,6 +1,6 @@
 """An associative memory (Liao et al. 2018): a network that restores damaged digits.
 
-    h ← σ(h/2) (W + Wᵀ) + input,  with no self-connections,  output: the last units of h
+    h ← σ(h/2) (W + Wᵀ) + input,  with no self-connections,  output: 784 units of h
 
 W is the matrix of weights, and σ is the logistic function. The state h has 784 input
 units, which receive an image with blackened pixels; hidden units, which receive no

@@ -6,8 +6,8 @@ The input x is computed once for each image, and the state h is iterated to a fi
 point. The exact gradient is computed by recurrent backpropagation (RBP); JFB is
 Jacobian-free backpropagation. For C channels, the kernel of the convolution conv3 is a
 matrix [9 C, C]. After each update, the matrix is projected to a spectral norm of at
-most 0.3. The spectral norm of the whole convolution is at most three times as large,
-0.9. The state h therefore always settles.
+most 0.3. The spectral norm of the whole convolution is at most three times the norm of
+this matrix, so it is at most 0.9. The state h therefore always settles.
 
 To train for as many epochs as the paper (Fung et al. 2022), on a GPU, run
 `python -m experiments equilibrium_mnist --channels 48 --epochs 100 --batch 100`.

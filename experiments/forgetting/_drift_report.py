@@ -9,8 +9,8 @@ from experiments import report
 from experiments.forgetting._online_regression import METHODS
 
 # Mean squared errors of one-step predictions on random walks, measured outside this
-# project with 5 inputs and 5 seeds. Each step of a walk has the standard deviation
-# 0.01, and the noise of the targets 0.05. The forgetting factor is 0.9, and the method
+# project with 5 inputs and 5 seeds. The standard deviation of a walk's step is 0.01,
+# and that of the targets' noise is 0.05. The forgetting factor is 0.9, and the method
 # replay stores 20 examples. Of 2000 steps, the first 200 are left out of the mean. None
 # means that the method diverged.
 MEASURED_RATES = (0.05, 0.2, 0.5, 1.0)

@@ -33,7 +33,8 @@ def pad(
         sequence.
 
     Raises:
-      ValueError: if a sequence is longer than the bucket, or if there are none.
+      ValueError: if a sequence is longer than the length of the bucket, or if there are
+      no sequences.
 
     Example:
       >>> xs, mask = pad([np.array([1, 2]), np.array([3])])
@@ -122,9 +123,8 @@ def draw_batches(
     weights = np.array([len(bucket.rows) for bucket in buckets], float)
     number, left_out = divmod(start, run)
     while True:
-        # The `run` successive batches from one bucket have their own random generator.
-        # A resumed training can therefore start with them without drawing earlier
-        # batches.
+        # Each group of `run` successive batches has its own random generator. A resumed
+        # training therefore need not draw the batches of earlier groups.
         rng = np.random.default_rng((seed, number))
         chosen = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         turns = -(-run * batch // len(chosen.rows))

@@ -3,11 +3,11 @@
     x_t ~ Bernoulli(½),    y_t ~ Bernoulli(½ + ½ x_{t−t₁} − ¼ x_{t−t₂})
 
 A network reads one long stream of inputs x, and predicts at each step t the probability
-that the target y_t is 1. The target depends on two past inputs, t₁ and t₂ steps before.
-The network can remember neither input, only x_{t−t₂}, only x_{t−t₁}, or both. For each
-of these four cases, there is a lowest possible loss, called the floor, so the loss
-shows what the network remembers. Online rules update the parameters after every step.
-Truncated BPTT(h; h′) updates the parameters every h′ steps, by gradients that are
+that the target y_t is 1. The target y_t depends on two past inputs, x_{t−t₁} and
+x_{t−t₂}. The network can remember neither input, only x_{t−t₂}, only x_{t−t₁}, or both.
+For each of these four cases, there is a lowest possible loss, called the floor, so the
+loss shows what the network remembers. Online rules update the parameters after every
+step. Truncated BPTT(h; h′) updates the parameters every h′ steps, by gradients that are
 propagated back h steps. These gradients include the effect of x_{t−t₁} if h > t₁.
 
 References:

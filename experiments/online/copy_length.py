@@ -245,7 +245,11 @@ def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
 
 
 def _size(length: int, longest: int) -> int:
-    """Return the largest string length for the program, which lets `length` grow."""
+    """Return the largest string length that the compiled program must support.
+
+    It is above `length`, so that the program need not be compiled again whenever the
+    length grows; but it is at most `longest`.
+    """
     size = 8
     while size < length + 2:
         size *= 2

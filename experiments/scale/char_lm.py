@@ -288,4 +288,4 @@ def _bits(step, params, carry, streams) -> jax.Array:
         return h, cross_entropy(y, pair[1])
 
     losses = jax.lax.scan(body, start, (streams[:-1], streams[1:]))[1]
-    return jnp.mean(losses) / jnp.log(2)  # devices communicate only in this mean
+    return jnp.mean(losses) / jnp.log(2)  # losses are summed over devices only here

@@ -183,20 +183,21 @@ def sweep(config: Config, chips: int) -> Row:
 
 
 def least_streams(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as an all-reduce.
+    """Return the number of streams per chip at which two times are equal.
 
-    The all-reduce sums gradients over many chips; its latency is neglected. The result
-    does not depend on the number of parameters, to which both times are proportional.
+    The times are those of arithmetic and of an all-reduce. The all-reduce sums
+    gradients over many chips; its latency is neglected. The result does not depend on
+    the number of parameters, to which both times are proportional.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
 
 
 def least_batch(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as reading weights.
+    """Return the number of streams per chip at which two times are equal.
 
-    The result does not depend on the number of parameters, to which both times are
-    proportional.
+    The times are those of arithmetic and of reading weights from memory. The result
+    does not depend on the number of parameters, to which both times are proportional.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

@@ -118,7 +118,7 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the norm of the gradient of the last step's loss in each step's carry.
+    """Draw the norm of ∂ℓ_T/∂h_t, for the last loss ℓ_T and the carry h_t of each step.
 
     Dotted curves are before training, solid curves after training.
     """

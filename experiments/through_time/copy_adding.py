@@ -34,8 +34,8 @@ from experiments.through_time._memory_tasks import MemoryTask
 
 TASKS = ("copy", "adding")
 SHOWN = 100  # number of sequences on which gradient norms are measured
-# The training loss counts as below the floor (lowest loss without memory) if the mean
-# of WINDOW losses is below BELOW · floor.
+# The training loss counts as below the floor (the lowest loss of a network without
+# memory) if the mean of WINDOW losses is below BELOW · floor.
 BELOW, WINDOW = 0.9, 100
 
 

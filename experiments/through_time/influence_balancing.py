@@ -237,7 +237,7 @@ def _sensitivity_row(way: Way) -> Row:
 
 
 def _row(config: Config, iterations: int, name: str, method: Method, way: Way) -> Row:
-    """Train by one method; return the course of the parameter θ for each seed.
+    """Train by one method; return the parameter θ during training, for each seed.
 
     The row of results also has the last value of θ, and the number of iterations until
     |θ| exceeds LOST.

@@ -182,7 +182,7 @@ def _as_month(cell: str) -> str:
 
 
 def _as_monday(cell: str) -> str:
-    """Return the first day of a week such as 2020-W03, or the day 2020-W03-4."""
+    """Parse a week such as 2020-W03 as its Monday, or a day such as 2020-W03-4."""
     found = WEEK.fullmatch(cell)
     if not found:
         return ""
