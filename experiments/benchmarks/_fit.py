@@ -34,7 +34,7 @@ class Work(NamedTuple):
     data: Any
     sample: Callable[..., tuple]
     carry: Any = None
-    rounds: int = 1  # factor of `repeats`; larger if a training step is shorter
+    rounds: int = 1  # multiplies `repeats`; larger if a training step is shorter
 
 
 def fit() -> Groups:

@@ -22,7 +22,7 @@ LINEAR = [1_000, 10_000, 100_000]  # sequence lengths T of linear networks
 LINEAR_SHAPE = 1, 32, 64  # (B, number of inputs, number of units)
 # Shapes (T, number of units) of GRUs, which have as many inputs as units.
 NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]
-NEWTON_LONG = [  # further shapes (T, number of units), only for accelerators
+NEWTON_LONG = [  # more shapes (T, number of units) of GRUs, only for accelerators
     (length, units) for length in (10_000, 100_000) for units in (1, 2, 4, 16)
 ]
 NEWTON_BATCH = 16

@@ -23,7 +23,7 @@ from experiments.harness.options import above, all_of, at_least, given, within
 from experiments.harness.study import run_study, Study
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
-CHOSEN, SCORED = "2014", "2015"  # year to choose settings on, year to report errors of
+CHOSEN, SCORED = "2014", "2015"  # settings are chosen on 2014; errors are of 2015
 CURVE = np.geomspace(0.02, 1.5, 40)  # learning rates in the picture
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DECAYS = (0.5, 0.9, 0.97, 0.99, 0.995, 0.999)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 Config = TypeVar("Config")
-Check = Callable[[str, Any], None]  # (option name, value) -> None, or ValueError
+Check = Callable[[str, Any], None]  # (option name, value) -> None; may raise ValueError
 
 
 def at_least(least: float) -> Check:
@@ -67,7 +67,7 @@ def given(name: str, value: Any) -> None:
 
 
 def _each(holds: Callable[[Any], bool], words: str) -> Check:
-    """Return a check that `holds` is True for each number of an option, unless None."""
+    """Return a check that `holds` is True for each number of an option; None passes."""
 
     def check(name, value):
         values = value if isinstance(value, tuple | list) else (value,)

@@ -83,7 +83,7 @@ class Setting(NamedTuple):
     """Network, data, initial weights, and orders of images; all methods share them."""
 
     network: Network
-    train: tuple[jax.Array, jax.Array]  # images in whole mini-batches, labels
+    train: tuple[jax.Array, jax.Array]  # images and labels, in whole mini-batches
     test: tuple[jax.Array, jax.Array]
     starts: jax.Array  # [seeds, weights], initial weights
     orders: jax.Array  # [seeds, epochs, images], a permutation for each epoch
@@ -194,7 +194,7 @@ def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
     unknown = jnp.array(jnp.nan)
     if method.min_step_size is None:
         return unknown, unknown, unknown
-    if method.name.startswith(PROBABILISTIC):  # its state has no signs of gradients
+    if method.name.startswith(PROBABILISTIC):  # the state has no signs of gradients
         steps = optax.tree.get(state, "step_sizes")
         return jnp.median(steps), jnp.mean(steps <= method.min_step_size), unknown
     seen = updates.rprop_report(state, min_step_size=method.min_step_size)

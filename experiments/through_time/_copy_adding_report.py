@@ -22,7 +22,7 @@ LEAST = 1e-30  # gradient norms below this value are drawn at this value
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print losses, lowest losses without memory (floors), and published losses."""
+    """Print our losses, published losses, and floors: lowest losses without memory."""
     sizes = {
         "copy": f"T = {config.copy_length}",
         "adding": f"T = {config.adding_length}",

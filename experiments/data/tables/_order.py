@@ -137,7 +137,7 @@ def _steps(times: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _usual(steps: np.ndarray) -> float:
-    """Return the median of the positive time differences, or infinity without any."""
+    """Return the median of positive time differences; infinity if there are none."""
     forwards = np.sort(steps[steps > 0])
     return float(forwards[(len(forwards) - 1) // 2]) if len(forwards) else np.inf
 
