@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-MIXED = 5  # bigrams have the weight c / (c + 5) after a character that occurred c times
+MIXED = 5  # bigrams weigh c / (c + MIXED) if the previous character occurred c times
 
 
 def adaptive_ngrams(text: np.ndarray, symbols: int) -> dict[str, np.ndarray]:
@@ -12,7 +12,8 @@ def adaptive_ngrams(text: np.ndarray, symbols: int) -> dict[str, np.ndarray]:
 
     The first character of the text is not scored. The unigram model starts with a count
     of one for each symbol. The bigram model's probability of a character is a weighted
-    mean of two probabilities: by counts of bigrams, and by the unigram model.
+    mean of its frequency after the previous character and its probability in the
+    unigram model.
     """
     ones, pairs, losses = np.zeros(symbols), np.zeros((symbols, symbols)), []
     for before, now in pairwise(text.tolist()):

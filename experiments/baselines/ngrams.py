@@ -5,8 +5,9 @@
 
 p_n(x | c) is the probability of the symbol x after the context c, by the model of order
 n; p_0 is the uniform distribution. The context c consists of the n − 1 symbols before
-x, and the context c′ is c without its first symbol. N(c) counts the occurrences of c in
-the training text, and N(c, x) those in which x follows. The weight w grows with N(c).
+x, and the context c′ is c without its first symbol. N(c) is the number of occurrences
+of c in the training text. N(c, x) is the number of occurrences of c that are followed
+by x. The weight w grows with N(c).
 """
 
 import numpy as np
@@ -53,7 +54,7 @@ def _count(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 
 def _longer(known, here, train, given, symbols) -> tuple[np.ndarray, np.ndarray]:
-    """Extend each context by one symbol; return indices, equal for equal contexts."""
+    """Extend each context by a symbol; return integers, equal for equal contexts."""
     codes = [
         np.concatenate([[0], (contexts * symbols + text)[:-1]])
         for contexts, text in ((known, train), (here, given))

@@ -97,7 +97,7 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
 
 
 def _of_cells(cell, length, batch, inputs, units) -> Entrants:
-    """Return functions that differentiate the cell with a given name in `cells`."""
+    """Return functions that differentiate a cell of the module `cells`."""
     step = CELLS[cell]
     xs, targets = _data(length, batch, inputs, units)
     params = step.init(jax.random.key(1), inputs, units)

@@ -34,7 +34,7 @@ class Work(NamedTuple):
     data: Any
     sample: Callable[..., tuple]
     carry: Any = None
-    rounds: int = 1  # factor for `repeats`; larger for shorter steps
+    rounds: int = 1  # multiplies `repeats`; larger if a training step is shorter
 
 
 def fit() -> Groups:
@@ -81,7 +81,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
 
     def in_turns(step, metrics):
-        """Record the time of `fit`; after every two chunks, time two scans."""
+        """Record a chunk's time of `fit`; after two chunks, time two of the scan."""
         times["fit"].append(time.perf_counter() - reached[1])
         if len(times["fit"]) % 2 == 0:
             for _ in range(2):
@@ -106,8 +106,8 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
 
 
 def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
-    # Chunks are timed in pairs. The first pair is a warm-up and does not count. Of
-    # every other pair, only the second chunk counts.
+    # Chunks are timed in pairs. The first pair of chunks is a warm-up and does not
+    # count. Of each later pair, only the second chunk counts.
     counted = [1000 * seconds for seconds in times[3::2]]
     mib = float("nan") if temp is None else temp / 2**20
     return {

@@ -1,11 +1,12 @@
 """Benchmark of the gradient of a fixed point, against jaxopt and optimistix.
 
-The solvers of the libraries measure their tolerance in different norms. The tolerances
-are therefore chosen such that all libraries find the fixed point with about the same
-error. Each library differentiates by its default method. optimistix is also timed with
-GMRES, because its default method forms a dense Jacobian of the whole state. The notes
-of the table show the relative error of each gradient. The reference is the implicit
-gradient, computed by a dense linear solve in float64.
+The solvers of the libraries stop when a norm of the residual is below a tolerance, but
+they use different norms. The tolerances are chosen so that all libraries find the fixed
+point with about the same error. Each library differentiates the fixed point by its
+default method. optimistix is also timed with GMRES, because the default method of
+optimistix forms a dense Jacobian of the whole state. The notes of the table show the
+relative error of each gradient. The error is relative to the implicit gradient,
+computed by a dense linear solve in float64.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Type of a benchmark's groups; a group times one computation in several libraries."""
+"""Type of a benchmark: groups of timings of one computation in several libraries."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias

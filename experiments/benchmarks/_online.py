@@ -1,10 +1,11 @@
 """Benchmark of RTRL against a bare matrix product, and of approximations against BPTT.
 
-Each step of exact RTRL must compute the matrix product J M, so RTRL is compared with
-the time of this product alone. Here J [B, n, n] is the Jacobian of a time step in the n
-units of the carry. The influence of the cell's p parameters on the carry is M [B, n,
-p]. Approximations of RTRL are compared with BPTT on the same cell and sequence. For
-each additional time step, an online rule stores only a loss, a loss weight and a key.
+Each step of exact RTRL must compute the matrix product J M, so the time of RTRL is
+compared with the time of this product alone. J [B, n, n] is the Jacobian of a time step
+with respect to the n units of the carry. M [B, n, p] is the influence of the cell's p
+parameters on the carry. Approximations of RTRL are compared with BPTT on the same cell
+and sequence. The memory of an online rule hardly grows with the sequence length: only a
+loss, a loss weight and a key are stored for each time step.
 """
 
 import math
@@ -27,8 +28,9 @@ INPUTS = 32
 PRODUCTS = ("tanh", "gru")
 NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
 LENGTH = 50  # number of time steps of each sequence in comparisons with BPTT
-PRODUCT_WORK = 2e9  # largest number of multiplications in a timed call of over 2 steps
-SLOW = 5  # number of times that a call is timed if it takes seconds
+# Largest number of multiplications in a timed call of more than two steps.
+PRODUCT_WORK = 2e9
+SLOW = 5  # number of times that a call is timed if one call takes seconds
 LENGTHS = (100, 1_000, 10_000)
 BY_LENGTH = {  # {rule to time at several sequence lengths: cell to use}
     "bptt": "tanh",
@@ -46,9 +48,12 @@ LENGTH_SHAPE = 32, 1  # (number of units, batch size)
 def online() -> Groups:
     """Return all groups of timings of online rules.
 
-    Four things are compared: RTRL and the matrix product that it computes; BPTT and
-    approximations of RTRL; several sequence lengths for each rule; and SnAp and the
-    algorithms of the package braintrace.
+    There are four kinds of groups:
+
+    - RTRL, and the matrix product that RTRL computes;
+    - BPTT, and approximations of RTRL;
+    - one rule on sequences of several lengths;
+    - SnAp, and the algorithms of the package braintrace.
     """
     groups: Groups = {}
     for cell in PRODUCTS:
@@ -137,7 +142,7 @@ def _num_params(cell: str, units: int) -> int:
 
 
 def _product_length(cell: str, units: int, batch: int) -> int:
-    """Return the number of RTRL steps to time; it is lower for larger networks."""
+    """Return the number of time steps of RTRL to time: fewer for larger networks."""
     work = batch * units**2 * _num_params(cell, units)
     # Time at least two steps, because RTRL needs no matrix product in the first step,
     # where the influence of the parameters on the carry is zero.

@@ -1,14 +1,15 @@
-"""Benchmark of online rules against the package braintrace, on its GRU and a readout.
+"""Benchmark of online rules against the package braintrace, on braintrace's GRU.
 
 braintrace's GRU applies the reset gate before a matrix product. Each weight of the
 reset gate therefore affects all units within one step. Our SnAp-1 keeps the influence
-of the weight on all units. The package braintrace drops this influence, so its gradient
-in the weights of the reset gate is zero.
+of such a weight on all units. The package braintrace sets this influence to zero, so
+the gradient that braintrace computes for the weights of the reset gate is zero.
 
-In the table, most rows use braintrace's network with the same weights. The notes of
-these rows show the relative error of the gradient; the reference is the gradient by
-BPTT. Rows that name `cells.gru` use a GRU that has the same number of weights, but
-applies the reset gate after the matrix product.
+In the table, most rows are timings of one network: braintrace's GRU and a linear
+readout, with equal weights in all these rows. The notes of these rows show the error of
+the gradient, relative to the gradient by BPTT. Rows that name `cells.gru` use a GRU
+that has the same number of weights, but applies the reset gate after the matrix
+product.
 """
 
 import importlib
@@ -178,7 +179,7 @@ def _gradient_by_braintrace(params, xs, targets, algorithm, options):
 
 
 def _compared(grads: Any, exact: Any) -> str:
-    """Describe a gradient: its error relative to `exact`, and layers where it is 0."""
+    """Describe a gradient: error relative to `exact`, and layers in which it is 0."""
     off = jax.tree.map(jnp.subtract, grads, exact)
     size = lambda tree: jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree)))
     largest = lambda tree: max(jnp.max(jnp.abs(g)) for g in jax.tree.leaves(tree))

@@ -2,9 +2,9 @@
 
 On a CPU, `parallel_unroll` is hardly faster than `unroll`, because a CPU has few cores.
 On an accelerator, it is faster for networks with few units on sequences with many time
-steps. Matrix products are computed in full float32 (precision "highest"). With only 10
-bits of the mantissa, which is the default on recent GPUs, Newton's method would stop
-too early.
+steps. Matrix products are computed in full float32 (precision "highest"). By default,
+recent GPUs round the factors of a product to 10 bits of mantissa (TF32). With this
+rounding, Newton's method would stop too early.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ LINEAR = [1_000, 10_000, 100_000]  # sequence lengths T of linear networks
 LINEAR_SHAPE = 1, 32, 64  # (B, number of inputs, number of units)
 # Shapes (T, number of units) of GRUs, which have as many inputs as units.
 NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]
-NEWTON_LONG = [  # further shapes (T, number of units), only for accelerators
+NEWTON_LONG = [  # more shapes (T, number of units) of GRUs, only for accelerators
     (length, units) for length in (10_000, 100_000) for units in (1, 2, 4, 16)
 ]
 NEWTON_BATCH = 16

@@ -1,4 +1,4 @@
-"""Benchmark of 60 trainings on Proben1: all under one `vmap`, or PyTorch one by one."""
+"""Benchmark of 60 trainings on Proben1: under one `vmap`, and one by one in PyTorch."""
 
 import statistics
 from collections.abc import Iterator
@@ -15,8 +15,9 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 from experiments.resilient import _stopping
 from experiments.resilient.proben1 import setup
 
-RUNS, REPEATS = 60, 3  # few repeats, because PyTorch takes a minute for 60 runs
-# Rows of Prechelt's tables with small networks, as (problem, number of the table).
+RUNS, REPEATS = 60, 3  # only 3 repeats, because PyTorch takes a minute for 60 runs
+# Rows of the tables in Prechelt's report on Proben1, as pairs (problem, number of the
+# table). Both rows are for small networks.
 ROWS = [("cancer1", "8"), ("diabetes1", "10")]
 
 

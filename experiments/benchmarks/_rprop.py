@@ -1,10 +1,10 @@
 """Benchmark of one Rprop step on millions of parameters, against optax and PyTorch.
 
 A step of Rprop reads the gradient, and reads and writes the parameters and the state.
-Memory bandwidth limits the speed of a step, so the notes of the table also show
-gigabytes per second. The baseline is a program that does little more than copy arrays.
-This program moves as many bytes as a step of Rprop whose state has 4 bytes per
-parameter.
+Memory bandwidth limits the speed of a step, so the notes of the table also show how
+many gigabytes per second a step moves. The baseline of the comparison is a program that
+does little more than copy arrays. This program moves as many bytes as a step of Rprop
+whose state has 4 bytes per parameter.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,13 +22,14 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 
 # {`state` argument of rprop: bytes that a step reads and writes for each parameter}.
 MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}
-LARGE = 200_000_000  # with so many parameters, some optimizers need too much memory
+LARGE = 200_000_000  # from so many parameters on, some optimizers need too much memory
 
 
 def rprop(size: int) -> Groups:
     """Return groups of timings; each timed call is one step of an optimizer.
 
-    As in training, the memory of the old parameters and state is reused (donated).
+    As in training, the memory of the old parameters and of the old state is reused for
+    the new ones (donated).
     """
     kinds: dict[str, Callable[[int], Entrants]] = {"states": _states, "peers": _peers}
     if size < LARGE:
@@ -42,7 +43,7 @@ def rprop(size: int) -> Groups:
 def _race(
     group: str, make: Callable[[int], Entrants], size: int, repeats: int
 ) -> Iterator[Measured]:
-    """Time one group of optimizers; note their memory bandwidth in GB/s if known."""
+    """Time a group of optimizers; note the GB/s of those whose bytes are known."""
     missing = "peers" in group and torch() is None
     for row in race(group, make(size), repeats=repeats, donate=True):
         moved = 20 if "copy" in row.name else MOVED.get(row.name.split(", ")[-1])

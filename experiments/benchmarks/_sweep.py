@@ -201,7 +201,7 @@ def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
 
 
 def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Measured]:
-    """Yield table rows: median time, and its ratio to the median of the first row."""
+    """Yield table rows: a median time, and its ratio to the first row's median time."""
     ours = statistics.median(timed.seconds for timed in next(iter(runs.values())))
     for name, all_timed in runs.items():
         seconds = [timed.seconds for timed in all_timed]

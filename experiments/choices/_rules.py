@@ -78,8 +78,8 @@ def make_online(
       name: one of :data:`ONLINE`, or "snap_1", "snap_2" and so on.
       step: one time step of the network.
       loss: one loss for each example.
-      order: for the name "snap", the order of SnAp; names such as "snap_2" have their
-        own order.
+      order: for the name "snap", the order of SnAp; names such as "snap_2" contain the
+        order.
       visible: for "eprop", a function that returns the part of a carry that other units
         read.
       feedback: for "rflo" and "eprop", how the readout's error is sent back to the
@@ -122,7 +122,7 @@ def make_rule(
     update: optax.GradientTransformation | None = None,
     **settings: Any,
 ) -> GradientRule:
-    """Return the gradient rule over sequences of a given name.
+    """Return the gradient rule for sequences that has a given name.
 
     A study may pass all of its options, because arguments that the rule does not use
     are ignored. Only an unused `update` raises an error. The function :func:`draws`
@@ -134,13 +134,15 @@ def make_rule(
       step: one time step of the network.
       loss: one loss for each example.
       lookback: for "truncated_bptt", the number of steps that gradients are propagated
-        back; for "artbp", the mean number. Both rules need `lookback`.
+        back. For "artbp", this number is random, and `lookback` is its mean. Both rules
+        need `lookback`.
       every: for "truncated_bptt", the number of steps between two backward passes, by
         default lookback // 2. For online rules with an update, the number of steps
         between updates, by default 1.
-      remat: the argument `remat` of "bptt".
+      remat: for "bptt", which values the backward pass recomputes; passed to
+        :func:`~bpvariants.gradients.bptt`.
       update: for "truncated_bptt" and online rules, an update to apply within the
-        sequence. In this case, the rule takes and returns pairs (params, opt_state).
+        sequence. A rule with an update takes and returns pairs (params, opt_state).
       settings: for online rules, further arguments of :func:`make_online`.
 
     Raises:
@@ -181,7 +183,7 @@ def make_rule(
 
 
 def draws(name: str) -> bool:
-    """Return whether a rule draws random numbers, and so needs `key=`.
+    """Return whether a rule draws random numbers and needs the argument `key`.
 
     Example:
       >>> draws("uoro"), draws("bptt")
@@ -200,6 +202,6 @@ def _needed(rule: str, lookback: int | None) -> int:
 
 
 def _split(name: str, order: int) -> tuple[str, int]:
-    """Split a name such as "snap_2" into the name of the rule, and the order."""
+    """Split a name such as "snap_2" into the rule's name, "snap", and its order, 2."""
     match = re.fullmatch(r"(snap)_(\d+)", name)
     return (match[1], int(match[2])) if match else (name, order)

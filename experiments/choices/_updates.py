@@ -54,11 +54,11 @@ def make_update(
 ) -> optax.GradientTransformation:
     """Return the update rule (an optax transformation) of a given name.
 
-    Gradients are clipped by their global norm, and the learning rate falls to zero
-    along half a cosine. The Rprop family adapts its own step sizes, so it has no
-    schedule. The Rprop family and "manhattan" use only the signs of gradients, so their
-    gradients are not clipped. All of the Rprop family except "probabilistic_rprop" need
-    full batches.
+    By default, gradients are clipped by their global norm. If `steps` is given, the
+    learning rate falls to zero along half a cosine. The Rprop family adapts its own
+    step sizes, so it has no learning rate schedule. The Rprop family and "manhattan"
+    use only the signs of gradients, so their gradients are not clipped. All of the
+    Rprop family except "probabilistic_rprop" need full batches.
 
     Args:
       name: a name in the table :data:`UPDATES`. The names "rprop" and "irprop_minus"

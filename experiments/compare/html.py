@@ -89,7 +89,7 @@ def write_report(
 
 
 def _phrase(settings: dict[str, Any]) -> str:
-    """Return options as text, "name value, …", without `resume` and unset options."""
+    """Return options as text, "name value, …"; leave out `resume` and unset options."""
     given = {
         name: value
         for name, value in settings.items()

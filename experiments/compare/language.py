@@ -109,7 +109,7 @@ def _sample(key: jax.Array, text: jax.Array):
 
 
 def _nats(params, text: jax.Array) -> jax.Array:
-    """Return the mean loss on a text, split into TEST_STREAMS parallel streams."""
+    """Return the mean loss on a text that is cut into TEST_STREAMS parallel streams."""
     length = (len(text) - 1) // TEST_STREAMS
     cut = lambda offset: text[offset : offset + length * TEST_STREAMS]
     xs, targets = (cut(offset).reshape(TEST_STREAMS, length).T for offset in (0, 1))

@@ -81,10 +81,10 @@ def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def _panel(task: Task, row: Any) -> str:
-    """Return the gradient rule that the title of a panel names, or "".
+    """Return the gradient rule to write into the title of a panel, or "".
 
     If all jobs of a network have the same update rule, they share one panel, and the
-    result is "". The legend of the panel then names the gradient rules.
+    result is "". The legend of a shared panel names the gradient rules.
     """
     updates = {job.update for job in task.jobs if job.network == row.network}
     return row.rule if len(updates) > 1 else ""

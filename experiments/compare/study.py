@@ -73,7 +73,7 @@ class Row:
 
 def main(config: Config) -> report.Result:
     """Run all jobs (trainings) of all tasks; print the results and write them."""
-    tasks = cache(_tasks)  # called once, after --quick and --resume changed the options
+    tasks = cache(_tasks)  # the data are loaded once, not twice
     return run_study(
         "compare",
         config,
@@ -169,14 +169,14 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
 
 @cache
 def _for_all_seeds(function: Callable) -> Callable:
-    """Return the function under `vmap` over seeds, compiled once for all jobs."""
+    """Return `function` under `vmap` over seeds; it is compiled once for all jobs."""
     return jax.jit(jax.vmap(function))
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
-    """Split the steps into pieces; return each piece's last step and mean losses.
+    """Split the updates into pieces; return each piece's last update and mean losses.
 
-    The losses `values` have the shape [seeds, steps]. The mean losses have the shape
+    The losses `values` have the shape [seeds, updates]. The mean losses have the shape
     [seeds, pieces].
     """
     pieces = np.array_split(np.arange(values.shape[1]), min(points, values.shape[1]))

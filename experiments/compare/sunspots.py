@@ -143,7 +143,11 @@ def _predict(params, xs: jax.Array) -> jax.Array:
 
 
 def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
-    """Return a function that scores forecasts of all years but the first, by period."""
+    """Return a function that scores forecasts: one score for each of the `PERIODS`.
+
+    The function takes forecasts of all years after the first one. A score is the mean
+    squared error in a period, divided by the variance of the series until 1979.
+    """
     variance = np.var(series[years <= 1979])
     inside = {
         name: jnp.asarray((first <= years[1:]) & (years[1:] <= last))

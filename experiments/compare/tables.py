@@ -84,7 +84,7 @@ def show(chosen: list[Task], rows: list[Any]) -> None:
 
 
 def _heading(task: Task, network: str, rule: str, update: str) -> tuple[str, str]:
-    """Return the heading of a network's rows, and the label of one row."""
+    """Return the heading above the rows of a network, and the label of one row."""
     updates = {job.update for job in task.jobs if job.network == network}
     if len(updates) == 1:
         return f"{network}, {update}", rule

@@ -47,7 +47,7 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
     """
     cache = pooch.os_cache("bpvariants")
     target = Path(path)
-    errors, bar = [], cast(Any, _Bar(target.name))  # pooch declares another type
+    errors, bar = [], cast(Any, _Bar(target.name))  # pooch's type hint is too narrow
     downloader = cast(Any, pooch.HTTPDownloader(progressbar=bar))
     for address in (url,) if isinstance(url, str) else url:
         try:

@@ -40,7 +40,7 @@ class FSDD(NamedTuple):
     together are the official training part. All six speakers are in each part.
     """
 
-    samples: list[np.ndarray]  # [N] float32 in −1..1 each; N is 1,148 to 18,262
+    samples: list[np.ndarray]  # each [N] float32 in −1..1, with N from 1,148 to 18,262
     digits: np.ndarray  # [3000] digit spoken in each recording
     speakers: np.ndarray  # [3000] speaker, an index into SPEAKERS
     train: np.ndarray  # [2400] indices of recordings
@@ -68,7 +68,7 @@ def fsdd() -> FSDD:
 
 
 def without_speaker(recordings: FSDD, speaker: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of recordings by all speakers but one, and by this speaker."""
+    """Return the indices of all other speakers' recordings, and of this speaker's."""
     if speaker not in SPEAKERS:
         raise ValueError(f"speaker must be one of {SPEAKERS}, got {speaker!r}.")
     mine = recordings.speakers == SPEAKERS.index(speaker)

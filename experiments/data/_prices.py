@@ -48,7 +48,7 @@ class Shiller(NamedTuple):
     real_price: np.ndarray
     real_dividend: np.ndarray
     real_earnings: np.ndarray
-    pe10: np.ndarray  # price / mean earnings of ten years; missing before 1881
+    pe10: np.ndarray  # price / mean earnings of the last ten years; missing before 1881
 
 
 class VIX(NamedTuple):
@@ -56,8 +56,9 @@ class VIX(NamedTuple):
 
     No values are missing. On 47 days, the opening or the closing value is not between
     the lowest and the highest value. On 506 days, the source knew only the closing
-    value, so prefer the closing values. By convention, the first 7,388 days, up to
-    2019-05-02, are the training part.
+    value. Closing values are therefore more reliable than opening, lowest and highest
+    values. By convention, the first 7,388 days, up to 2019-05-02, are the training
+    part.
     """
 
     dates: np.ndarray  # datetime64[D], trading days
@@ -72,7 +73,7 @@ def shiller() -> Shiller:
     path = find(SHILLER, SHILLER_SHA256)
     path = path or fetch(SHILLER_URL, SHILLER_SHA256, SHILLER)
     dates, numbers = _columns(path, ["Date", *SHILLER_COLUMNS])
-    numbers[numbers == 0] = np.nan  # in the file, 0 is a missing value
+    numbers[numbers == 0] = np.nan  # in the file, a 0 marks a missing value
     return Shiller(dates.astype("datetime64[M]"), *numbers)
 
 

@@ -103,8 +103,9 @@ def is_of_tutorial(pair: Pair) -> bool:
     The tutorial uses pairs of short sentences. The English sentence begins with "i am",
     "he is" or similar words. Both sentences of the pair must be normalised by
     :func:`tutorial_form` before this function is called.
-    The tutorial's pairs are 9,390 of train, 1,252 of validation and 1,173 of test. All
-    of these pairs have 3,028 different words in English and 4,668 in French.
+    The tutorial's pairs are 9,390 of train, 1,252 of validation and 1,173 of test.
+    Together, these pairs have 3,028 different English words and 4,668 different French
+    words.
     """
     short = all(len(text.split(" ")) < LONGEST for text in pair)
     return short and pair[0].startswith(OPENINGS)

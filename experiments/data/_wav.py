@@ -11,7 +11,7 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-STREAMED = 0x7FFF0000  # a size this large in a header means that it is unknown
+STREAMED = 0x7FFF0000  # a size in a header that is at least this large means "unknown"
 UNREADABLE = (ValueError, ArithmeticError, struct.error, EOFError, UnboundLocalError)
 HIGHEST = 1_000_000  # a higher sampling rate, in Hz, means that the header is damaged
 ROUNDING = 1e-6  # amount by which a float sample may exceed ±1, due to rounding
@@ -24,8 +24,8 @@ def read_wav(
 
     Channels are averaged, and the sampling rate is converted to `rate`. Samples beyond
     ±1 after the conversion are clipped. A program that writes a recording to a pipe
-    cannot state the number of samples in the header. In this case, the samples are read
-    to the end of the file.
+    cannot state the number of samples in the header. If the header does not state this
+    number, the samples are read to the end of the file.
 
     Args:
       file: path of the recording, or a binary file that is open for reading.
@@ -107,7 +107,7 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
 
 
 def _sized(content: bytes, name: str) -> bytes:
-    """Return a RIFF file with the true sizes in its header, if they were unknown."""
+    """Return a RIFF file; if its header has no sizes, write the true sizes into it."""
     if content[:4] not in (b"RIFF", b"RIFX") or content[8:12] != b"WAVE":
         return content
     number, short = ("<I", "<H") if content[:4] == b"RIFF" else (">I", ">H")

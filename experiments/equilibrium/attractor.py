@@ -1,18 +1,19 @@
 """An associative memory (Liao et al. 2018): a network that restores damaged digits.
 
-    h ← σ(h/2) (W + Wᵀ) + input,  with no self-connections,  output: the last units of h
+    h ← σ(h/2) (W + Wᵀ) + input,  with no self-connections,  output: 784 units of h
 
 W is the matrix of weights, and σ is the logistic function. The state h has 784 input
-units, which receive an image, hidden units, which receive no input, and 784 output
-units. The output units are trained to show the whole image; the loss is the mean
-absolute error of a pixel (L1). The output is read after 50 iterations of h, even if h
-has not reached a fixed point. Some of the compared gradients are propagated back
-through all 50 iterations, some through fewer.
+units, which receive an image with blackened pixels; hidden units, which receive no
+input; and 784 output units. The output units are trained to show the undamaged image;
+the loss is the mean absolute error of a pixel (L1). The output is read after 50
+iterations of h, even if h has not reached a fixed point. Some of the compared gradients
+are propagated back through all 50 iterations, others through fewer iterations.
 
 At the paper's learning rate, and without a bound on the norm of W (`--limit`), h soon
-no longer settles at a fixed point. Training by backpropagation through all 50
-iterations then ends with a black output. At a tenth of the paper's learning rate
-(`--learning-rate 0.0001`), the gradients that go back many iterations agree.
+no longer settles at a fixed point. If h does not settle, training by backpropagation
+through all 50 iterations ends with a network whose output is black. At a tenth of the
+paper's learning rate (`--learning-rate 0.0001`), all gradients that are propagated back
+through many iterations agree with each other.
 """
 
 import dataclasses
@@ -85,7 +86,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train with each kind of gradient; show errors, and errors measured elsewhere."""
+    """Train by each kind of gradient; show our errors and errors measured elsewhere."""
     check = lambda config: data.mnist()
     return run_study("attractor", config, _jobs, _finish, check=check)
 
@@ -186,7 +187,7 @@ def _train(config: Config, rule: str, seed: int, images: jax.Array, way: Way) ->
 
 
 def _pictures(folder: Path, job: str) -> Path:
-    """Return the path of the file with a job's damaged and restored digits."""
+    """Return the path of the file with the damaged and the restored digits of a job."""
     return folder / f"restored-{job}.npz"
 
 
@@ -219,7 +220,7 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _cell(values: Sequence[float]) -> str:
-    """Format an error with four decimals, or errors as mean ± standard deviation."""
+    """Format one error with four decimals, several as mean ± standard deviation."""
     several = len(values) > 1
     return report.mean_sd(list(values)) if several else f"{values[0]:.4f}"
 

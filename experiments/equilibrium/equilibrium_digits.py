@@ -7,12 +7,12 @@ which are split into training and test images at random. There are three regimes
 of these regimes, the recurrent matrix W starts at scale 0.5 or 0.9, and is not bounded.
 In the third regime, W starts at scale 0.5, and is projected to a spectral norm of at
 most 0.95 after each update. Without the projection, training leads to a W for which z
-no longer settles at a fixed point. Training by the exact gradient then suffers most,
-because the exact gradient assumes that z has settled.
+no longer settles at a fixed point. Without the projection, the accuracy falls most with
+the exact gradient, because the exact gradient assumes that z has settled.
 
-If the state z has not settled, this study uses the last iterate
+If the state z has not settled, this study computes the gradient at the last iterate
 (`on_failure="ignore"`), like libraries that do not check convergence. With the default
-`on_failure="nan"`, the gradient would be NaN.
+of `gradients.fixed_point`, `on_failure="nan"`, the gradient would be NaN.
 """
 
 import dataclasses
@@ -74,8 +74,8 @@ class Config(Study):
     }
 
     regimes: tuple[str, ...] = ()
-    """Names of regimes, which say the initial scale of W, and whether W is free or
-    projected; by default all three."""
+    """Regimes to train in; by default all three. The name of a regime states the
+    initial scale of W, and whether W is free or projected."""
     rules: tuple[str, ...] = ()
     """Kinds of gradient to train with; by default all five."""
     seeds: int = 3
@@ -152,7 +152,7 @@ def _logits(params, z):
 
 
 def _train(epochs, regime, rule, key, images, labels):
-    """Train one network; return test accuracy, training losses, and whether it settles.
+    """Train a network; return test accuracy, training losses, whether it settles.
 
     A trained network settles if its state reaches a fixed point on the test images.
     """

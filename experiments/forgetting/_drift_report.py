@@ -9,9 +9,10 @@ from experiments import report
 from experiments.forgetting._online_regression import METHODS
 
 # Mean squared errors of one-step predictions on random walks, measured outside this
-# project with 5 inputs and 5 seeds. Standard deviations are 0.01 for the steps of the
-# walk, and 0.05 for the noise of the targets. The forgetting factor is 0.9, and replay
-# stores 20 examples. Of 2000 steps, the first 200 are left out. None: it diverged.
+# project with 5 inputs and 5 seeds. The standard deviation of a walk's step is 0.01,
+# and that of the targets' noise is 0.05. The forgetting factor is 0.9, and the method
+# replay stores 20 examples. Of 2000 steps, the first 200 are left out of the mean. None
+# means that the method diverged.
 MEASURED_RATES = (0.05, 0.2, 0.5, 1.0)
 MEASURED = {
     "sgd": (0.00861, 0.01031, None, None),
@@ -53,7 +54,7 @@ def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def show_left_out(reason: str) -> None:
-    """Print why the weather of Seattle is left out."""
+    """Print why the study leaves out the weather of Seattle."""
     report.show_table("Seattle", [""], [["left out"]], reason)
 
 

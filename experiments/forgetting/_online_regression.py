@@ -5,11 +5,11 @@ of the example k steps ago is multiplied by λᵏ, where λ is the forgetting fa
 be the learning rate. The methods stored, replay and two sums change w by −η (1 − λ)
 times a sum of gradients of these discounted errors:
 
-    sgd          changes w by −η times only the newest gradient
+    sgd          changes w by −η times the newest gradient alone
     stored       sums all gradients, as computed when they were new
     replay       sums gradients of the last W examples, recomputed at the current w
     two sums     sums gradients of all past examples at the current w, as R w − p
-    rls          has no η: at every step, w minimises the sum of discounted errors
+    rls          recursive least squares: minimises the sum of discounted errors; no η
 
 The matrix R is the discounted sum of x xᵀ over past examples. The vector p is the
 discounted sum of x y over past examples.
@@ -103,8 +103,8 @@ def follow(
       horizon: number of past examples that the method "replay" stores.
 
     Returns:
-      Errors [T] of the predictions, and the weights [T, d] after each update. Each
-      prediction is made before the method sees the target.
+      The error of the prediction at each step, [T], and the weights after each update,
+      [T, d]. Each prediction is made before the method sees the target.
     """
     init, step = METHODS[method](rate, decay, horizon)
 

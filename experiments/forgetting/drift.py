@@ -23,7 +23,7 @@ from experiments.harness.options import above, all_of, at_least, given, within
 from experiments.harness.study import run_study, Study
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
-CHOSEN, SCORED = "2014", "2015"  # year to choose settings on, year to report errors of
+CHOSEN, SCORED = "2014", "2015"  # settings are chosen on 2014; errors are of 2015
 CURVE = np.geomspace(0.02, 1.5, 40)  # learning rates in the picture
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DECAYS = (0.5, 0.9, 0.97, 0.99, 0.995, 0.999)
@@ -61,7 +61,7 @@ class Config(Study):
     """Whether to predict the weather too; missing data are downloaded once."""
 
     def check(self) -> None:
-        """Check that steps remain after `burn_in`, which are left out of the error."""
+        """Check that `burn_in` is below `steps`, so that some steps are scored."""
         if not 0 <= self.burn_in < self.steps:
             raise ValueError(
                 f"burn_in must be within 0 <= burn_in < steps = {self.steps}, got "
@@ -77,7 +77,7 @@ def main(config: Config) -> report.Result:
 def _jobs(config: Config) -> list[Job]:
     """Return one job for each pair of a data stream and a method.
 
-    If the weather data are left out, print the reason.
+    If the weather data are not available or not wanted, print the reason.
     """
     jobs = [
         Job(f"random walk, {name}", 1, partial(_walk_row, config, name))
@@ -152,7 +152,7 @@ def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
 
 
 def _follow_walks(config, name, xs, ys, rates) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean squared errors [seeds, rates], and the first weight over time.
+    """Return mean squared errors [seeds, rates], and the first weight after each step.
 
     The first weight has the shape [seeds, rates, T]. An error is inf if it is not below
     the error of always predicting 0.
@@ -197,7 +197,7 @@ def _weather_row(
     years = days.astype("datetime64[Y]").astype(str)
     if name == "persistence":
         errors, setting = np.diff(weather.temp_max), {}
-    elif name == "fixed":  # fit least squares once, to all years before SCORED
+    elif name == "fixed":  # a single fit by least squares to all years before SCORED
         before = years < SCORED
         w = np.linalg.lstsq(xs[before], ys[before], rcond=None)[0]
         errors, setting = scale * (ys - xs @ w), {}
@@ -217,7 +217,7 @@ def _weather_row(
 
 
 def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """Return a method's errors [settings, T], and the settings that were tried.
+    """Return the errors of a method with each setting, [settings, T], and all settings.
 
     A setting is a pair of a learning rate and a forgetting factor.
     """
@@ -258,7 +258,7 @@ def tomorrow(
 
 
 def rms(errors: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the root mean square of errors over the chosen steps; NaN becomes inf."""
+    """Return the root mean square error over the chosen steps; NaN becomes inf."""
     with np.errstate(all="ignore"):
         mean = np.sqrt(np.mean(np.square(errors[..., chosen]), axis=-1))
     return np.nan_to_num(mean, nan=np.inf)

@@ -1,7 +1,7 @@
 """Devices, processes and precision of a study.
 
 JAX reads some settings only once, when it first looks for devices. The function
-:func:`start` sets them after the options are read, and before the study runs.
+:func:`start` sets these settings after the options are read, and before the study runs.
 """
 
 import os
@@ -21,19 +21,20 @@ from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
 from experiments.harness.precision import double_precision
 
-LOST = 75  # exit code EX_TEMPFAIL of sysexits.h: a retry may succeed
+LOST = 75  # exit code if a process is lost: EX_TEMPFAIL of sysexits.h, "try again"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Options for a study on several devices or processes, and for its precision."""
+    """Options of a study for several devices or processes, and for precision."""
 
     devices: int | None = None
     """Number of devices of each process: accelerators or, if there are none, parts of
     the CPU. By default, all accelerators, or the CPU as one device."""
     model_devices: int = 1
     """Number of devices that parameters are sharded over; it must divide the total
-    number of devices. Batches are sharded over the other axis of the device mesh."""
+    number of devices. Parameters are sharded over the axis "model" of the device
+    mesh, and batches over the axis "data"."""
     distributed: bool = False
     """Run as one of several processes. On Slurm, TPU pods, GKE and MPI, JAX finds the
     other processes itself; elsewhere set --coordinator, --processes, --process-id."""
@@ -53,7 +54,7 @@ class Machine:
     on recent GPUs, and bfloat16 on TPUs."""
 
     def __post_init__(self):
-        """Check each option alone, and that no two options contradict each other."""
+        """Check each option, and check that no two options contradict each other."""
         check_at_least_one(self, "devices", "model_devices", "processes", "heartbeat")
         explicit = self.coordinator, self.processes, self.process_id
         if not self.distributed and explicit != (None, None, None):
@@ -74,7 +75,7 @@ class Machine:
 
     @property
     def dtype(self) -> Any:
-        """Dtype of the network's computation."""
+        """Dtype in which the network computes, from the option `precision`."""
         return jnp.dtype(self.precision)
 
     @contextmanager
@@ -132,9 +133,9 @@ def start(machine: Machine) -> None:
 def run(study: Callable[[Any], Any], config: Any) -> Any:
     """Run a study; if it has several processes and fails, exit this process at once.
 
-    An ordinary exit would hang. JAX would wait for the other processes before the exit,
-    and the other processes would wait for results of this process. If this process is
-    killed, a watcher prints a message.
+    If a study fails in one of several processes, an ordinary exit of this process would
+    hang: JAX would wait for the other processes, and they would wait for results of
+    this process. If this process is killed, a watcher process prints a message.
     """
     if not config.machine.distributed:
         return study(config)

@@ -12,7 +12,7 @@ BLOCK = 1 << 20  # number of bytes to read at a time
 
 
 def sums_of(config: Any) -> dict[str, dict[str, Any]]:
-    """Return {option: {bytes, lines, sha256}} of the user's files that a study reads.
+    """Return {option: size, line count and sha256} of the user's files of a study.
 
     The study's attribute `FILES` lists the options that are paths of such files. A
     missing file is left out of the result; the study itself raises an error for it.
@@ -29,7 +29,7 @@ def sums_of(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def check_unchanged(config: Any, stored: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the user's files that a run reads are the same as when it began.
+    """Check that the user's files have not changed since a run began.
 
     Args:
       config: options of the run; `out` is the folder of the run.
@@ -67,7 +67,7 @@ def _given(config: Any) -> list[str]:
 
 
 def _sums(path: Path, most: int | None = None) -> dict[str, Any]:
-    """Return size, line count and sha256 of a file, or of its first `most` bytes."""
+    """Return the size, line count and sha256 of a file or of its first `most` bytes."""
     whole, size, lines = hashlib.sha256(), 0, 0
     with path.open("rb") as file:
         while block := file.read(BLOCK if most is None else min(BLOCK, most - size)):

@@ -94,7 +94,7 @@ class Way:
         return training.read_checkpoint(self.checkpoints, params, best=True)
 
     def curve(self) -> list[Row]:
-        """Return the learning curve, including the part from before a resumption."""
+        """Return the learning curve, also of updates before the run was resumed."""
         lines = map(json.loads, self._curve.read_text().splitlines())
         return [{name: _with_nan(line[name]) for name in line} for line in lines]
 
@@ -107,7 +107,7 @@ def time_taken(result: training.FitResult) -> Row:
     """Return the times of a training as fields of a result row.
 
     The times are milliseconds per training step, and seconds of compilation. If a run
-    was resumed, only the steps since then are counted.
+    was resumed, only the training steps after the resumption are counted.
     """
     taken = max(1, result.steps - (result.resumed_from or 0))
     return {
@@ -168,7 +168,7 @@ def open_run(
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
-    """Return a stored run's options, but keep the given values of options in `free`."""
+    """Return a stored run's options; options in `free` keep their values in `run`."""
     stored, theirs = _stored(run.out)["config"], {}
     for field in dataclasses.fields(run):
         if field.name in free or field.name not in stored:
@@ -209,7 +209,8 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
       jobs: all jobs of the study, with different names.
 
     Returns:
-      The result rows in the order of jobs, and whether Ctrl-C stopped the run.
+      The rows of all finished jobs, in the order of `jobs`, and whether Ctrl-C stopped
+      the run.
     """
     rows: dict[str, list[Row]] = {}
     for row in _finished(folder):
@@ -238,7 +239,8 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
 def _finished(folder: Path) -> list[Row]:
     """Return the rows of finished jobs; remove all other lines from results.jsonl.
 
-    The removed lines are partial results, and a line that was not written to its end.
+    The removed lines are partial results of interrupted jobs, and a last line that is
+    incomplete because the process was killed.
     """
     path = folder / "results.jsonl"
     if not path.exists():
@@ -270,7 +272,7 @@ def _row(path: Path, number: int, line: bytes) -> Row:
 
 
 def _with_nan(value: Any) -> Any:
-    """Replace null by NaN in a value from a file; null is written for NaN and inf."""
+    """Replace null by NaN in a value from JSON; null is written for NaN and inf."""
     if isinstance(value, list):
         return [_with_nan(each) for each in value]
     return float("nan") if value is None else value

@@ -1,4 +1,4 @@
-"""Checks of a study's options, and the small sizes of `--quick`."""
+"""Checks of a study's options, and a function that applies the sizes of `--quick`."""
 
 import dataclasses
 import difflib
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 Config = TypeVar("Config")
-Check = Callable[[str, Any], None]  # (option name, value) -> None, or ValueError
+Check = Callable[[str, Any], None]  # (option name, value) -> None; may raise ValueError
 
 
 def at_least(least: float) -> Check:
@@ -46,7 +46,7 @@ def within(low: float, high: float, *, ends: str = "[]") -> Check:
 
 
 def known(names: Collection[str]) -> Check:
-    """Return a check that an option's name, or each of its names, is in `names`."""
+    """Return a check that an option's value, or each of its values, is in `names`."""
     return lambda option, given: check_known(option, given, names)
 
 
@@ -67,7 +67,7 @@ def given(name: str, value: Any) -> None:
 
 
 def _each(holds: Callable[[Any], bool], words: str) -> Check:
-    """Return a check that calls `holds` for each number of an option; None passes."""
+    """Return a check that `holds` is True for each number of an option; None passes."""
 
     def check(name, value):
         values = value if isinstance(value, tuple | list) else (value,)

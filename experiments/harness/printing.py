@@ -4,9 +4,9 @@ import codecs
 import sys
 import unicodedata
 
-# ASCII replacements of characters that occur in tables. Of other characters, letters
-# lose their accents, superscripts and subscripts become plain characters, and the rest
-# becomes "?".
+# ASCII replacements of characters that occur in tables. Among all other characters,
+# letters lose their accents, superscripts and subscripts become plain characters, and
+# the remaining characters become "?".
 PLAIN = dict(
     zip(
         "×·–—−±→≤≥≈’‘“”√∂δΔηθλμρσβκℓ‖′°",

@@ -36,7 +36,7 @@ class Study:
     FILES: ClassVar[tuple[str, ...]] = ()
 
     seeds: int = 1
-    """Number of runs of each kind, with different initial weights or random numbers."""
+    """Number of runs of each job, with different initial weights or random numbers."""
     first_seed: int = 0
     """Seed of the first run; seeds of all other runs are derived from it."""
     quick: bool = False
@@ -47,7 +47,7 @@ class Study:
     """Folder to write to; by default runs/<study>-<time>."""
 
     def __post_init__(self):
-        """Check each option alone, then conditions that concern several options."""
+        """Run the checks in `CHECKS`, then the method `check`."""
         for names, check in ({"seeds": at_least(1)} | dict(self.CHECKS)).items():
             for name in names.split():
                 check(name, getattr(self, name))

@@ -18,7 +18,7 @@ Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
-    """Timing of one implementation; a group has several implementations of one task."""
+    """Timing of one implementation; the implementations of a group do the same task."""
 
     group: str  # name of the computation
     name: str  # name of the implementation
@@ -38,14 +38,14 @@ def race(
     notes: dict[str, str] | None = None,
     donate: bool = False,
 ) -> list[Measured]:
-    """Time several implementations of the same computation in turn.
+    """Time several implementations (entrants) of the same computation in turn.
 
-    An entrant is an implementation: a pair (jittable function, arguments), or a
-    :class:`Foreign`. In each of `repeats` rounds, each entrant is called twice, and
-    only the second call counts.
+    An entrant is a pair (jittable function, arguments), or a :class:`Foreign`. In each
+    of `repeats` rounds, each entrant is called twice, and only the second call counts.
 
-    If `donate` is True, the result of a call is the first argument of the next call. As
-    in training, the result may then use the memory of this argument.
+    If `donate` is True, the result of a call is the first argument of the next call of
+    the same entrant. As in training, a call may then write its result into the memory
+    of its first argument.
     """
     calls, programs, compile_seconds = {}, {}, {}
     times = {name: [] for name in entrants}

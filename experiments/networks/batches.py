@@ -1,8 +1,9 @@
 """Padded batches of sequences of different lengths, in buckets of similar lengths.
 
-Sequences are put into a few buckets by their length. All batches of a bucket are padded
-to the length of its longest sequence. Buckets keep the padding small. Buckets also keep
-compilation short, because the batches have few different shapes.
+Sequences are put into a few buckets by their length. All batches from a bucket are
+padded to the length of the longest sequence of this bucket. Buckets therefore need less
+padding than batches of random sequences. The training step is compiled only once for
+each bucket, because all batches from a bucket have the same shape.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,8 @@ def pad(
         sequence.
 
     Raises:
-      ValueError: if a sequence is longer than the bucket, or if there are none.
+      ValueError: if a sequence is longer than the length of the bucket, or if there are
+      no sequences.
 
     Example:
       >>> xs, mask = pad([np.array([1, 2]), np.array([3])])
@@ -61,9 +63,10 @@ def pad(
 
 
 def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
-    """Put sequences into buckets by length, with about equally many in each bucket.
+    """Put sequences into buckets by length.
 
-    The first bucket has the shortest sequences.
+    The first bucket has the shortest sequences. All buckets have about the same number
+    of sequences.
 
     Args:
       lengths: lengths of all sequences.
@@ -94,10 +97,10 @@ def draw_batches(
 
     The function :func:`~bpvariants.training.fit` trains in chunks of several steps. All
     batches of a chunk must have the same shape, so `run` should be the number of steps
-    in a chunk. On the other hand, `run` should be small, because all `run` batches have
-    sequences of similar length. On average, all sequences are drawn equally often. The
-    probability of a bucket is proportional to its number of sequences, and the
-    sequences of a bucket are drawn in random order.
+    in a chunk. A larger `run` makes training less random, because `run` successive
+    batches have sequences of similar length. On average, all sequences are drawn
+    equally often. The probability of a bucket is proportional to its number of
+    sequences, and the sequences of a bucket are drawn in random order.
 
     Args:
       buckets: buckets to draw from, made by :func:`length_buckets`.
@@ -120,8 +123,8 @@ def draw_batches(
     weights = np.array([len(bucket.rows) for bucket in buckets], float)
     number, left_out = divmod(start, run)
     while True:
-        # Each run of batches from one bucket has its own random generator. A resumed
-        # training can therefore begin with any of these runs.
+        # Each group of `run` successive batches has its own random generator. A resumed
+        # training therefore need not draw the batches of earlier groups.
         rng = np.random.default_rng((seed, number))
         chosen = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         turns = -(-run * batch // len(chosen.rows))

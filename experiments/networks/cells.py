@@ -38,7 +38,7 @@ LABELS = {  # {cell: its name in the tables of benchmarks}
 
 @cache  # return the same function object each time, so that jit does not recompile
 def visible(name: str) -> Callable[[PyTree], PyTree]:
-    """Return a function from a cell's carry to h, the part that other units read."""
+    """Return a function (carry) -> h, the part of the carry that other units read."""
     return (lambda carry: carry[1]) if name == "lstm" else (lambda carry: carry)
 
 
@@ -51,7 +51,7 @@ def init(key: jax.Array, name: str, inputs: int, units: int, outputs: int) -> Pa
     """
     recurrent, feedforward, readout = jax.random.split(key, 3)
     uniform = jax.nn.initializers.lecun_uniform()
-    of_cell = CELLS[name].init(key, inputs, units)  # both matrices are redrawn below
+    of_cell = CELLS[name].init(key, inputs, units)  # the matrices are replaced below
     of_cell |= {
         "recurrent": orthogonal(recurrent, of_cell["recurrent"].shape),
         "inputs": uniform(feedforward, of_cell["inputs"].shape),
@@ -64,7 +64,7 @@ def init(key: jax.Array, name: str, inputs: int, units: int, outputs: int) -> Pa
 
 
 def orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Draw an orthogonal matrix [n, n] for each of k gates; concatenate to [n, k n]."""
+    """Draw an orthogonal matrix [n, n] for each of k gates; return them as [n, k n]."""
     units, columns = shape
     square = jax.nn.initializers.orthogonal()
     keys = jax.random.split(key, columns // units)

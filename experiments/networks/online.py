@@ -53,8 +53,9 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
         (pair, state), losses = learn(pair, state, xs, targets, key)
 
     `pair` is (params, opt_state), and `state` is the state of the online rule. The
-    function `gradients.over_sequence` begins each sequence with a new state of the
-    online rule; in contrast, `learn` continues from the given `state`.
+    returned function `learn` continues from the given state of the online rule. In
+    contrast, a rule made by `gradients.over_sequence` starts each call with a new
+    state.
     """
 
     def learn(pair, state, xs, targets, key):
@@ -75,7 +76,7 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
 
 def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
-    """Return a network whose linear readout reads both the cell's output and inputs."""
+    """Return a network whose linear readout reads the cell's output and the inputs."""
     advance = CELLS[cell]
 
     def init(key):

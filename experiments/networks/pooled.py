@@ -64,6 +64,6 @@ def zeros(cell_params: PyTree, cell: str, pooling: Pooling, batch: int) -> PyTre
 
 
 def visible(cell: str) -> Callable[[PyTree], PyTree]:
-    """Return a function from a network's carry to the part that other units read."""
+    """Return a function (carry) -> the part of the carry that other units read."""
     read = cells.visible(cell)
     return lambda carry: read(carry[0])

@@ -24,8 +24,8 @@ class Window(NamedTuple):
 
     xs: Any  # [T, B, …]
     targets: Any  # [T, B, …]
-    weights: Any  # [T, B] bool, whether the loss of a step counts; None if all count
-    mask: Any  # [T, B] bool, False in padding; None if no padding
+    weights: Any  # [T, B] bool, whether a step's loss counts; None: all losses count
+    mask: Any  # [T, B] bool, False at steps of padding; None: no padding
     reset: Any  # [T, B] bool, whether the state is set to zero before the step
 
 
@@ -79,7 +79,7 @@ def over_windows(
 
     Args:
       rule: a gradient rule for sequences, made with a step from :func:`make_step`.
-      zeros: value that the carry has after a reset.
+      zeros: initial carry, which the carry is set to at a reset.
       draws: whether `rule` draws random numbers, and so takes a key.
       dropout: probability that the readout reads 0 in place of a unit's output.
       units: number of units of the cell.
@@ -108,7 +108,7 @@ def make_network(
     loss: Loss,
     init: Callable[[jax.Array], PyTree],
 ) -> Network:
-    """Return a network; for the arguments, see `Network` and :func:`make_step`."""
+    """Return a `Network`; its step is made by :func:`make_step`."""
     like = jax.eval_shape(init, jax.random.key(0))["cell"]
     zeros = lambda batch: CELLS[cell].carry(like, batch)
     visible = cells.visible(cell)

@@ -33,7 +33,7 @@ class Windows:
       window: number of time steps of each stream in a window.
       keeps: whether the network's state is kept from one window to the next. If False,
         the state is set to zeros before each window.
-      seed: seed of the random position at which each pass through the sequence begins.
+      seed: seed of the random positions at which the passes through the sequence begin.
     """
 
     xs: np.ndarray
@@ -49,7 +49,7 @@ class Windows:
         Each pass through the sequence begins at a random position.
         """
         usual = len(self.xs) // self.streams
-        count = (usual - self.window + 1) // self.window  # windows in each pass
+        count = (usual - self.window + 1) // self.window  # windows in a pass
         number, left_out = divmod(start, count)
         xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
         while True:
@@ -99,7 +99,7 @@ class Scores:
         return self._known[1]
 
     def mean(self, metrics: dict[str, Any]) -> float:
-        """Return the loss, averaged over seeds, that the best checkpoint minimises."""
+        """Return the mean loss over seeds, by which the best checkpoint is chosen."""
         return float(np.mean(self.of(metrics)))
 
 
@@ -137,14 +137,15 @@ def train(
       config: options of the study.
       way: :class:`~experiments.harness.jobs.Way` of the job.
       network: network to train.
-      windows: function (number of updates) -> iterator over the windows that follow
-        after these updates.
-      scores: losses on held-out data, which are computed after each chunk of updates.
+      windows: function (n) -> iterator over training windows, without the first n
+        windows, which the first n updates have used.
+      scores: function that returns the losses on held-out data; called after each chunk
+        of updates.
       best: True to return the parameters with the lowest mean held-out loss, False to
         return the parameters after the last update.
 
     Returns:
-      Trained parameters with leaves [seeds, …], and fields of a row of results.jsonl.
+      Trained parameters with leaves [seeds, …], and fields of the job's result row.
 
     Raises:
       KeyboardInterrupt: after Ctrl-C; the training so far is saved in a checkpoint.

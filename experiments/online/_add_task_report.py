@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# {inputs that a network remembers: lowest loss that is then possible (floor)}. The
-# floors were computed outside this project.
+# {remembered inputs: lowest possible loss of a network that remembers only these
+# inputs, called the floor}. The floors were computed outside this project.
 FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
 IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
 SMOOTHED = 15  # each point of a curve is averaged with the 15 points before it

@@ -6,10 +6,10 @@
     Lorenz         u̇ = 10 (v − u),  v̇ = u (28 − w) − v,  ẇ = u v − 8/3 w; Euler's method
                    with steps of .01; every second value is kept
 
-A network reads only the value u. Each system has several streams (trajectories), which
-start from random states close to each other. The first 1000 steps of each stream are
-dropped. After these steps, each stream is on the attractor of the system, and the
-streams are far apart.
+The letters u, v and w are state variables; a network reads only u. Each
+system has several streams (trajectories), which start from random states close to each
+other. The first 1000 steps of each stream are dropped. After these steps, each stream
+is on the attractor of the system, and the streams are far apart.
 """
 
 from collections.abc import Callable, Iterator

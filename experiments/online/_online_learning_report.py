@@ -12,7 +12,7 @@ from experiments.online._dynamical_systems import SYSTEMS
 # The network has n = 64 tanh units, with initial weights from U(±1/√n). The network was
 # trained by Adam at 1e-3 on 8 streams for 15,000 steps, with 10 seeds (truncated BPTT:
 # 5 seeds). The state was reset every 200 steps.
-PUBLISHED = {  # mean (standard deviation) of the NMSE: Hénon, Mackey–Glass, Lorenz
+PUBLISHED = {  # mean (standard deviation) of the NMSE on Hénon, Mackey–Glass and Lorenz
     "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
     "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
     "kf_rtrl": (".0384 (.0709)", ".0286 (.0181)", ".0126 (.0079)"),
@@ -75,7 +75,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 def cosines(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return the mean cosine between each rule's gradient and exact RTRL's gradient.
 
-    The mean is over the episodes of all seeds, then over systems.
+    The cosines are averaged first over the episodes of all seeds, then over the
+    systems.
     """
     found = {}
     for rule in dict.fromkeys(row["rule"] for row in rows):
@@ -145,7 +146,8 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
     """Draw the cosine between each rule's gradient and exact RTRL's gradient.
 
-    The left panel shows means for each system, the right panel the course over time.
+    The left panel shows the mean cosine for each system. The right panel shows how the
+    cosine changes during training.
     """
     found = cosines(rows)
     rules = sorted(found, key=lambda name: -found[name])

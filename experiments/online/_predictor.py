@@ -55,8 +55,9 @@ class Learner(NamedTuple):
     The networks of all seeds are trained together. The argument pair is (params,
     opt_state), and u [seeds, T + 1, batch] has the values of the series; the first
     value is not predicted. The function `compare` also measures the cosine between the
-    rule's gradient and the gradient of exact RTRL; `learn` returns NaN in its place.
-    For RTRL itself, both functions return the cosine 1. NMSE and cosine are [seeds].
+    rule's gradient and the gradient of exact RTRL; `learn` returns NaN in place of this
+    cosine. For RTRL itself, both functions return the cosine 1. NMSE and cosine have
+    the shape [seeds].
     """
 
     learn: Callable

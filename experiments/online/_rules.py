@@ -7,13 +7,14 @@ from bpvariants.types import OnlineRule
 from experiments.choices import make_online
 from experiments.harness.options import check_known
 
-# {name: function (step, loss) -> online rule}. To compare another rule, add it here.
+# {name: function (step, loss) -> online rule}. To compare a further online rule, add it
+# to this table.
 RULES: dict[str, Callable[..., OnlineRule]] = {
     name: partial(make_online, name)
     for name in ("rtrl", "snap_1", "rflo", "kf_rtrl", "uoro")
 }
-# e-prop needs a carry (c, h), such as an LSTM's, of which units read the part h of
-# other units, but not the part c.
+# e-prop needs a carry (c, h), such as an LSTM's. A unit must read only the part h of
+# all other units, not their part c.
 EPROP = {"eprop": partial(make_online, "eprop", visible=lambda carry: carry[1])}
 
 

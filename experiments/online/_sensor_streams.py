@@ -14,7 +14,7 @@ import optax
 
 from experiments import data
 
-IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F in this hour, but 57 °F around it
+IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F; 57 °F in the hours around it
 CHANGE = 2.0  # targets are changes of temperature in units of 2 °F per hour
 HERTZ = 9  # readings of the robot per second
 LAGS = {"robot": 10, "weather": 48}  # number of time steps that linear models read

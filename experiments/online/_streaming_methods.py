@@ -156,7 +156,7 @@ def persistence(stream: Stream) -> Scores:
 
 
 def majority(stream: Stream) -> Scores:
-    """Score predictions that are the frequencies of the classes so far.
+    """Score a baseline: predict each class with its frequency in the stream so far.
 
     The count of each class starts at 1, so that no frequency is 0.
     """

@@ -35,7 +35,7 @@ def score(stream: str, errors: np.ndarray) -> float:
 
 
 def show_left_out(left_out: dict[str, str]) -> None:
-    """Print the reason why each of these streams is left out of the study."""
+    """Print why streams are left out of the study; `left_out` is {stream: reason}."""
     for name, reason in left_out.items():
         report.show_table(TITLES[name], [""], [["left out"]], reason)
 
@@ -69,7 +69,9 @@ def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) ->
 
 
 def draw(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> Figure:
-    """Draw each method's mean error from the start until each time.
+    """Draw each method's mean error against time.
+
+    The mean at a time is over all errors from the start of the stream to this time.
 
     There is one panel for each stream.
     """

@@ -3,12 +3,12 @@
     x_t ~ Bernoulli(½),    y_t ~ Bernoulli(½ + ½ x_{t−t₁} − ¼ x_{t−t₂})
 
 A network reads one long stream of inputs x, and predicts at each step t the probability
-that the target y_t is 1. The target depends on two past inputs, t₁ and t₂ steps before.
-The network can remember neither input, only x_{t−t₂}, only x_{t−t₁}, or both. For each
-of these four cases, there is a lowest possible loss, called the floor, so the loss
-shows what the network remembers. Online rules update the parameters after every step.
-Truncated BPTT(h; h′) updates them every h′ steps, by gradients that are propagated back
-h steps. These gradients include the effect of x_{t−t₁} if h > t₁.
+that the target y_t is 1. The target y_t depends on two past inputs, x_{t−t₁} and
+x_{t−t₂}. The network can remember neither input, only x_{t−t₂}, only x_{t−t₁}, or both.
+For each of these four cases, there is a lowest possible loss, called the floor, so the
+loss shows what the network remembers. Online rules update the parameters after every
+step. Truncated BPTT(h; h′) updates the parameters every h′ steps, by gradients that are
+propagated back h steps. These gradients include the effect of x_{t−t₁} if h > t₁.
 
 References:
   Marschall, Cho & Savin, "A unified framework of online learning algorithms for
@@ -170,7 +170,7 @@ def loss(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
-    """Return {name of a rule: functions (start, learn)}; both run all seeds together.
+    """Return {name of a rule: functions (start, learn)} for the networks of all seeds.
 
     The function start(keys) -> state returns initial states. The function learn(state,
     xs, targets, key) -> (state, mean losses) trains on a chunk of the streams.
@@ -248,7 +248,7 @@ def _train(
             began = time.perf_counter()
             state, value = learn(state, xs[:, part], targets[:, part], keys)
             values.append(np.asarray(value, float))
-            if begin >= 2 * config.chunk:  # the first two chunks include compilation
+            if begin >= 2 * config.chunk:  # earlier chunks include compilation
                 seconds += time.perf_counter() - began
                 timed += config.chunk
             way.advance(begin + config.chunk)

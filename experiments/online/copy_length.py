@@ -1,12 +1,12 @@
-"""Copy task: the longest string that each rule learns within a number of steps.
+"""Copy task: the longest string that each rule learns in a given number of steps.
 
 A network reads a string of L random bits, then outputs the string in L further steps.
 The length L grows by one when the loss on these outputs falls below a fraction of ln 2,
 which is the loss of guessing. The length L after a given number of training steps
 measures how well a rule learns, as in the copy task of Menick et al. 2020. Online rules
-update the parameters after each output bit. Truncated BPTT(h; h′) updates them every h′
-steps, by gradients that are propagated back h steps. BPTT updates them once, at the end
-of the sequence.
+update the parameters after each output bit. Truncated BPTT(h; h′) updates the
+parameters every h′ steps, by gradients that are propagated back h steps. BPTT updates
+the parameters once, at the end of the sequence.
 
 References:
   Menick et al., "A practical sparse approximation for real time recurrent learning",
@@ -115,7 +115,7 @@ def main(config: Config) -> report.Result:
 def _jobs(config: Config) -> list[Job]:
     """Return one job (training) for each cell and rule.
 
-    All rules start from the same parameters of a cell.
+    For each cell, all rules start from the same parameters.
     """
     adam = optax.adam(config.learning_rate)
     chosen = learners(config.rules, config.truncations, adam)
@@ -164,7 +164,7 @@ def draw_sequence(
 def follow(
     config: Config, learn: Callable, carry: PyTree, size: int, course: Course, key
 ) -> tuple[Course, tuple[jax.Array, ...]]:
-    """Train on one mini-batch, unless the run has had its number of time steps.
+    """Train on one mini-batch, unless the run has already trained on enough time steps.
 
     Strings have at most `size` bits.
     """
@@ -245,7 +245,11 @@ def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
 
 
 def _size(length: int, longest: int) -> int:
-    """Return the longest string to compile a program for: `length` and some growth."""
+    """Return the largest string length that the compiled program must support.
+
+    It is above `length`, so that the program need not be compiled again whenever the
+    length grows; but it is at most `longest`.
+    """
     size = 8
     while size < length + 2:
         size *= 2

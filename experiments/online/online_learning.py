@@ -99,7 +99,7 @@ class Config(Study):
     the published table."""
 
     def check(self) -> None:
-        """Check that an episode's length divides `steps` and fits the `truncations`."""
+        """Check that `episode` divides `steps`, and that each h′ divides `episode`."""
         if self.steps % self.episode:
             raise ValueError(
                 f"steps must be a multiple of episode={self.episode}, got {self.steps}."
@@ -229,7 +229,7 @@ def _train(
 
 
 def _by_seed(cosines: list[np.ndarray]) -> list[list[float]] | None:
-    """Return the cosines as lists [seeds][episodes]; None if none was measured."""
+    """Return the cosines as lists [seeds][episodes], or None if all cosines are NaN."""
     if not cosines or np.isnan(cosines).all():
         return None
     return np.stack(cosines, axis=1).tolist()

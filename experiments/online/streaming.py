@@ -87,7 +87,7 @@ class Config(Study):
 
 def main(config: Config) -> report.Result:
     """Run each method along each stream; write and print the prediction errors."""
-    streams = cache(_streams)  # called once, when --quick and --resume are applied
+    streams = cache(_streams)  # the data are loaded once, not twice
     return run_study(
         "streaming",
         config,
@@ -127,7 +127,7 @@ def _finish(
 def _streams(
     config: Config,
 ) -> tuple[dict[str, _sensor_streams.Stream], dict[str, str]]:
-    """Return the streams whose data can be loaded, and {name: error} for the rest."""
+    """Return the streams whose data can be loaded, and {name: error} of all others."""
     streams, left_out = {}, {}
     for name in config.streams:
         try:

@@ -10,10 +10,10 @@ from bpvariants.types import PyTree
 
 
 class Network(NamedTuple):
-    """Layer sizes and kind of a network, a static argument of jitted functions."""
+    """Layer sizes and kind of a network; a static argument of jitted functions."""
 
     sizes: tuple[int, ...]
-    shortcuts: bool  # whether each layer reads all layers below it, or only one
+    shortcuts: bool  # True: each layer reads all lower layers; False: only one
     output: str = "linear"  # activation of the last layer: "linear" or "sigmoid"
 
     @property

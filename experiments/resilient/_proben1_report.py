@@ -15,7 +15,7 @@ EARLY = 0.5  # a run is early if its number of epochs is below EARLY × the medi
 
 
 def show(table: str, rows: list[dict[str, Any]]) -> None:
-    """Print a table of results for each variant of Rprop, with the paper's results."""
+    """Print a table of results for each variant of Rprop, with Prechelt's results."""
     for variant in dict.fromkeys(row["variant"] for row in rows):
         mine = [row for row in rows if row["variant"] == variant]
         lines = [_line(row) for row in mine]
@@ -36,10 +36,10 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """Return how our test errors of a table row agree with the paper's mean test error.
+    """Return whether our test errors agree with Prechelt's mean test error.
 
-    The result is "" if the mean of our test errors agrees. The result is "median" if
-    only the median of our test errors agrees, and "off" if neither agrees.
+    The result is "" if our mean test error is close to Prechelt's. It is "median" if
+    only our median test error is close to it, and "off" if neither of the two is.
     """
     mean, deviation = row["published"]["test"]
     limit = 2 * (deviation + ROUNDING) + ROUNDING
@@ -50,7 +50,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def deviation(row: dict[str, Any], key: str) -> float:
-    """Return our mean of a quantity minus the paper's mean, in standard errors."""
+    """Return our mean of a quantity minus Prechelt's mean, in standard errors."""
     mean, deviation = row["published"][key]
     rounding = ROUNDING if key in ("test", "classification", "gl") else 0.5
     theirs = (deviation + rounding) / np.sqrt(PAPER_RUNS[row["table"]])
@@ -87,7 +87,7 @@ def _published(pair, digits):
 
 
 def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
-    """Draw our test errors and numbers of epochs, each divided by the paper's value."""
+    """Draw our test errors and numbers of epochs, each divided by Prechelt's value."""
     names = list(dict.fromkeys(row["set"] for row in rows))
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     figure = Figure(figsize=(14, 8), layout="constrained")
@@ -131,7 +131,7 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
 def _limits(rows, key):
     """Return limits of the y axis that fit our means.
 
-    The paper's standard deviations may go beyond the limits of the axis.
+    Prechelt's standard deviations may go beyond the limits of the axis.
     """
     ratios = [np.mean(row[key]) / row["published"][key][0] for row in rows]
     errors = [_standard_error(row[key]) / row["published"][key][0] for row in rows]

@@ -66,8 +66,8 @@ def _numbers(row: dict[str, Any], name: str) -> np.ndarray:
 def _epochs(losses: np.ndarray) -> str:
     """Return the mean number of epochs to a loss below TARGET, and a count of runs.
 
-    The count is the number of runs that reached a loss below TARGET; it is left out if
-    all runs did.
+    The count is the number of runs that reached a loss below TARGET. The count is left
+    out if all runs reached it.
     """
     came = [int(np.argmax(run)) + 1 for run in losses < TARGET if run.any()]
     if not came:

@@ -1,4 +1,7 @@
-"""Tables and pictures of `rprop_robustness`: test errors under each difficulty."""
+"""Tables and picture of `rprop_robustness`: test errors under each difficulty.
+
+The difficulties are gradient noise, badly scaled inputs and redundant inputs.
+"""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ OURS = ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "half_back", "grpro
 
 
 class Trace(NamedTuple):
-    """Curves of all runs, [runs, steps + 1], from before the first update on."""
+    """Curves of all runs, [runs, steps + 1]; index 0 is before the first update."""
 
     values: np.ndarray  # loss E that is minimised
     evaluations: np.ndarray  # number of evaluations of the loss and its gradient so far

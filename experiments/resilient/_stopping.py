@@ -10,9 +10,9 @@ computed, which decide whether to stop (α is a threshold):
     stop if GL(t) > α, P_5(t) < 0.1, or t ≥ 3000.
 
 The runs are the lanes of a vmap, which means that they are computed side by side. A run
-that stops is frozen. When at most a quarter of the lanes are still active, the active
-ones are gathered into a quarter of the lanes. The program is then compiled again for
-this lower number of lanes.
+that stops is frozen. When at most a quarter of the runs are still active, the
+computation continues with a quarter of the lanes, which contain all active runs. For
+this smaller number of lanes, the program is compiled again.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ FEWER = 4  # gather the active lanes (runs) when at most 1 in 4 is still active
 
 
 class Settings(NamedTuple):
-    """Settings of a training: initial weights, step sizes, threshold for stopping.
+    """Settings of training: initial weights and step sizes, and a stopping threshold.
 
     The settings are a static argument of jit.
     """

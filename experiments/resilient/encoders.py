@@ -33,7 +33,7 @@ from experiments.harness.study import run_study, Study
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back")
 # {(encoder, initial step size Δ₀): (mean, standard deviation)} of the numbers of epochs
 # of 10 runs, in Riedmiller & Braun 1993. For the standard Δ₀ = 0.1, the paper states
-# only the mean. The other Δ₀ is the best one.
+# only the mean. The second Δ₀ of each encoder is the best Δ₀ in the paper.
 PUBLISHED = {
     ("10-5-10", 0.1): (30, None),
     ("10-5-10", 2.0): (19, 3),
@@ -66,11 +66,11 @@ class Config(Study):
     """Number of runs of each setting, from different initial weights; all runs of a
     setting train together."""
     weights: tuple[float, ...] = (0.5, 1.0)
-    """Bounds to try; initial weights are uniform between −bound and bound. The paper
-    states none."""
+    """Bounds to try; initial weights are uniform between −bound and bound. The
+    paper does not state the bound."""
     clip: tuple[float, ...] = (0.001, 0.01)
-    """Values of clip to try; outputs are clipped to [clip, 1 − clip], and 0 means no
-    clipping. Not in the paper."""
+    """Values of clip to try; outputs are clipped to [clip, 1 − clip], and 0 means
+    no clipping. The paper mentions no clipping."""
     max_epochs: int = 3000
     """Number of epochs after which a run without a solution counts as stuck."""
 

@@ -46,8 +46,8 @@ class Config(Study):
     epochs: int = 50
     """Number of passes through the training images."""
     batch: int = 64
-    """Number of images in a mini-batch. Images that do not fill a mini-batch are not
-    used by any method."""
+    """Number of images in a mini-batch. Images that are left over after the last
+    full mini-batch are not used by any method."""
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
     """Values to choose from: initial step sizes or learning rates. The table shows each
     method at its best value."""
@@ -70,7 +70,7 @@ class Method(NamedTuple):
 
 
 class Epochs(NamedTuple):
-    """Measurements after each epoch, [..., epochs]; NaN if not known for a method."""
+    """Measurements after each epoch, [..., epochs]; NaN where a method has none."""
 
     loss: Any  # loss on all training images
     accuracy: Any  # test accuracy in percent
@@ -83,7 +83,7 @@ class Setting(NamedTuple):
     """Network, data, initial weights, and orders of images; all methods share them."""
 
     network: Network
-    train: tuple[jax.Array, jax.Array]  # images in whole mini-batches, labels
+    train: tuple[jax.Array, jax.Array]  # images and labels, in whole mini-batches
     test: tuple[jax.Array, jax.Array]
     starts: jax.Array  # [seeds, weights], initial weights
     orders: jax.Array  # [seeds, epochs, images], a permutation for each epoch
@@ -186,7 +186,7 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 
 
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
-    """Return the median step size, and two fractions; NaN if the state lacks them.
+    """Return the median step size, and two fractions; NaN where they are not known.
 
     The fractions are of step sizes that are at their lower limit, and of gradient
     elements that changed sign at the last update.
@@ -194,7 +194,7 @@ def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
     unknown = jnp.array(jnp.nan)
     if method.min_step_size is None:
         return unknown, unknown, unknown
-    if method.name.startswith(PROBABILISTIC):  # its state has no signs of gradients
+    if method.name.startswith(PROBABILISTIC):  # the state has no signs of gradients
         steps = optax.tree.get(state, "step_sizes")
         return jnp.median(steps), jnp.mean(steps <= method.min_step_size), unknown
     seen = updates.rprop_report(state, min_step_size=method.min_step_size)
@@ -224,5 +224,5 @@ def _rows(method: Method, config: Config, seen: Epochs) -> list[Row]:
 
 
 def _known(x: float) -> float | None:
-    """Return a value, or None if it is NaN or inf, which JSON does not have."""
+    """Return a value, or None for NaN and inf, because JSON has no NaN and inf."""
     return x if np.isfinite(x) else None

@@ -7,9 +7,9 @@ A small network is trained on full batches of digits, under three difficulties:
     scales    each pixel is multiplied by its own factor, between 10⁻ˢ and 10ˢ
     copies    each pixel is repeated several times, and each copy has its own noise
 
-Each update rule is tested with two learning rates (for Rprop, initial step sizes). One
-is the rate that is best without any difficulty; it shows the error if the rate is not
-tuned again. The second rate is the one that is best under the difficulty.
+Each update rule is tested with two learning rates (for Rprop, initial step sizes). The
+first is the best rate without any difficulty; with this rate, the study shows the error
+of an update that is not tuned again. The second is the best rate under the difficulty.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from experiments.harness.study import run_study, Study
 from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
-OWN_NOISE = 0.1  # standard deviation of a copy's noise; that of the pixels is 1
+OWN_NOISE = 0.1  # standard deviation of the noise in copies; the pixels' is 1
 RUNS = "runs.jsonl"
 
 
@@ -84,7 +84,7 @@ class Config(Study):
 
 
 class Setting(NamedTuple):
-    """Settings of a training run; under jit, floats are traced, the rest is static."""
+    """Settings of a training run; under jit, only fields of type float are traced."""
 
     update: str
     rate: float
@@ -155,7 +155,10 @@ def make_settings(config: Config) -> list[Setting]:
 
 
 def make_run(steps: int, constant: bool = False):
-    """Return a function (setting, key) -> training, as `training.sweep` needs it.
+    """Return a function (setting, key) -> (state, advance, evaluate) for one training.
+
+    The functions `advance` and `evaluate` run one update and the final evaluation.
+    `training.sweep` calls the returned function for each setting and key.
 
     Args:
       steps: number of updates of each training.

@@ -147,7 +147,7 @@ def _summary(problem: Problem, method: Method, trace: Trace) -> Row:
 
 
 def _reached(trace: Trace, target: float) -> list[int | None]:
-    """Return each run's first iteration with a loss below the target, or None."""
+    """Return each run's first iteration with a loss below the target, or else None."""
     below = trace.values < target
     return [int(np.argmax(run)) if run.any() else None for run in below]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
 KINDS += ("collective-permute",)
-BITS = {"pred": 8, "bf16": 16}  # in bits; names of all other types contain the size
+BITS = {"pred": 8, "bf16": 16}  # bits per element; other dtypes' names contain it
 OPERATION = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
 ARRAY = re.compile(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]")
 CALL = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.\-]+)")

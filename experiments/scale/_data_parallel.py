@@ -5,8 +5,9 @@
 The weighted mean loss of the batch is L. On device d, the weighted mean loss is L_d,
 and the sum of the loss weights is W_d. Plain `jit` returns the same gradient as the
 function `data_parallel`. However, plain `jit` sums the gradient over the devices in
-every time step, because the carry of a scan must be complete after each step. The
-function `data_parallel` sums the gradient only once per sequence.
+every time step. The reason is that the backward pass is a scan with the gradient in its
+carry, and XLA completes the sum in the carry in each step. The function `data_parallel`
+sums the gradient only once per sequence.
 """
 
 from typing import Any

@@ -51,7 +51,7 @@ def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
 
 
 def leaves(tree: PyTree) -> dict[str, np.ndarray]:
-    """Return {index: array} of the leaves of a tree; a random key becomes its data."""
+    """Return {index: array} of the leaves of a tree; a key becomes its integers."""
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     plain = lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf
     return {str(i): np.asarray(plain(x)) for i, x in enumerate(jax.tree.leaves(tree))}

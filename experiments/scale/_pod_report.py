@@ -11,7 +11,7 @@ PARTS = ("arithmetic", "weights", "loop", "sums")
 
 
 def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> float:
-    """Return the speed-up of a result row: time with one chip / time with its chips."""
+    """Return the time with one chip, divided by the time with the row's chips."""
     alone = next(r for r in rows if r["units"] == row["units"] and r["chips"] == 1)
     return alone["seconds"] / row[key]
 

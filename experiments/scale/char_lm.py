@@ -60,8 +60,8 @@ class Config(Study):
     streams: int = 64
     """Number of parts of the text that are read in parallel, on all devices."""
     window: int = 64
-    """Number of characters of each stream in a window; gradients are propagated back to
-    the first of them."""
+    """Number of characters of each stream in a window; gradients are propagated
+    back to the first character of the window."""
     steps: int = 1_000
     """Number of updates of the parameters."""
     chunk: int = 100
@@ -71,8 +71,8 @@ class Config(Study):
     remat: bool = True
     """Recompute each time step in the backward pass, instead of storing its values."""
     reduce: Literal["window", "step"] = "window"
-    """When to sum gradients over devices: once per window, or in each time step, as XLA
-    does by itself."""
+    """When to sum gradients over devices: once per window, or in each time step, as
+    XLA does by default."""
     tested: int | None = None
     """Number of characters of the test text to score after each chunk; by default
     all."""
@@ -173,7 +173,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
 
 
 def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
-    """Return the path of checkpoints, and options that a resumed run must not change.
+    """Return the path of the checkpoints, and the options that must stay unchanged.
 
     Raises:
       DataError: if the folder has checkpoints, but the option `resume` is not set.
@@ -251,7 +251,7 @@ def _spec(path: str, ndim: int) -> Any:
     """Return the partition spec of a parameter, or of an array in the carry."""
     if path.startswith("[1]"):  # [1] is the pair (carry, position in the text)
         return jax.P("data", "model") if ndim else jax.P()
-    if "cell" in path:  # weights and biases whose last axis is the units
+    if "cell" in path:  # arrays whose last axis has an element for each unit
         return jax.P(*[None] * (ndim - 1), "model")
     return jax.P("model") if "readout" in path and ndim == 2 else jax.P()
 
@@ -288,4 +288,4 @@ def _bits(step, params, carry, streams) -> jax.Array:
         return h, cross_entropy(y, pair[1])
 
     losses = jax.lax.scan(body, start, (streams[:-1], streams[1:]))[1]
-    return jnp.mean(losses) / jnp.log(2)  # only this mean needs a sum over devices
+    return jnp.mean(losses) / jnp.log(2)  # losses are summed over devices only here

@@ -2,7 +2,8 @@
 
 There are two cases: all chips train one network, or each chip trains its share of
 10,000 networks. A network has N parameters, and there are p chips. Each chip has b
-streams of data, and a window has T time steps. The time of an update has four parts:
+streams of data, and a window has T time steps. A hop is the sending of data from a chip
+to its neighbour. The time of an update has four parts:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, recompute, backward
     weights      T · (3 w + 8) N / memory bandwidth      read 3 times; gradients added
@@ -11,6 +12,7 @@ streams of data, and a window has T time steps. The time of an update has four p
 
     time = max(arithmetic, weights) + loop + sums
 
+Efficiency, peak FLOP/s, overhead, latency and both bandwidths are options of the study.
 w = 2 is the number of bytes of a weight in matrix products. Gradients are summed over
 the chips once per window, by an all-reduce on a torus of r axes, in 2 r (p^(1/r) − 1)
 hops. For r = 1, the torus is a ring. The number of bytes that each chip sends does not
@@ -136,7 +138,7 @@ def sent_bytes(num_bytes: float, chips: int) -> float:
 
 
 def hops(chips: int, torus: int) -> float:
-    """Return the number of hops, one after another, of an all-reduce on the torus."""
+    """Return the number of successive hops of an all-reduce on the torus of chips."""
     return 2 * torus * (chips ** (1 / torus) - 1)
 
 
@@ -181,19 +183,21 @@ def sweep(config: Config, chips: int) -> Row:
 
 
 def least_streams(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as an all-reduce.
+    """Return the number of streams per chip at which two times are equal.
 
-    The all-reduce sums gradients over many chips, without latency. The number of
-    parameters cancels, so the result does not depend on it.
+    The times are those of arithmetic and of an all-reduce. The all-reduce sums
+    gradients over many chips; its latency is neglected. The result does not depend on
+    the number of parameters, to which both times are proportional.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
 
 
 def least_batch(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as reading weights.
+    """Return the number of streams per chip at which two times are equal.
 
-    The number of parameters cancels, so the result does not depend on it.
+    The times are those of arithmetic and of reading weights from memory. The result
+    does not depend on the number of parameters, to which both times are proportional.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

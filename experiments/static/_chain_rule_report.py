@@ -19,7 +19,8 @@ def show(
 ) -> None:
     """Print factors of the chain rule: for whole layers, single weights and one unit.
 
-    A last table has the factors for the expression in micrograd's README.
+    A last table has the factors for the expression in the README of the package
+    micrograd.
     """
     of = lambda kind: [row for row in rows if row["row"] == kind]
     print(f"\nDigit {config.example}, E = {of('energy')[0]['value']:.6f}\n")
@@ -116,8 +117,8 @@ def draw_factors(
 ) -> Figure:
     """Draw the chain rule's factors for all hidden units, and gradients as images.
 
-    The images show the gradient of the loss in the weights of one hidden unit, and in
-    the weights of all hidden units.
+    The images show the gradient of the loss with respect to the weights of one hidden
+    unit, and with respect to the weights of all hidden units.
     """
     figure = Figure(figsize=(12, 6), layout="constrained")
     top, bottom = figure.subplots(2, 3)

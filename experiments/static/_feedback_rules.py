@@ -47,8 +47,8 @@ def make_rule(rule: str) -> Callable:
 def make_angles(rule: str, images: jax.Array, labels: jax.Array) -> Callable:
     """Return a function (params, feedback, key) -> angles between two gradients.
 
-    One gradient is by the rule, the other is exact. Both gradients are computed on the
-    same images and labels.
+    The first gradient is computed by the rule, the second is exact. Both gradients are
+    for the same images and labels.
     """
     approximate, exact = make_rule(rule), make_rule("bp")
 

@@ -2,9 +2,10 @@
 
 The network has LeNet's shape. Two 5 × 5 convolutions, to 6 and to 16 channels, each
 have relu and 2 × 2 max pooling. Dense layers of 120, 84 and 10 units follow. The
-network is trained by backpropagation, and by feedback rules, which use other weights in
-the backward pass. For each layer, the study measures the angle between the gradient
-∂E/∂w by a rule and the exact gradient, for the same images and weights w.
+network is trained by backpropagation, and by feedback rules. In the backward pass,
+feedback rules use other weights than in the forward pass. For each layer, the study
+measures the angle between the gradient ∂E/∂w by a rule and the exact gradient, for the
+same images and weights w.
 
 The test errors are compared with published test errors, which are the lowest within 100
 epochs of SGD with momentum (Sanfiz & Akrout 2021; their settings are known only from
@@ -44,7 +45,9 @@ RATES = {"bp": 0.02, "fa": 0.003, "dfa": 0.001, "usf": 0.02, "brsf": 0.005}
 RATES |= {"frsf": 0.02}
 DECAY = 1e-3
 LOOKS = 8  # number of times that test errors and angles are measured in a training
-SHOWN, PART = 256, 500  # images to measure angles on; test images classified together
+# SHOWN is the number of images on which angles are measured. Test images are
+# classified in batches of PART images.
+SHOWN, PART = 256, 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +103,8 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
     """Return the images that the study uses, [N, 28, 28, 1], standardised.
 
-    The training images have mean 0 and standard deviation 1; test images are shifted
-    and scaled by the same numbers.
+    The mean and the standard deviation of the training images are also used to
+    standardise the test images.
     """
     train, test = digits
     chosen = train[0][: config.images]
@@ -172,7 +175,7 @@ def _course(looks: Sequence[Row]) -> Row:
     errors = np.stack([look["errors"] for look in looks], axis=1)
     row = {"error": errors[:, -1].tolist(), "best": errors.min(axis=1).tolist()}
     row |= {"errors": errors.tolist()}
-    for name in ("deltas", "grads"):  # an angle is None if one of both gradients is 0
+    for name in ("deltas", "grads"):  # an angle is None if a gradient is 0
         values = np.stack([np.array(look[name], float) for look in looks], axis=1)
         row[name] = np.where(np.isnan(values), np.array(None), values).tolist()
     return row

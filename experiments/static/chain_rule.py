@@ -115,7 +115,7 @@ def _digit(config: Config, way: Way) -> list[Row]:
         rows: list[Row] = [{"row": "energy", "value": float(value)}]
         rows += _layers(info, grads, others)
         rows += _weights(info, grads, others)
-        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2]: layer 1
+        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2] is of layer 1
 
 
 def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:
@@ -189,9 +189,10 @@ def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
 
 
 def _layers(info, grads, others) -> list[Row]:
-    """Return the norm of each factor of each layer, and differences from gradients.
+    """Return the norm of each factor of each layer, and differences of gradients.
 
-    The differences are between `backprop` and other methods to compute the gradient.
+    The differences are between the gradient by `backprop` and the gradients by hand, by
+    `jax.grad` and by finite differences.
     """
     rows = []
     for i, factors in enumerate(by_hand(info)):
@@ -211,9 +212,9 @@ def _apart(a: PyTree, b: PyTree) -> float:
 
 
 def _weights(info, grads, others) -> list[Row]:
-    """Return the chain rule's factors for the weight with a layer's largest gradient.
+    """Return the factors of the chain rule for one weight of each layer.
 
-    The result has one row for each layer.
+    The weight is the one with the largest gradient. The result has a row per layer.
     """
     rows = []
     for i, factors in enumerate(by_hand(info)):
@@ -230,10 +231,10 @@ def _weights(info, grads, others) -> list[Row]:
 
 
 def _paths(params, info, unit: int) -> list[Row]:
-    """Return the terms whose sum is the loss's gradient in the output of a hidden unit.
+    """Return the terms whose sum is ∂E/∂y for the output y of a hidden unit.
 
-    The terms are δ_k w_k, one for each unit k of the next layer. Here δ_k is the loss's
-    gradient in the sum s of unit k, and w_k the weight from the hidden unit to unit k.
+    The terms are δ_k w_k, one for each unit k of the next layer. The factor δ_k is
+    ∂E/∂s for the sum s of unit k. The weight from the hidden unit to unit k is w_k.
     """
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])
     rows: list[Row] = [

@@ -22,7 +22,7 @@ LEAST = 1e-30  # gradient norms below this value are drawn at this value
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print losses, lowest losses without memory (floors), and published losses."""
+    """Print our losses, published losses, and floors: lowest losses without memory."""
     sizes = {
         "copy": f"T = {config.copy_length}",
         "adding": f"T = {config.adding_length}",
@@ -91,7 +91,7 @@ def _relative(flow: list[float]) -> np.ndarray:
 def draw_losses(rows: list[dict[str, Any]]) -> Figure:
     """Draw training losses against updates, one panel for each task.
 
-    A horizontal line is the floor, the lowest loss without memory.
+    A horizontal line is the floor, the lowest loss of a network without memory.
     """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
@@ -111,14 +111,14 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
             )
         axis.axhline(mine[0]["floor"], color="black", linewidth=0.8, label="floor")
         axis.set(title=TITLES[task], xlabel="updates", ylabel="loss", yscale="log")
-        axis.set_ylim(top=3 * mine[0]["floor"])  # early losses may be much higher
+        axis.set_ylim(top=3 * mine[0]["floor"])  # do not show the high early losses
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the norm of the last loss's gradient in the carry of each time step.
+    """Draw the norm of ∂ℓ_T/∂h_t, for the last loss ℓ_T and the carry h_t of each step.
 
     Dotted curves are before training, solid curves after training.
     """

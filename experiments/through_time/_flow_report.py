@@ -12,9 +12,9 @@ LEAST = 1e-12  # lower end of the axis for gradient norms
 
 
 def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
-    """Print how the gradient of each network changes back in time.
+    """Print how each network's gradient norm changes with the steps back in time.
 
-    The table has one row before and one row after training for each network.
+    For each network, the table has one row before training and one row after training.
     """
     lines = []
     for row in rows:
@@ -49,8 +49,8 @@ def _verdicts(words: list[str]) -> str:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw gradient norms against the number of steps back in time.
 
-    Each column of panels is for one initialisation. The upper row is before training,
-    and the lower row is after training.
+    Each column of panels is for one initialisation. The upper row shows networks before
+    training, and the lower row shows them after training.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     starts = list(dict.fromkeys(row["start"] for row in rows))

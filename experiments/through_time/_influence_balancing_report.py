@@ -9,11 +9,11 @@ from experiments import report
 
 FARTHEST = 100  # largest number of steps that a gradient is propagated back
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # dashes differ because curves of rules coincide
+LINES = ["-", "--", ":", "-."]  # different dashes, because some curves coincide
 # Reference values, computed outside this project. MEASURED has the sensitivity ds₁/dθ
 # of the first unit for each lookback. FATES has the parameter θ for each method, after
-# 3000 iterations at a learning rate of 1e-4. If |θ| exceeds 1e6, FATES has the number
-# of iterations until then.
+# 3000 iterations at a learning rate of 1e-4. If |θ| exceeded 1e6, FATES instead has the
+# number of iterations after which |θ| exceeded 1e6.
 MEASURED = {
     **{1: "1", 5: "5", 10: "10", 20: "16.476", 23: "15.487", 30: "9.870"},
     **{40: ".566", 41: "first < 0", 50: "−4.753", 100: "−6"},
@@ -35,7 +35,7 @@ FATES = {
 def show(rows: list[dict[str, Any]], config: Any) -> None:
     """Print derivatives ds₁/dθ by truncated gradients, and each method's last θ.
 
-    s₁ is the first unit of the network, and θ is its only parameter.
+    s₁ is the first unit of the network. θ is the network's only parameter.
     """
     for row in rows[:1]:
         report.show_table(
@@ -82,7 +82,7 @@ def _summary(row: dict[str, Any]) -> str:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw ds₁/dθ against lookbacks, and the error of θ against iterations.
 
-    s₁ is the first unit of the network, and θ is its only parameter.
+    s₁ is the first unit of the network. θ is the network's only parameter.
     """
     figure = Figure(figsize=(16, 5), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[2, 3, 3])

@@ -23,10 +23,10 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
 
 
 def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
-    """Print tables of memory and time of calls, of differences, and of losses.
+    """Print tables of the memory and time of calls, of differences, and of losses.
 
-    The differences are between one long call and many calls along a stream. The losses
-    are in bits per character.
+    The differences are between the results of one long call and of many calls along a
+    stream. The losses are in bits per character.
     """
     _show_costs([row for row in rows if row["row"] == "costs"], config)
     report.show_table(

@@ -19,7 +19,7 @@ class MemoryTask(NamedTuple):
     outputs: int
     draw: Callable  # (key, batch) -> xs [T, B, inputs], targets [T, B, …], weights
     loss: Callable  # (y, target) -> losses [B]
-    floor: float  # lowest mean loss without memory
+    floor: float  # lowest mean loss of a network without memory
 
 
 def copy_memory(blanks: int) -> MemoryTask:

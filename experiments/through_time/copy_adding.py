@@ -34,8 +34,8 @@ from experiments.through_time._memory_tasks import MemoryTask
 
 TASKS = ("copy", "adding")
 SHOWN = 100  # number of sequences on which gradient norms are measured
-# The training loss counts as below the floor (lowest loss without memory) if the mean
-# of WINDOW losses is below BELOW · floor.
+# The training loss counts as below the floor (the lowest loss of a network without
+# memory) if the mean of WINDOW losses is below BELOW · floor.
 BELOW, WINDOW = 0.9, 100
 
 
@@ -173,9 +173,9 @@ def _first_below(values: np.ndarray, bound: float) -> int | None:
 
 
 def gradient_flow(task: MemoryTask, cell: str, params: cells.Params) -> jax.Array:
-    """Return the norm of the last loss's gradient in the carry of each step, [T].
+    """Return the norms ‖∂ℓ_T/∂h_t‖ for the carries h_t of all steps t, as an array [T].
 
-    The norms are averaged over sequences.
+    The loss of the last step is ℓ_T. The norms are averaged over sequences.
     """
     advance, read = cells.CELLS[cell], cells.visible(cell)
     xs, targets, _ = task.draw(jax.random.key(2), SHOWN)

@@ -160,7 +160,7 @@ def _example(cell, params, begins, length, characters):
     """
     at = begins[None] + jnp.arange(length)[:, None]
     given = characters[at]
-    one = jax.tree.map(lambda leaf: leaf[0], params)  # of the first seed
+    one = jax.tree.map(lambda leaf: leaf[0], params)  # parameters of the first seed
     return zeros(cell, one, begins.shape), given[:-1], given[1:]
 
 
@@ -240,7 +240,7 @@ def make_step(cell: str) -> Callable:
 
     def step(params, carry, x):
         carry, h = advance(params["cell"], carry, params["embedding"][x])
-        h = jnp.tanh(h) if cell == "lru" else h  # because the LRU itself is linear
+        h = jnp.tanh(h) if cell == "lru" else h  # the LRU is linear
         return carry, h @ params["readout"] + params["bias"]
 
     return step

@@ -1,15 +1,15 @@
 """Influence balancing after Tallec & Ollivier: truncated gradients with the wrong sign.
 
-    s ← A s + θ v,   A = ½ I + ½ superdiagonal,   v = +1 on the first 10 of 23, −1 on 13
+    s ← A s + θ v,   A = ½ I + ½ superdiagonal,   v = +1 for ten units, −1 for thirteen
 
 The state s has 23 units, and θ is the only parameter. The target of the first unit s₁
 is 1. The parameter affects s₁ positively through the first ten units, after few steps,
 and negatively through the other thirteen units, after more steps. The negative effect
 is larger, so ds₁/dθ = −6. A gradient that is truncated to fewer than 41 steps has the
 wrong sign, because it contains mostly the early, positive effect. In truncated BPTT, an
-iteration runs the network for K steps from the last state. The iteration then takes a
-gradient step on the loss ½ (s₁ − 1)². Online rules take a gradient step after every
-step of the network.
+iteration runs the network for K steps, starting from the state at which the previous
+iteration ended. After these K steps, the iteration takes a gradient step on the loss ½
+(s₁ − 1)². Online rules take a gradient step after every step of the network.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ from experiments.through_time._influence_balancing_report import (
 
 
 class Online(NamedTuple):
-    """An online rule, and factors for its learning rate and number of iterations."""
+    """An online rule, with factors for the learning rate and number of iterations."""
 
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0
@@ -203,7 +203,7 @@ def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
 
 
 def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
-    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for lookbacks K.
+    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for several K.
 
     s₁ is the first unit of the network, and θ is the parameter.
     """
@@ -237,7 +237,7 @@ def _sensitivity_row(way: Way) -> Row:
 
 
 def _row(config: Config, iterations: int, name: str, method: Method, way: Way) -> Row:
-    """Train by one method; return the course of the parameter θ for each seed.
+    """Train by one method; return the parameter θ during training, for each seed.
 
     The row of results also has the last value of θ, and the number of iterations until
     |θ| exceeds LOST.

@@ -70,7 +70,7 @@ class Config(Study):
     """Number of characters in one call along a stream."""
 
     def check(self):
-        """Check that each length has the characters of at least one call."""
+        """Check that all of `lengths` are at least `call`, the length of one call."""
         if min(self.lengths) < self.call:
             raise ValueError(
                 f"lengths must be at least call={self.call}, got {self.lengths}."
@@ -180,7 +180,7 @@ def _costs(config, problem, name, way: Way) -> list[Row]:
 
 
 def _seconds(program, arguments) -> float:
-    """Return the shortest time of 3 to 20 calls of a program; slow ones get fewer."""
+    """Return the shortest time of 3 to 20 calls: fewer calls for slow programs."""
     times = []
     while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()

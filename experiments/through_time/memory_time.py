@@ -2,9 +2,10 @@
 
 A remat policy decides which values BPTT stores and which it recomputes. Gruslys et al.
 (2016) save 95 % of the memory of BPTT over T = 1000 steps, and take one third more
-time. One third is the time of one more forward pass, because a backward pass takes as
-long as two forward passes. For an LSTM, this study first predicts memory and time
-without running the network, then measures both.
+time. One third is the time of one additional forward pass: without recomputation, a
+gradient takes as long as three forward passes, because a backward pass takes as long as
+two. For an LSTM, this study first predicts memory and time without running the network,
+then measures both.
 """
 
 import dataclasses
@@ -150,7 +151,7 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
     nearest = lambda goal: min(divisors, key=lambda k: abs(math.log(k / goal)))
-    k, wide = nearest(best), nearest(4 * best)  # if k divides T, no inputs are copied
+    k, wide = nearest(best), nearest(4 * best)  # divisors of T: no inputs are copied
     root = round(math.sqrt(length))
     policies = {
         "None": None,

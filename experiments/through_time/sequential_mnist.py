@@ -59,8 +59,8 @@ class Config(Study):
     cells: tuple[str, ...] = ("lstm", "gru", "tanh")
     """Cells to train, from lstm, gru and tanh."""
     units: int = 64
-    """Number of units of each cell. The published networks have 70,000 parameters,
-    which is 128 to 256 units."""
+    """Number of units of each cell. The published networks have 70,000 parameters;
+    depending on the cell, these are 128 to 256 units."""
     epochs: float = 4.0
     """Number of passes through the 60,000 training images."""
     batch: int = 64
@@ -71,8 +71,9 @@ class Config(Study):
     lookback: int = 0
     """Lookback h of truncated BPTT, with windows of h/2 steps; 0 means BPTT."""
     remat: Literal["none", "step", "slots"] = "none"
-    """Values that BPTT recomputes in its backward pass: none; those within each step,
-    from T stored carries (step); or all, from √T stored carries (slots)."""
+    """Values that BPTT recomputes in its backward pass. "step": BPTT stores the
+    carries of all T steps, and recomputes the other values. "slots": BPTT stores √T
+    carries, and recomputes all other values."""
     test: int = 10_000
     """Number of test images."""
 
@@ -120,7 +121,8 @@ def _length(config: Config) -> int:
 def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
     """Pool images, and convert them to sequences [N, T, d] of rows or of pixels.
 
-    If the option `permuted` is set, the steps of all sequences are permuted alike.
+    If the option `permuted` is set, the steps of all sequences are put into the same
+    random order.
     """
     side, width = config.side, 28 // config.side
     images = images[:, : side * width, : side * width]

@@ -14,7 +14,8 @@ from experiments.harness.options import did_you_mean
 
 DELIMITERS = ",;\t|"
 FEW = 60  # number of lines from which the delimiter is inferred
-SINGLE = "\x1f"  # delimiter of a file with one column: a character that no text has
+# Delimiter for files with one column: it never occurs in text, so no line is split.
+SINGLE = "\x1f"
 SPELLED = {"tab": "\t", "\\t": "\t"}
 SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 DATE = re.compile(r"\d{1,4}[-/.:]\d{1,2}([-/.: T].*)?")
@@ -28,7 +29,7 @@ class Layout(NamedTuple):
     delimiter: str
     names: list[str]  # names of the columns
     lines: int  # number of lines to skip at the beginning of the file
-    records: int  # number of records to skip after these lines: header and units
+    records: int  # number of records to skip after these lines: names and units
     sample: list[list[str]]  # first records of data
     notes: tuple[str, ...]
 
@@ -116,7 +117,7 @@ def _checked(delimiter: str | None) -> str | None:
 
 
 def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Split lines into rows with equal numbers of cells, without comments or blanks."""
+    """Split lines into rows of equally many cells; drop comments and blank lines."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = [row for row in reader if row and not is_comment(row[0])]
     width = len(rows[0])
@@ -165,8 +166,8 @@ def _header(
 
     - no cell of the row is a number or a date;
     - a cell of the row is a word, and the cell below is a number or a date;
-    - the cells of the row are the numbers of the columns, from 0 or from 1;
-    - the row has all wanted names.
+    - the cells of the row are the column numbers, counted from 0 or from 1;
+    - the row has the names of all wanted columns.
     """
     width, name = len(head), source.path.name
     below = rows[0] if rows else head

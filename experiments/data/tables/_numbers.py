@@ -65,9 +65,9 @@ def unit_of(cell: str) -> str:
 def to_number(cell: str, decimal: str) -> float | None:
     """Parse a cell as a number; return NaN for a missing value, None for other text.
 
-    Groups of digits may be separated by spaces or apostrophes. If the decimal mark
-    `decimal` is a point, commas may also separate the groups; if the decimal mark is a
-    comma, points may. A percent or currency sign is ignored.
+    Groups of digits may be separated by spaces or apostrophes. They may also be
+    separated by commas if the decimal mark `decimal` is a point, and by points if it is
+    a comma. A percent or currency sign is ignored.
 
     Example:
       >>> to_number("1.234,5", ","), to_number("−$1,234", "."), to_number("12 %", ".")
@@ -108,8 +108,8 @@ def is_number(cell: str) -> bool:
 class Numbers:
     """A column of numbers, parsed twice: with a decimal point and a decimal comma.
 
-    If a cell is not a number with one of these decimal marks, all values that were
-    parsed with this mark are dropped.
+    If a cell is not a number with one of the two decimal marks, the column does not
+    have this mark, and the values parsed with it are deleted.
     """
 
     def __init__(self, decimal: str | None):
@@ -131,7 +131,7 @@ class Numbers:
         for way in list(self.read):
             found = [to_number(text, way) for text in texts]
             wrong = next((i for i, each in enumerate(found) if each is None), None)
-            if wrong is not None:  # the first wrong cell: `texts` are in file order
+            if wrong is not None:  # texts[wrong] is the file's first wrong cell
                 self.failed[way] = where(wrong)
                 del self.read[way]
                 continue
@@ -151,6 +151,6 @@ class Numbers:
             return
         for code, text in enumerate(texts):
             unit = unit_of(text)
-            told = unit or numbers[code]  # a zero may be written without a unit
+            told = unit or numbers[code]  # 0 may stand without a unit, so ignore it
             if unit not in self.units and told and not math.isnan(numbers[code]):
                 self.units[unit] = where(code)

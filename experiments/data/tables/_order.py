@@ -7,7 +7,9 @@ import numpy as np
 
 from experiments.data.tables._times import directions, known
 
-SURE = 0.9  # numbers are times if this share of their changes has the same sign
+# A column of plain numbers counts as times if at least this fraction of the differences
+# between successive rows has the same sign.
+SURE = 0.9
 
 
 class Order(NamedTuple):
@@ -29,7 +31,10 @@ def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Return the number of steps in the main direction, and of steps of usual size."""
+    """Count the steps that have the most frequent sign, and the most frequent size.
+
+    A step is the difference of the times of two successive rows.
+    """
     steps = np.diff(times[known(times)])
     _, counts = np.unique(np.abs(steps), return_counts=True)
     return max(directions(times)[:2]), int(max(counts, default=0))
@@ -39,9 +44,9 @@ def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
     """Return the order of rows from the oldest to the newest, with notes for the user.
 
     A table that begins with its newest row is reversed. Rows in any other order are
-    sorted only if all times are known dates and no two are equal. The order of rows
-    with equal times would be unknown. Plain numbers, such as years, count as times only
-    if nearly all of them increase, or nearly all decrease, from row to row.
+    sorted only if all times are known dates and no two are equal, because the correct
+    order of rows with equal times is unknown. Plain numbers, such as years, count as
+    times only if nearly all of them increase, or nearly all decrease, from row to row.
 
     Args:
       times: times of the rows [N], as dates or plain numbers; NaT or NaN if unknown.
@@ -132,7 +137,7 @@ def _steps(times: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _usual(steps: np.ndarray) -> float:
-    """Return the median of the positive time differences; infinity if none is."""
+    """Return the median of positive time differences; infinity if there are none."""
     forwards = np.sort(steps[steps > 0])
     return float(forwards[(len(forwards) - 1) // 2]) if len(forwards) else np.inf
 

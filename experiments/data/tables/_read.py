@@ -56,11 +56,11 @@ def read_columns(
 
     Delimiter, header, encoding and decimal mark are inferred from the file. A number
     can be ambiguous: without a known decimal mark, 1.234 can mean 1.234 or 1234.
-    If no other cell shows the decimal mark, an error asks for `decimal`. Empty cells,
-    and texts such as NA, become NaN. Percent and currency signs are ignored, so 5 %
-    becomes 5. A table that begins with its newest row is reversed. Notes tell the user
-    about gaps in the times and about repeated times. Only a few thousand rows at a time
-    are in memory as text.
+    If no cell of the table shows the decimal mark, an error asks for `decimal`. Empty
+    cells, and texts such as NA, become NaN. Percent and currency signs are ignored, so
+    5 % becomes 5. A table that begins with its newest row is reversed. Notes tell the
+    user about gaps in the times and about repeated times. Only a few thousand rows at a
+    time are in memory as text.
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
@@ -146,7 +146,7 @@ def _chunks(
 
 
 def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Yield a pair (number of its last line, cells) for each row below the header."""
+    """Yield each row below the header, as a pair (number of its last line, cells)."""
     line = layout.lines
     try:
         with source.open() as file:
@@ -204,7 +204,7 @@ def _check_length(
 def _decided(
     numbers: Numbers, name: str, source: Source, layout: Layout
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the numbers in a column, and notes; refuse ambiguous numbers."""
+    """Return the numbers of a column, and notes; ambiguous numbers are an error."""
     if not numbers.read:
         raise ValueError(
             f"column {name!r} must hold numbers; {_fault(numbers, source)}"
@@ -226,7 +226,7 @@ def _decided(
 
 
 def _fault(numbers: Numbers, source: Source) -> str:
-    """Describe the cell that is not a number, or that has another decimal mark."""
+    """Describe a cell that is no number, or two cells with different decimal marks."""
     first, last = min(numbers.failed.values()), max(numbers.failed.values())
     told = f"line {last.line} of {source.path} has {last.cell.strip()!r}"
     if is_number(last.cell) and is_number(first.cell):
@@ -279,7 +279,10 @@ def _told(layout: Layout, name: str) -> tuple[str | None, str]:
 
 
 def _only(cell: str, way: str) -> bool:
-    """Return whether a number has one possible value, and is no time such as 12.30."""
+    """Return whether a number can only be read with `way` as its decimal mark.
+
+    The result is False for a number that may be a time of day, such as 12.30.
+    """
     if to_number(cell, _other(way)) is not None:
         return False
     return way == "," or not re.fullmatch(r"\d{1,2}\.[0-5]\d", cell.strip())

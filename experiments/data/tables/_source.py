@@ -105,7 +105,7 @@ def _by_marks(head: bytes) -> str | None:
 
 
 def _by_zeros(path: Path, head: bytes) -> str | None:
-    """Return the variant of UTF-16 that zero bytes suggest; None without zero bytes.
+    """Return the variant of UTF-16 that the zero bytes suggest; None if there are none.
 
     In UTF-16, every second byte of an English text is zero.
     """
@@ -125,13 +125,13 @@ def _check(path: Path, open_bytes, encoding: str, what: str) -> None:
 
 
 def _fault(path: Path, open_bytes, encoding: str) -> str | None:
-    """Return the reason why a file cannot be read in an encoding, or None if it can."""
+    """Return why a file cannot be read in an encoding, or None if it can be read."""
     decoder, more = codecs.getincrementaldecoder(encoding)(), True
     begin = start = 0
     try:
         with open_bytes(path) as file:
             while more:
-                begin = start - len(decoder.getstate()[0])  # next byte to decode
+                begin = start - len(decoder.getstate()[0])  # index of the next byte
                 block = file.read(BLOCK)
                 start, more = start + len(block), bool(block)
                 decoder.decode(block, final=not more)

@@ -33,7 +33,7 @@ UNIX = {10: "s", 13: "ms"}  # {number of digits: unit of Unix time}
 QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4})")
 WEEK = re.compile(r"(\d{4})-?W(\d{2})(?:-?([1-7]))?")
 CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(:([0-5]\d)([.,]\d+)?)?")
-HOUR = re.compile(r"([01]?\d|2[0-4])(?:\.0*)?")  # hour of the day as a number
+HOUR = re.compile(r"([01]?\d|2[0-4])(?:\.0*)?")  # hour of the day, such as 7 or 23.0
 HOUR_NAMES = re.compile(r"(hour|hr|he|stunde|heure|hora)\W*", re.IGNORECASE)
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov")
 MONTHS += ("dec",)
@@ -56,7 +56,7 @@ def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form
     it is not clear whether the day or the month comes first. A form has a second column
     if the time of day is separate from the date. Columns named year, month, day, hour
     and minute together make one form. If several columns have times, the column whose
-    times are most nearly sorted is used.
+    times are closest to sorted is used.
 
     Args:
       names: names of all columns; "" for a column that is read as numbers, not times.
@@ -87,13 +87,13 @@ def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form
 
 
 def _ordered(times: np.ndarray) -> float:
-    """Return how sorted times are: the fraction of steps in the main direction."""
+    """Return the fraction of time differences that have the more frequent sign."""
     forwards, backwards, _ = directions(times)
     return max(forwards, backwards) / max(1, len(times) - 1)
 
 
 def directions(times: np.ndarray) -> tuple[int, int, int]:
-    """Count the steps from row to row that go forwards in time, back, or nowhere."""
+    """Count the rows that are later than, earlier than, or equal to the row before."""
     steps = np.diff(times[known(times)])
     nothing = np.zeros(1, steps.dtype)
     forwards, backwards = int(np.sum(steps > nothing)), int(np.sum(steps < nothing))
@@ -182,7 +182,7 @@ def _as_month(cell: str) -> str:
 
 
 def _as_monday(cell: str) -> str:
-    """Return the first day of a week such as 2020-W03, or the day 2020-W03-4."""
+    """Parse a week such as 2020-W03 as its Monday, or a day such as 2020-W03-4."""
     found = WEEK.fullmatch(cell)
     if not found:
         return ""
@@ -194,7 +194,7 @@ def _as_monday(cell: str) -> str:
 
 
 def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return notes on columns that are named like times, but have no known format."""
+    """Return notes on columns with names of times, but with times of unknown format."""
     return [
         f"times such as {rows[0][place].strip()!r} in {name!r} have no known form: the "
         "order of rows is not checked."
@@ -204,7 +204,7 @@ def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 
 def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
-    """Parse the times [N] of a table's rows; plain numbers, such as years, are kept.
+    """Parse the times [N] of a table's rows; plain numbers, such as years, stay as is.
 
     Args:
       form: columns and format of the times.
