@@ -90,7 +90,9 @@ def run_stored(
     flags = [differentiated is None or v in differentiated for v in equation.outvars]
     if equation.primitive.name in COMPARING and any(flags):
         pairs = zip(equation.invars, operands, strict=True)
-        operands = [_stored(value) if _varies(atom) else value for atom, value in pairs]
+        operands = [
+            _stored(value) if _has_maximum(atom) else value for atom, value in pairs
+        ]
     elif _compares_inside(equation, flags):
         change = partial(_with_stored_operands, flags=_inner_flags(equation, flags))
         parameters = {name: change(value) for name, value in equation.params.items()}
@@ -127,7 +129,7 @@ def _compares(program: Any, flags: Sequence[bool] | None = None) -> bool:
     def compares(equation):
         flags = [variable in differentiated for variable in equation.outvars]
         if equation.primitive.name in COMPARING:
-            return any(flags) and any(map(_varies, equation.invars))
+            return any(flags) and any(map(_has_maximum, equation.invars))
         return _compares_inside(equation, flags)
 
     return any(map(compares, jaxpr.eqns))
@@ -163,6 +165,15 @@ def _varies(atom: Any, kind: Any = jnp.floating) -> bool:
     """Return whether an atom is a variable for an array with a dtype of kind `kind`."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
     return is_array and jnp.issubdtype(atom.aval.dtype, kind)
+
+
+def _has_maximum(atom: Any) -> bool:
+    """Return whether an atom varies and has elements, so that it can have a maximum.
+
+    An axis of symbolic length counts as an axis with elements.
+    """
+    lengths = atom.aval.shape if _varies(atom) else (0,)
+    return not any(isinstance(length, int) and length == 0 for length in lengths)
 
 
 def _inner_programs(equation: Any) -> Iterator[Any]:

@@ -154,7 +154,8 @@ def _checked(name: str, metrics: dict) -> dict[str, jax.Array]:
         if not ok:
             raise ValueError(
                 f"{name} must give metrics that are real scalars, with strings as names"
-                f"; metric {key!r} is {value!r}. Take its mean, or one entry of it."
+                f"; metric {key!r} is {described(value)}. Take its mean, or one entry "
+                "of it."
             )
     return {
         key: jnp.asarray(value, jnp.result_type(value))
