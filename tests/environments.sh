@@ -21,6 +21,16 @@ cd "$(dirname "$0")/.."
 core=(
   tests/_jaxpr
   tests/cells
+  tests/diagnostics/test_first_nonfinite.py
+  tests/gradients/online
+  tests/gradients/remat
+  tests/gradients/static
+  tests/gradients/test_every_rule.py
+  tests/test_bad_inputs.py
+  tests/test_docs.py
+  tests/test_layering.py
+  tests/test_packaging.py
+  tests/training
   tests/updates
 )
 
