@@ -1,4 +1,4 @@
-"""Steps on one example instead of a batch, and floating leaves of pytrees."""
+"""Conversion of steps between one example and a batch; floating leaves of pytrees."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,7 +39,8 @@ def one_example(step: Step, batch_rank: int) -> Step:
             results = step(params, *jax.tree.map(as_batch, (carry, x)))
             return jax.tree.map(as_example, results)
         except Exception as error:
-            # Callers have run `step` on the whole batch before, without an error.
+            # The single example causes the error, because callers have already run
+            # `step` on the whole batch without an error.
             raise ValueError(
                 "this rule gives step and loss one example at a time, as a batch of "
                 "one: pass arrays with batch axes in x or target, do not close over "

@@ -45,7 +45,7 @@ def are_numbers(*values: object) -> bool:
 
 
 def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
-    """Return whether a value is an integer, not a bool, from `minimum` to `maximum`."""
+    """Return whether a value is an integer from `minimum` to `maximum`, and no bool."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return minimum <= int(value) and (maximum is None or int(value) <= maximum)
@@ -92,12 +92,10 @@ def check_function(name: str, value: object, form: str) -> None:
 
 
 def check_step_function(step: object) -> None:
-    """Check that a step is a function."""
     check_function("step", step, "(params, carry, x) -> (carry, y)")
 
 
 def as_pair(result: Any) -> tuple[PyTree, PyTree]:
-    """Check that a step returned a pair (carry, y), and return the pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     raise UsageError(
@@ -159,7 +157,6 @@ def check_floating(name: str, tree: PyTree) -> None:
 
 
 def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
-    """Check that no array of a pytree is complex."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
             raise ValueError(
@@ -170,7 +167,7 @@ def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
 
 
 def check_lengths(xs: PyTree, **others: PyTree) -> int:
-    """Check that all sequences have the same number of time steps, and return it."""
+    """Check that all sequences have the same length T, and return T."""
     for name, sequence in {"xs": xs, **others}.items():
         check_arrays(name, sequence)
     lengths = [jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)]
@@ -232,7 +229,6 @@ def check_like(
 
 
 def check_new_carry(new: PyTree, carry: PyTree) -> None:
-    """Check that a step's new carry has the old one's structure, shapes and dtypes."""
     names = "the carry that step returns", "the carry it is given"
     remedy = f"A step returns the pair (carry, y). {TIME_MAJOR}"
     check_like(names[0], new, names[1], carry, remedy)
@@ -276,7 +272,7 @@ def first_step(sequences: PyTree) -> PyTree:
 
 
 def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
-    """Check that all leaves of `tree` have the same first `batch_ndim` axis lengths."""
+    """Check that the first `batch_ndim` axes of all leaves have equal lengths."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
     if not is_count(batch_ndim, 0, min(map(len, shapes))):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Norms, maxima and products, one for each example, of pytrees of batched arrays."""
+"""Norms, maxima and products of each example in pytrees of batched arrays."""
 
 from functools import reduce
 
@@ -28,7 +28,7 @@ def select(flags: jax.Array, if_true: PyTree, if_false: PyTree) -> PyTree:
 def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
     """Return each example's squared Euclidean norm over all leaves.
 
-    The result is [*batch], float32 or wider.
+    The result has the shape [*batch], and is float32 or wider.
     """
     sizes = [jnp.abs(leaf) for leaf in jax.tree.leaves(widen(tree))]
     dtype = np.result_type(*(size.dtype for size in sizes))
@@ -41,8 +41,9 @@ def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
 def norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
     """Return each example's Euclidean norm over all leaves.
 
-    The result is [*batch], float32 or wider. Leaves are divided by their maxima before
-    they are squared, so that squares neither overflow nor underflow.
+    The result has the shape [*batch], and is float32 or wider. Leaves are divided by
+    their maxima before they are squared, so that squares neither overflow nor
+    underflow.
     """
     norms = [_scaled_norm(leaf, batch_ndim) for leaf in jax.tree.leaves(tree)]
     if len(norms) == 1:
@@ -61,7 +62,7 @@ def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:
 
 
 def unit(largest: jax.Array) -> jax.Array:
-    """Return the divisor for values of maximum `largest`: 1 if that is 0 or ∞."""
+    """Return a divisor: `largest`, or 1 if `largest` is 0 or infinite."""
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
 
 
@@ -92,9 +93,9 @@ def relative(size: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def normalised(b: PyTree, batch_ndim: int) -> tuple[jax.Array, PyTree]:
-    """Return each example's scale s = max |b|, or 1 if b = 0; and b divided by s.
+    """Return (s, b / s), where s is the scale of each example: max |b|, or 1 if b = 0.
 
-    The squares of b / s do not overflow, because its elements are at most 1.
+    The squares of b / s do not overflow, because no element of b / s exceeds 1.
     """
     size = largest(b, batch_ndim)
     size = jnp.where(size == 0, 1, size)

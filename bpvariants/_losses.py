@@ -1,4 +1,4 @@
-"""Steps that return losses, weights of losses, and checks of rules' arguments."""
+"""Losses as outputs of a step, weights of losses, and checks of a rule's arguments."""
 
 import math
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Padded(NamedTuple):
 
 
 class WrongEntries(ValueError):
-    """Error raised if weights, mask or reset lack the losses' shape, `shape`."""
+    """Error raised if weights, mask or reset do not have the shape of the losses."""
 
     def __init__(self, message: str, shape: tuple[int, ...]):
         super().__init__(message)
@@ -103,7 +103,6 @@ def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
 
 
 def check_loss_function(loss: object) -> None:
-    """Check that a loss is a function."""
     check_function("loss", loss, "(y, target) -> losses [*batch]")
 
 
@@ -112,9 +111,9 @@ def counted(
 ) -> PyTree:
     """Return a target with flags that mark the losses that count.
 
-    With weights, these are the losses whose weight is not 0; with a mask alone, the
-    losses outside of padding. With both, there are flags for both. Without both, the
-    target is returned unchanged.
+    With weights, a loss counts if its weight is not 0. With a mask alone, a loss counts
+    outside of padding. With weights and a mask, the result has separate flags for both.
+    With neither, the target is returned unchanged.
     """
     if weights is not None:
         mask = None if mask is None else mask.astype(bool)
@@ -144,8 +143,8 @@ def losses_of(
 
     A loss with weight 0 is replaced by 0, with zero derivatives, if the loss or its
     target is not finite, because 0 · NaN would be NaN. Other losses with weight 0 keep
-    their values, because the mean loss's derivative in the weights depends on them.
-    A loss in padding is 0, with zero derivatives. For `may_count` see
+    their values, because the derivative of the mean loss with respect to the weights
+    depends on them. A loss in padding is 0, with zero derivatives. For `may_count` see
     :func:`with_loss`.
     """
 
@@ -173,7 +172,7 @@ def losses_of(
 
 
 def _are_finite(tree: PyTree, like: jax.Array) -> jax.Array:
-    """Return bool [*batch], shaped as `like`: whether each example is finite."""
+    """Return a bool array of the shape of `like`: whether each example is finite."""
     finite = jnp.ones_like(like)
     for leaf in filter(is_floating, jax.tree.leaves(tree)):
         axes = tuple(range(like.ndim, jnp.ndim(leaf)))
@@ -260,7 +259,6 @@ def check_step(
 def check_entries(
     shape: tuple[int, ...], axes: str, **arrays: jax.Array | None
 ) -> None:
-    """Check that weights and flags have one entry for each loss."""
     for name, array in arrays.items():
         if array is not None and jnp.shape(array) != shape:
             raise WrongEntries(
@@ -273,7 +271,7 @@ def check_entries(
 def effective_weights(
     weights: jax.Array | None, mask: jax.Array | None
 ) -> jax.Array | None:
-    """Return the weight of each loss, 0 in padding; None if all losses weigh 1."""
+    """Return the weight of each loss, 0 in padding; None if all weights are 1."""
     if weights is None or mask is None:
         return mask if weights is None else weights
     check_flags("mask", mask, carry=())

@@ -16,8 +16,8 @@ def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Arra
 
     Args:
       lengths: [*batch] integers from 0 to T: the number of time steps of each sequence
-        before its padding. The values are checked if they are known while tracing.
-      num_steps: T, the number of time steps with padding.
+        before its padding. The lengths are checked if they are known while tracing.
+      num_steps: T, the number of time steps including padding.
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, if lengths are not
@@ -82,8 +82,8 @@ def restart(
 def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
     """Return the inputs of a step, with zeros in padding.
 
-    The results of a step in padding are discarded. But a NaN in its inputs would still
-    make the derivative NaN, because 0 · NaN is NaN.
+    The results of a step in padding are discarded. However, a NaN in the inputs of a
+    step in padding would make the derivative NaN, because 0 · NaN is NaN.
     """
     if mask is None:
         return x
@@ -92,5 +92,5 @@ def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
 
 
 def keep(new: PyTree, old: PyTree, mask: jax.Array | None) -> PyTree:
-    """Return the old carry for examples in padding, and the new for all others."""
+    """Return the old carry for examples in padding, and the new carry elsewhere."""
     return new if mask is None else select(mask, new, old)

@@ -1,4 +1,4 @@
-"""Checks of single values and calls, made while tracing; words for error messages."""
+"""Checks of single values and of calls; descriptions of values for error messages."""
 
 import os
 import reprlib
@@ -55,13 +55,11 @@ def check_scalar(name: str, setting: Any, remedy: str = "") -> None:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Check that a setting is True or False."""
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be True or False, got {value!r}.")
 
 
 def check_one_of(name: str, value: object, known: Iterable[str]) -> None:
-    """Check that the value of an argument is one of the known names."""
     known = list(known)
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} must be one of {known}, got {value!r}.")
@@ -74,7 +72,7 @@ def check_path(name: str, value: object) -> None:
 
 
 def module_remedy(value: Any) -> str:
-    """Return how to make a step of a module of Flax or Equinox; "" for other values."""
+    """Return advice: how to make a step of a Flax or Equinox module; else ""."""
     kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
     homes = {kind.__module__.split(".")[0]: kind.__module__ for kind in kinds}
     if "flax" in homes and any(".linen" in kind.__module__ for kind in kinds):
@@ -87,12 +85,14 @@ def module_remedy(value: Any) -> str:
 
 
 def called(form: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of the user; if it cannot be called so, say how it is called."""
+    """Call the user's function; if the arguments do not fit it, raise a clear error."""
     try:
         return function(*arguments)
     except TypeError as error:
-        # An error within the function has a further entry in its traceback. Modules
-        # wrap their calls, so that they always have one.
+        # If the arguments do not fit, the traceback of the error has one entry, this
+        # call. If the error arose in the function's body, the traceback has more
+        # entries. Flax and Equinox modules wrap their calls, so their errors always
+        # have more entries; for a module, the error's text is checked instead.
         remedy = module_remedy(function)
         within = error.__traceback__ is None or error.__traceback__.tb_next is not None
         if within and not (remedy and "positional argument" in str(error)):

@@ -20,7 +20,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def short(value: Any) -> str:
-    """Return a number as text with four significant digits, or two and an exponent.
+    """Return a number as text: four significant digits, or two digits and an exponent.
 
     A zero before the decimal point is left out: .5000 for one half.
     """

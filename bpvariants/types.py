@@ -21,7 +21,7 @@ Loss: TypeAlias = Callable[[PyTree, PyTree], jax.Array]
 
 
 class GradientRule(Protocol):
-    """Function that returns the loss of a sequence, and the gradient or an estimate."""
+    """Function that returns a sequence's loss, and its exact or estimated gradient."""
 
     def __call__(
         self,
@@ -45,7 +45,7 @@ class GradientRule(Protocol):
           targets: arrays that the loss compares with outputs, leaves [T, *batch, ...].
           weights: [T, *batch] real, the weight of each loss. Default: 0 in padding,
             else 1. Where a weight is 0, the step still runs, but the target may be
-            missing (NaN): a loss with weight 0 is left out of value and grads if the
+            missing (NaN). A loss with weight 0 is left out of value and grads if the
             loss or its target is not finite.
           mask: [T, *batch] bool, False in padding. In padding, the carry does not
             change, and no loss counts. Inputs, targets and weights in padding are
@@ -69,7 +69,7 @@ class GradientRule(Protocol):
 
 
 class KeyedGradientRule(GradientRule, Protocol):
-    """Gradient rule that may use random numbers, and then needs the argument `key`."""
+    """Gradient rule that takes the argument `key`, as it may use random numbers."""
 
     def __call__(
         self,
@@ -151,10 +151,10 @@ class OnlineRule(NamedTuple):
             params, state, x, target, weight=None, mask=None, reset=None, key=None
         )
 
-    Every online rule takes exactly these arguments. They mean the same as the arguments
-    of a :class:`GradientRule`, but for one time step instead of a sequence. The value
-    is the weighted mean loss over the batch, and grads are the gradient of this mean or
-    an estimate of it. `state.carry` is the carry of the network.
+    Every online rule takes exactly these arguments. The arguments mean the same as
+    those of a :class:`GradientRule`, but for one time step instead of a sequence. The
+    value is the weighted mean loss over the batch, and grads are the gradient of this
+    mean or an estimate of it. `state.carry` is the carry of the network.
     """
 
     init: InitOnline

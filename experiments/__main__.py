@@ -164,7 +164,7 @@ ON_MANY = ("char_lm",)  # studies that can use several devices or processes
 
 
 def main(arguments: list[str]) -> int:
-    """Run the study that is named; return the exit code of the process.
+    """Run the study that the arguments name; return the exit code of the process.
 
     Options of the study may come before its name.
     """

@@ -42,7 +42,8 @@ if os.environ[FAST.upper()] == "1":
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
     gc.set_threshold(100_000, 20, 50)
 
-# Hypothesis draws the same examples each time; `--hypothesis-profile=long` draws more.
+# Hypothesis draws the same examples in each run. It draws more examples with
+# `--hypothesis-profile=long`.
 hypothesis.settings.register_profile(
     "fast", derandomize=True, deadline=None, database=None, print_blob=True
 )
@@ -93,7 +94,7 @@ SLOW_ROWS = {  # tests of these updates are slow
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark all tests as slow that do not belong to the fast tests.
+    """Mark all tests that do not belong to the fast tests as slow.
 
     If a parametrised test is marked `@pytest.mark.fast_rows(k)`, only its first k
     parameter sets belong to the fast tests.
@@ -163,7 +164,7 @@ def plain_jax():
 
 @pytest.fixture
 def fast():
-    """Compile with all XLA optimisations, for tests that run longer than compile."""
+    """Compile with all XLA optimisations, for tests whose computations take long."""
     before = jax.config.read(FAST)
     jax.config.update(FAST, False)
     yield

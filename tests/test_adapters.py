@@ -1,4 +1,4 @@
-"""Adapters: steps made from modules return the same values as the modules."""
+"""Tests of steps made from NNX and Equinox modules."""
 
 import chex
 import equinox as eqx

@@ -1,4 +1,4 @@
-"""Checks of arguments, which all rules, updates and trainings use."""
+"""Tests of the checks of array arguments."""
 
 import equinox as eqx
 import jax

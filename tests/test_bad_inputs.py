@@ -1,4 +1,4 @@
-"""Wrong calls: each raises an error that names argument, value and remedy."""
+"""Tests that wrong calls raise errors, which name argument, value and remedy."""
 
 import builtins
 import collections
@@ -10,7 +10,7 @@ from tests.bad_inputs import entry, names, PAGE, page, Refusal, refusal, TABLE
 
 @pytest.fixture(scope="module")
 def found(plain_jax):
-    """Return the names that calls use, with JAX's default settings as users have."""
+    """Return the names that the calls in the table use, with JAX's default settings."""
     with plain_jax():
         yield names()
 
@@ -41,7 +41,6 @@ def test_a_wrong_call_gets_a_clear_error(row, found):
 
 
 def _homes(row):
-    """Return the modules whose errors may come out of the user's own functions."""
     return ["jax.errors", "jax._src.errors"] if "network" in row.marks else []
 
 
@@ -56,7 +55,7 @@ def test_the_table_is_large_and_each_call_is_in_it_once():
 
 
 def test_the_page_has_all_rows_in_the_order_of_the_table():
-    """Check the frame of the page; the rows' tests check the messages in it."""
+    """Check the page without its error messages, which another test checks."""
     text = PAGE.read_text()
     marks = {row: f"<{i}>\n" for i, row in enumerate(TABLE)}
     for part in page(marks).split("\n<"):

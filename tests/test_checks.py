@@ -1,4 +1,4 @@
-"""Users' mistakes: each raises an immediate error that says what to do instead."""
+"""Tests that users' mistakes raise errors that say what to do instead."""
 
 from functools import partial
 
@@ -59,7 +59,7 @@ def test_batch_major_sequences(make):
     rule = make(step, root)
     refuses("time-major.*swapaxes", rule, params, carry, swap(xs), swap(targets))
     refuses("time-major.*swapaxes", rule, params, carry, swap(xs), targets)
-    # A batch of one example would broadcast.
+    # Also check a batch of one example, because its swapped arrays could be broadcast.
     one = carry[:1], xs[:, :1], targets[:, :1]
     refuses("time-major", rule, params, one[0], swap(one[1]), swap(one[2]))
 

@@ -1,4 +1,4 @@
-"""Batches divided over four devices: results equal to one device's; known traps."""
+"""Tests of batches divided over four devices."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""README and docs: code blocks run; named objects and targets of links exist."""
+"""Tests of README and docs: code blocks run, and named objects and links exist."""
 
 import pathlib
 import re

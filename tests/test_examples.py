@@ -1,4 +1,4 @@
-"""Test of the norm of each example in a pytree of batched arrays."""
+"""Test of a function that computes the norm of each example in a pytree."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Structure of the code: imports, file sizes, docstrings, and folders of tests."""
+"""Tests of the structure of the code: imports, file sizes, docstrings, test folders."""
 
 import ast
 import doctest

@@ -1,4 +1,4 @@
-"""Losses of weight 0, and dtypes of losses and loss weights, for every rule."""
+"""Tests of losses with weight 0, and of dtypes of losses and loss weights."""
 
 from functools import cache, partial
 
@@ -73,7 +73,7 @@ def problem():
 WEIGHTS = jnp.array([[0.0, 1.0], [1.0, 0.5], [0.0, 0.0], [2.0, 1.0]])
 
 
-# One rule for each way in which rules compute losses
+# One gradient rule for each implementation of the weighted mean of losses
 FEW = ("bptt", "truncated_bptt", "eprop_signal", "pes")
 some_then_all = pytest.mark.parametrize(
     "names", [FEW, pytest.param(tuple(SEQUENCES), marks=pytest.mark.slow)], ids=len
@@ -128,9 +128,10 @@ def test_a_missing_target_of_weight_0_is_as_if_its_loss_were_not_there(names):
 @some_then_all
 @pytest.mark.parametrize("weighted", [False, True])
 def test_losses_in_padding_do_not_count_even_if_they_are_infinite(names, weighted):
-    """Check a loss for a target of 0, which is a usual padding.
+    """Check losses whose targets in padding are 0.
 
-    There the logarithm is infinite, and the root is 0 with a derivative that is NaN.
+    The first loss takes the logarithm of the target, so it is infinite in padding. The
+    second loss is a square root, whose derivative at 0 is infinite.
     """
     if weighted:
         loss = lambda y, target: jnp.sqrt(jnp.sum(target**2 * (1 + y**2), axis=-1))
@@ -224,10 +225,10 @@ def test_diagnostics_do_not_look_at_targets_that_do_not_count():
 
 
 def test_values_are_differentiable_in_weights_that_are_0():
-    """Compare derivatives in the loss weights w with (ℓ − value) / Σw, at w = 0.
+    """Compare derivatives in the loss weights w with (ℓ − value) / Σw.
 
-    The value is Σwℓ / Σw for losses ℓ. Weights of 0 occur, for example, if a forgetting
-    factor is 0.
+    The value is the weighted mean Σwℓ / Σw of the losses ℓ. Some of the weights are 0,
+    as they are with a forgetting factor of 0.
     """
     params, carry, xs, targets = problem()
     rule = gradients.bptt(step, root)

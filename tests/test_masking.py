@@ -1,4 +1,4 @@
-"""Masks of padding made from lengths: invalid lengths, and traced lengths."""
+"""Tests of padding masks that are made from sequence lengths."""
 
 import jax
 import jax.numpy as jnp

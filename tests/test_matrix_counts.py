@@ -1,4 +1,4 @@
-"""Size of the generated matrix of tests, and of the part in the fast tier."""
+"""Tests of the number of generated tests, and of how many of them are fast."""
 
 from collections import Counter
 
@@ -14,8 +14,8 @@ from tests.matrix import (
 from tests.matrix.networks import networks
 from tests.matrix.programs import RULES, WAYS
 
-FAST, ALL = 500, 5_000  # Least numbers of cells in the fast tier, and in all.
-FAST_MISTAKES = 2  # As `fast_rows` of test_mistakes_are_named.
+FAST, ALL = 500, 5_000  # least numbers of fast checks and of all checks
+FAST_MISTAKES = 2  # the number in `fast_rows` of test_mistakes_are_named
 
 
 def of_programs(programs):
@@ -23,7 +23,7 @@ def of_programs(programs):
 
 
 def all_cells():
-    """Return the names of all cells of all families."""
+    """Return the names of all checks in the generated tests."""
     names = []
     for family in selection.FAMILIES:
         names += of_programs(selection.programs(family))
@@ -36,7 +36,7 @@ def all_cells():
 
 
 def fast_cells():
-    """Return the names of the cells that the fast tier checks."""
+    """Return the names of the checks that belong to the fast tests."""
     fast = [*selection.FAST, *updates.FAST, *static.FAST, *equilibrium.FAST]
     names = of_programs(fast)
     for family in selection.FAMILIES:

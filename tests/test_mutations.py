@@ -1,4 +1,4 @@
-"""Planted faults of `python -m tests.mutations`: each still fits the library's code."""
+"""Planted faults and mutants of `python -m tests.mutations` still fit the library."""
 
 import ast
 
@@ -67,8 +67,8 @@ def test_mutants_change_expressions_but_no_texts_or_types():
 
 def test_mutants_run_with_their_statement_or_function():
     lines = {mutant.old: mutant.lines for mutant in all_mutants("f.py", SOURCE)}
-    assert lines["3"] == (1, 10**6)  # A module's code runs when it is imported.
-    assert lines["0.5"] == (9, 13)  # the body of f
+    assert lines["3"] == (1, 10**6)  # code of the module, executed on import
+    assert lines["0.5"] == (9, 13)  # from the first to the last line of the body of f
     assert lines["a < b"] == (10, 10)
     assert lines["g(a, b)"] == (13, 13)
 

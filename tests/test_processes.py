@@ -1,4 +1,4 @@
-"""Training by two processes: results equal one process's; kill, resumption, Ctrl-C."""
+"""Tests of training by two processes, also if one is killed or gets Ctrl-C."""
 
 import json
 import os

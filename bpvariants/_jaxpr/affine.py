@@ -1,9 +1,11 @@
-"""Check that each new carry element is affine in the same element of the old carry.
+"""Check that each element of the new carry is affine in its own old value.
 
-Each array of the step's jaxpr gets a label. The label says that the array is constant,
-that it is affine in one leaf of the old carry, or which operation makes it neither
-constant nor affine. Primitives that this file does not know pass the check. Therefore,
-the caller also compares values of the new carry with an affine function at run time.
+The check gives each array of the step's jaxpr a label. An array that does not depend on
+the old carry gets None, and an array that is affine in one leaf of the old carry gets
+the leaf's index. The label of any other array is the name of an operation that is not
+affine or that mixes elements. The check accepts primitives that this file does not
+know. Therefore, the caller also compares values of the new carry with an affine
+function at run time.
 """
 
 from collections.abc import Sequence
@@ -29,19 +31,21 @@ MIXES = {
     "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
     "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
 }
-# Loops and branches, whose inner jaxprs are not read. Their results pass the check.
+# Loops and branches. The check does not read their inner jaxprs, and treats their
+# results as independent of the old carry.
 LOOPS = {"cond", "scan", "while"}
 # fmt: on
 
-# Label of an array. None: constant. int: affine in the carry's leaf with this index.
-# str: the operation that makes the array neither constant nor affine.
+# Label of an array in the step's jaxpr. None: the array does not depend on the old
+# carry. int: the array is affine in the leaf of the old carry with this index. str:
+# name of the operation because of which the array is not affine in one leaf.
 Label = int | str | None
 
 
 def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
-    """Raise an error if the new carry is known not to be A ⊙ h + u, with old carry h.
+    """Raise an error if the new carry cannot be A ⊙ h + u, where h is the old carry.
 
-    The factor A and the summand u may depend on params and x, but not on h.
+    The factors A and the summands u may depend on params and x, but not on h.
     """
     why = _why_not_affine(step, params, carry, x)
     if why is not None:
@@ -52,10 +56,7 @@ def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
 
 
 def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
-    """Return why the new carry is not A ⊙ h + u, or None if it may be.
-
-    h is the old carry; A and u are arrays that do not depend on h.
-    """
+    """Return why the new carry is not affine in the old carry; None if it may be."""
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
     new_carry = lambda params, carry, x: step(params, carry, x)[0]
     jaxpr = jax.make_jaxpr(new_carry)(params, carry, x).jaxpr
@@ -72,8 +73,6 @@ def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str
 
 
 def _follow(jaxpr: Any, inputs: Sequence[Label]) -> list[Label]:
-    """Return the labels of a jaxpr's outputs, given the labels of its inputs."""
-
     def label(equation, labels):
         inner = called(equation, CALLS | {"custom_vjp_call"})
         if inner is not None and len(inner[0].invars) == len(labels):
@@ -85,7 +84,6 @@ def _follow(jaxpr: Any, inputs: Sequence[Label]) -> list[Label]:
 
 
 def _label(equation: Any, labels: list[Label]) -> Label:
-    """Return the label of a primitive's results, given the labels of its operands."""
     name = equation.primitive.name
     given = [label for label in labels if label is not None]
     for label in given:

@@ -1,12 +1,14 @@
 """Functions that replace the new carry from which a step computes its outputs.
 
 A step computes a new carry h_t = f(θ, h_{t−1}, x_t) and, in most networks, an output
-y_t = g(θ, h_t). The step's signature does not show that y_t depends on h_t. The step's
-jaxpr does show it: the variable that is returned as h_t is an operand of an equation on
-the way to y_t. This variable is called a *cut*, because its value can be replaced.
+y_t = g(θ, h_t). The step's signature does not show that y_t depends on h_t, but the
+step's jaxpr does: the variable that is returned as h_t is an operand of an equation on
+the way to y_t. The variable of h_t is called a *cut*, because its value can be
+replaced.
 
 To change h_t, the step's jaxpr is evaluated twice: first to compute h_t, then with the
-changed h_t at the cut. The compiler merges the operations that both evaluations share.
+changed h_t at the cut. The compiler merges the operations that are equal in the two
+evaluations.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,10 +39,9 @@ class CutStep(NamedTuple):
 
     Attributes:
       program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
-      structure: pytree structure of the jaxpr's outputs.
       cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
         the variable into that leaf).
-      skips: whether the loss also depends on the old carry without passing a cut.
+      skips: whether the jaxpr has a path from the old carry to the loss without cuts.
     """
 
     program: Any
@@ -49,7 +50,6 @@ class CutStep(NamedTuple):
     skips: bool
 
     def at_cuts(self, params: PyTree, carry: PyTree, inputs: PyTree) -> list[jax.Array]:
-        """Run the step; return the values of the variables that are keys of `cuts`."""
         read = _run(self.program, (params, carry, inputs))
         return [read(variable) for variable in self.cuts]
 
@@ -63,9 +63,10 @@ class CutStep(NamedTuple):
     ) -> tuple[PyTree, jax.Array]:
         """Run the step with replaced values at the cuts; return (new carry, loss).
 
-        The value at each cut is its array in `held`, plus the array in `nudges` for the
-        same leaf of the carry. A leaf of the old carry that the step returns unchanged
-        has no cut. The loss then uses this leaf as a part of the old carry.
+        `held` has one array for each cut, which replaces the cut's value. `nudges` has
+        one array for each floating leaf of the carry, which is added to the value at
+        the leaf's cut. A leaf that the step returns unchanged has no cut; the loss
+        reads this leaf from the old carry.
         """
         values = dict(zip(self.cuts, held, strict=True))
 
@@ -91,11 +92,11 @@ def cut_step(
 ) -> CutStep:
     """Trace the step of one example, and find its cuts.
 
-    A carry leaf may be a rearrangement of the array from which outputs are computed,
-    for example this array without its batch axes. The cut of the leaf is then the
-    variable before the rearrangement. Several leaves may be rearrangements of one
-    variable. The cut then belongs to the first of these leaves, in an order that starts
-    with the leaves in `first` (indices of floating leaves).
+    The step may rearrange the array from which it computes the output, for example
+    remove batch axes, to return the array as a leaf of the new carry. The cut of the
+    leaf is then the variable before the rearrangement. If several leaves rearrange one
+    variable, the variable's cut belongs to only one leaf. Leaves whose indices are in
+    `first` come before all other leaves.
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
@@ -124,7 +125,11 @@ def _cuts(jaxpr: Any, new_carry: list[Any], first: Sequence[int]) -> dict:
 
 
 def _around(jaxpr: Any, old_carry: list[Any], cuts: dict) -> set[Any]:
-    """Return variables that depend on the old carry, or on effects, around all cuts."""
+    """Return the variables that depend on the old carry by a path without cuts.
+
+    Results of equations with effects count as dependent on the old carry, because the
+    jaxpr does not show what they depend on.
+    """
     results = lambda equation: [v for v in equation.outvars if v not in cuts]
     unseen = [v for e in jaxpr.eqns if e.effects for v in results(e)]
     return reached(jaxpr.eqns, [*old_carry, *unseen], results)
@@ -137,10 +142,7 @@ def _rearrange(value, chain):
 
 
 def reading_new_carry(step: Step, change: Callable[[PyTree], PyTree]) -> Step:
-    """Return a step that computes its output y from `change(new carry)`.
-
-    The returned step also returns the changed carry.
-    """
+    """Return a step that computes its output from `change(new carry)`."""
 
     def changed_step(params, carry, x):
         arguments = params, carry, x
@@ -168,10 +170,7 @@ def _run(
     arguments: PyTree,
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
 ) -> Callable[[Any], Any]:
-    """Run a jaxpr and apply `change` to each equation's results.
-
-    Return a function from a variable or literal of the jaxpr to its value.
-    """
+    """Run a jaxpr; replace each result of an equation by `change(variable, result)`."""
     leaves = jax.tree.leaves(arguments)
     env = environment(program.jaxpr, program.consts, leaves)
     return interpret(program.jaxpr.eqns, env, storing(program.jaxpr), change)

@@ -55,7 +55,6 @@ class FactorisedStep(NamedTuple):
 
     @property
     def variables(self) -> list[Any]:
-        """Variables that contain the blocks' products u = â Θ, each variable once."""
         return list(dict.fromkeys(block.variable for block in self.blocks))
 
     def run(
@@ -63,8 +62,8 @@ class FactorisedStep(NamedTuple):
     ) -> tuple[list[jax.Array], list[list[jax.Array]]]:
         """Return the new carry's floating leaves, and the parts of each block's â.
 
-        â is the vector that the step multiplies by the block Θ. `changes` has one array
-        for each variable of `variables`; the array is added to the variable's value.
+        The step multiplies the vector â by the block. `changes` has one array for each
+        variable of `variables`; the array is added to the variable's value.
         """
         jaxpr = self.closed.jaxpr
         added = dict(zip(self.variables, changes, strict=True))
@@ -87,8 +86,8 @@ class FactorisedStep(NamedTuple):
     def scaled(self, block: Block, values: jax.Array) -> jax.Array:
         """Return the gradient in a block's params, given the gradient in its matrix Θ.
 
-        The argument `values` is the gradient in Θ. The step may multiply params by
-        constants to compute Θ. `values` are then multiplied by the same constants.
+        The step may compute Θ as params times constants. The gradient in params is then
+        the gradient `values` in Θ times the same constants.
         """
         jaxpr = self.closed.jaxpr
         if not self.scales or block.variable in jaxpr.invars:
@@ -126,11 +125,10 @@ def factorise(
     """Find the blocks through which one example's new carry depends on params.
 
     A block is a matrix of parameters that the step multiplies by one vector. `carry`
-    and `inputs` are arrays of the whole batch, or their shapes. Functions made by
-    `jax.custom_jvp` keep their own derivatives.
+    and `inputs` are arrays of the whole batch, or their shapes.
 
     Raises:
-      ValueError: if the step's jaxpr uses refs, or if an array of params affects the
+      ValueError: if the step's jaxpr uses refs. Also if an array of params affects the
         new carry in another way than in a product with a vector or as a bias.
     """
     new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])
@@ -155,12 +153,12 @@ def factorise(
 def linearise_factors(
     program: FactorisedStep, params: PyTree, carry: PyTree, inputs: PyTree
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
-    """Return J = ∂h_t/∂h_{t−1} [n, n], and (â [k], D [n, m]) of each block u = â Θ.
+    """Return the step's Jacobian J, and the factors (â, D) of each block's derivative.
 
-    The vector h_t contains the n floating elements of one example's carry. A block Θ
-    [k, m] is a matrix of parameters that the step multiplies by a vector â. D is the
-    derivative ∂h_t/∂u. The results are float32 or wider. The cost is n backward passes
-    through the step.
+    J = ∂h_t/∂h_{t−1} is [n, n], where h_t are the n floating elements of one example's
+    carry. A block Θ [k, m] is a matrix of parameters that the step multiplies by a
+    vector â [k]. D [n, m] is the derivative of h_t in this product. The cost is n
+    backward passes through the step.
     """
     dtype = carry_dtype(carry)
     h, as_carry = as_vectors(carry, (), dtype)
@@ -186,10 +184,7 @@ def linearise_factors(
 def add_block(
     grads: Sequence[jax.Array], block: Block, values: jax.Array
 ) -> list[jax.Array]:
-    """Add a block's gradient to `grads`, the leaves of the gradient in params.
-
-    The block is a matrix [k, m] of parameters, and `values` is its gradient.
-    """
+    """Add a block's gradient `values` to `grads`, the gradient's leaves in params."""
     grads, end = list(grads), 0
     for i, grad in enumerate(grads):
         start, end = end, end + grad.size
@@ -220,7 +215,6 @@ def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
 
 
 def _as_slice(positions: np.ndarray) -> Any:
-    """Return positions as a slice if they are consecutive, else unchanged."""
     first, size = int(positions[0]), len(positions)
     together = np.array_equal(positions, np.arange(first, first + size))
     return slice(first, first + size) if together else positions

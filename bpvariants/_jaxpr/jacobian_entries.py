@@ -1,10 +1,11 @@
-"""Compute chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}, but not all its entries.
+"""Compute only chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}.
 
 The whole Jacobian of a carry h_t with n elements takes n backward passes, even if only
-its n diagonal entries are needed. Each intermediate array of the step also has a
-Jacobian in h_{t−1}. A first pass goes backwards through the jaxpr of the linearised
-step. The pass finds the entries of the intermediate Jacobians on which the chosen
-entries depend. A second pass goes forwards and computes only the entries found.
+its n diagonal entries are needed. This file takes two passes instead. The first pass
+goes backwards through the jaxpr of the linearised step. Each intermediate array of the
+step has a Jacobian in h_{t−1}, too. The first pass finds the entries of these Jacobians
+on which the chosen entries depend. The second pass goes forwards through the jaxpr and
+computes only the entries that the first pass has found.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from bpvariants._jaxpr.sparsity import Dependence, Sparse, spread
 
 class Entries(NamedTuple):
     """Entries to compute of J = ∂h_t/∂h_{t−1} and of intermediate Jacobians.
+
+    h_t is the carry, with n elements.
 
     Attributes:
       pattern: sparse bool [n, n]: True for the entries of J to compute.
@@ -45,11 +48,10 @@ def plan_entries(
 ) -> Entries | None:
     """Plan how to compute the entries of J = ∂h_t/∂h_{t−1} marked in `needed` [n, n].
 
-    h_t is the carry, with n elements. Return None if a path to a needed entry goes
-    through a primitive that `linear_operations` does not know, or if the jaxpr uses
-    refs. `found` is the result of `sparsity.dependence` for the same `direct_only`.
-    With `direct_only`, ignore paths through primitives that add up different elements
-    of an operand.
+    h_t is the carry, with n elements. `found` is the result of `sparsity.dependence`
+    for the same `direct_only`. Return None if the jaxpr uses refs. Also return None if
+    a path to a needed entry goes through a primitive that `linear_operations` does not
+    know.
     """
     if program.is_opaque and needed.any():
         return None
@@ -67,7 +69,7 @@ def plan_entries(
         if all(output is None or output.nnz == 0 for output in outputs):
             continue
         if its_links is None:
-            if direct_only:  # direct paths do not go through unknown primitives
+            if direct_only:  # element-wise paths avoid unknown primitives
                 continue
             return None
         for output, of_output in zip(outputs, its_links, strict=True):
@@ -122,7 +124,6 @@ def _parts(
     values: dict[Any, jax.Array],
     read: Callable,
 ) -> list[jax.Array]:
-    """Return each operand's contribution to the wanted Jacobian entries of a result."""
     parts = []
     for link, atom in zip(its_links, equation.invars, strict=True):
         if link is None or (entries.direct_only and link.mixes):
@@ -136,7 +137,7 @@ def _parts(
 def _add(
     wanted: dict[Any, Sparse], variable: Any, entries: Any, found: Dependence
 ) -> None:
-    """Add to wanted[variable] those `entries` of its Jacobian that may be nonzero."""
+    """Mark as wanted those `entries` of a variable's Jacobian that may be nonzero."""
     entries = entries.multiply(found.through[variable]).astype(bool)
     old = wanted.get(variable)
     entries = entries if old is None else (old + entries).astype(bool)
@@ -153,10 +154,6 @@ def _through(
     values: jax.Array,
     read: Any,
 ) -> jax.Array:
-    """Return the contribution of one operand's Jacobian to a result's Jacobian.
-
-    The link says which elements of the result depend on which elements of the operand.
-    """
     # Pair each (row, column) of the link with each entry (column, j) of the operand's
     # Jacobian, where j is the index of a carry element.
     counts = np.diff(operand.indptr)[link.columns]
@@ -177,7 +174,7 @@ def _through(
     if np.array_equal(target, np.arange(result.nnz)):
         return terms
     zeros = jnp.zeros(result.nnz, terms.dtype)
-    if len(np.unique(target)) == len(target):  # each entry has at most one term
+    if len(np.unique(target)) == len(target):
         order = np.full(result.nnz, len(target))
         order[target] = np.arange(len(target))
         return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]
@@ -185,7 +182,6 @@ def _through(
 
 
 def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
-    """Return the values of the entries marked in `rows`; 0 if not among `entries`."""
     coordinates = rows.tocoo()
     positions = _find(entries, coordinates.row, coordinates.col)
     if np.array_equal(positions, np.arange(entries.nnz)):
@@ -194,7 +190,7 @@ def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
 
 
 def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the index of each (row, column) among sorted entries, or −1 if absent."""
+    """Return the index of each (row, column) among sorted entries; −1 if absent."""
     width = entries.shape[1]
     at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
     keys = at.astype(np.int64) * width + entries.indices
@@ -206,7 +202,6 @@ def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _take(values: jax.Array, positions: np.ndarray) -> jax.Array:
-    """Return values[positions]; do not copy if positions are 0, 1, …, size − 1."""
     if np.array_equal(positions, np.arange(values.size)):
         return values
     return values[positions]

@@ -67,8 +67,8 @@ def links(
     An operand that is not a tangent has None instead of a link. `is_tangent` tells
     which operands are tangents. `known` contains values known while tracing, by
     variable; `nonzero` contains masks of the elements that may be nonzero. Return None
-    for a primitive that this file does not know. Each element of its results may depend
-    on every element of its operands.
+    for a primitive whose links cannot be found. Each element of its results must then
+    be assumed to depend on every element of its operands.
     """
     name = equation.primitive.name
     tangents = [i for i, yes in enumerate(is_tangent) if yes]
@@ -99,7 +99,6 @@ def links(
 def _rearranged(
     equation: Any, is_tangent: Sequence[bool], known: dict[Any, np.ndarray]
 ) -> list[list[Link | None]] | None:
-    """Return the links of a primitive that rearranges elements; None if unknown."""
     values = [
         known.get(atom) if is_variable(atom) else np.asarray(atom.val)
         for atom in equation.invars
@@ -122,10 +121,6 @@ def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
 
 
 def _positions(equation: Any, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return `rows` and `columns` of the link between a result and its operand i.
-
-    The primitive is element-wise, and broadcasts axes of length 1.
-    """
     operand, out = equation.invars[i].aval, equation.outvars[0].aval
     columns = np.arange(operand.size).reshape(operand.shape)
     return np.arange(out.size), np.broadcast_to(columns, out.shape).reshape(-1)
@@ -136,7 +131,6 @@ def _along(equation, i, apply):
 
 
 def _scaled(equation, i, nonzero):
-    """Return the link of operand i, which is multiplied or divided by the other one."""
     rows, columns = _positions(equation, i)
     other = equation.invars[1 - i]
     shape = equation.outvars[0].aval.shape
@@ -155,7 +149,6 @@ def _scaled(equation, i, nonzero):
 
 
 def _chosen(equation, i):
-    """Return the link of operand i of a `select_n` with a condition unknown so far."""
     rows, columns = _positions(equation, i)
     condition, shape = equation.invars[0], equation.outvars[0].aval.shape
 
@@ -175,10 +168,6 @@ def _summed(equation):
 
 
 def _contracted(equation, i, nonzero):
-    """Return the link of operand i of a `dot_general`; None if the link is too large.
-
-    Operand i is a tangent, and the other operand is not.
-    """
     (contracted, batch), other = equation.params["dimension_numbers"], 1 - i
     names = [_axis_names(equation, k, contracted, batch) for k in (0, 1)]
     shared = [n for n in names[0] if n[0] == "b"]
@@ -224,7 +213,6 @@ def _axis_names(equation, k, contracted, batch):
 
 
 def _taken(flat, positions):
-    """Return flat[positions]; do not copy if positions are 0, 1, …, size − 1."""
     if len(positions) == flat.size and np.array_equal(positions, np.arange(flat.size)):
         return flat
     return flat[positions]

@@ -1,10 +1,10 @@
 """Jaxpr of a step's linearisation, and the sparsity pattern of each of its primitives.
 
 The jaxpr of a step's forward derivative has two parts: primitives on the step's own
-arrays, and linear primitives on tangents. This file analyses the linear primitives
-while tracing. It finds which elements of a primitive's result depend on which elements
-of its operands. A factor that is known to be zero, for example in a constant mask,
-means no dependence.
+arrays, and linear primitives on tangents. While tracing, this file finds for each
+linear primitive which elements of the result depend on which elements of the operands.
+An element does not depend on an operand's element that is multiplied by a factor known
+to be zero, for example in a constant mask.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from bpvariants.types import PyTree, Step
 
 
 class TangentProgram(NamedTuple):
-    """Linearisation of one example's step, with the equations that make the new carry.
+    """Equations that compute the derivative of one example's new carry.
 
     Attributes:
       constants: variable -> constant array of the jaxpr.
@@ -123,13 +123,13 @@ def tangent_program(
 
 
 def primal_values(program: TangentProgram, leaves: Sequence[Any]) -> Callable:
-    """Run the equations in `primal`; return a function from variables to values."""
+    """Run the step's own equations; return a function from variables to values."""
     arguments = dict(zip(program.arguments, leaves, strict=True))
     return interpret(program.primal, program.constants | arguments)
 
 
 def _is_custom(equation: Any) -> bool:
-    """Return whether an equation, or a jaxpr in it, calls a jax.custom_vjp."""
+    """Return whether an equation, or a jaxpr in its parameters, calls a custom_vjp."""
     if equation.primitive.name == "custom_lin":
         return True
     inner = jax.tree.leaves(list(equation.params.values()))
@@ -138,10 +138,7 @@ def _is_custom(equation: Any) -> bool:
 
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
-    """Split equations into those without tangents and those with tangent operands.
-
-    Each equation with tangent operands is paired with flags that mark these operands.
-    """
+    """Return equations without tangents, and (equation, flags of tangent operands)."""
     tangents = reached(equations, tangents)
     primal, linear = [], []
     for equation in equations:
@@ -156,10 +153,10 @@ def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
 def _known_zeros(
     equations: list[Any], constants: dict[Any, Any]
 ) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
-    """Return (known, nonzero): facts about variables that are known while tracing.
+    """Find the values and the zeros that are known while tracing.
 
-    `known` maps a variable to its value, `nonzero` to a mask of the elements that may
-    be nonzero. A variable without a known value or mask is left out.
+    Return two dicts. The first dict maps each variable with a known value to this
+    value. The second dict maps variables to masks of the elements that may be nonzero.
     """
     known: dict[Any, np.ndarray] = {}
     for variable, value in constants.items():
@@ -184,7 +181,6 @@ def _known_value(atom: Any, known: dict[Any, np.ndarray]) -> np.ndarray | None:
 
 
 def _evaluate(equation, values, known, nonzero):
-    """Evaluate an equation whose operands are all known, and record its results."""
     if sum(variable.aval.size for variable in equation.outvars) > 1e7:
         return
     try:
@@ -192,7 +188,7 @@ def _evaluate(equation, values, known, nonzero):
             results = run_equation(equation, [jnp.asarray(value) for value in values])
             results = [np.asarray(result) for result in results]
     except Exception:
-        return  # for example, NumPy cannot convert keys; the results stay unknown
+        return  # the results stay unknown, for example keys that NumPy cannot convert
     for variable, result in zip(equation.outvars, results, strict=True):
         known[variable] = result
         nonzero[variable] = result != 0

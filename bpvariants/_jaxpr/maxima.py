@@ -7,8 +7,8 @@ multiply-add, no element equals the maximum. The derivative is then silently wro
 (jax-ml/jax#40564).
 
 This file stores the operand of each differentiated maximum or minimum in memory before
-it is used. The result and the comparison then read equal values. The results, and the
-derivatives at ties and NaN, are the same as in JAX.
+the operand is used. The result and the comparison then read equal values. The results,
+and the derivatives at ties and NaN, are the same as in JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -64,12 +64,11 @@ def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
 
 
 def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
-    """Return a function (equation, operands) -> results to evaluate a jaxpr with.
+    """Return a function (equation, operands) -> results that runs one equation.
 
     The returned function stores the operands of differentiated maxima and minima in
-    memory, also in inner jaxprs. Calls are not inlined, and `custom_jvp` functions keep
-    their own derivatives. `flags` mark which outputs of the jaxpr are differentiated;
-    by default, all outputs are.
+    memory, also in inner jaxprs. `flags` mark which outputs of the jaxpr are
+    differentiated; by default, all outputs are.
     """
     differentiated = _differentiated(jaxpr, flags)
 
@@ -84,8 +83,8 @@ def run_stored(
 ) -> list[Any]:
     """Run one equation; store the operands of a differentiated maximum or minimum.
 
-    `differentiated` are the variables that are differentiated. By default, these are
-    all results of the equation.
+    `differentiated` is the set of variables through which derivatives flow; None means
+    all variables.
     """
     flags = [differentiated is None or v in differentiated for v in equation.outvars]
     if equation.primitive.name in COMPARING and any(flags):
@@ -101,9 +100,9 @@ def run_stored(
 
 
 def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
-    """Rewrite the maxima and minima in a parameter that is a jaxpr or tuple of jaxprs.
+    """Store the operands of maxima and minima in the jaxprs of an equation's parameter.
 
-    Other parameters of an equation are returned unchanged.
+    Only a parameter that is a jaxpr or a tuple of jaxprs is changed.
     """
     if isinstance(parameter, tuple):
         return tuple(_with_stored_operands(each, flags) for each in parameter)
@@ -117,7 +116,7 @@ def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
     )
     if parameter is not jaxpr:
         return new
-    assert not new.consts  # an open jaxpr has no constants, and none were added
+    assert not new.consts  # an open jaxpr cannot hold constants
     return new.jaxpr
 
 
@@ -141,14 +140,14 @@ def _compares_inside(equation: Any, flags: Sequence[bool]) -> bool:
 
 
 def _inner_flags(equation: Any, flags: Sequence[bool]) -> Sequence[bool] | None:
-    """Return which outputs of an inner jaxpr are differentiated; None for all."""
     return flags if equation.primitive.name in PLAIN_CALLS else None
 
 
 def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
     """Return the variables on which a differentiated output depends.
 
-    Paths through `stop_gradient` are left out, such as for the maximum in `logsumexp`.
+    Paths through `stop_gradient` do not count. For example, `logsumexp` stops the
+    gradient of its maximum.
     """
     outputs = jaxpr.outvars
     flags = [True] * len(outputs) if flags is None else flags
@@ -162,7 +161,7 @@ def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
 
 
 def _varies(atom: Any, kind: Any = jnp.floating) -> bool:
-    """Return whether an atom is a variable for an array with a dtype of kind `kind`."""
+    """Return whether an operand is a variable whose dtype is of the kind `kind`."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
     return is_array and jnp.issubdtype(atom.aval.dtype, kind)
 
@@ -189,7 +188,7 @@ def _is_program(parameter: Any) -> bool:
 
 @jax.custom_jvp
 def _stored(x: jax.Array) -> jax.Array:
-    """Return x; where x is differentiated, store it in memory first."""
+    """Return x; if the call is differentiated, store x in memory first."""
     return _one_column(x)[..., 0]
 
 
@@ -202,7 +201,7 @@ def _stored_jvp(primals, tangents):
 def _in_memory(x: jax.Array) -> jax.Array:
     """Store x in memory and return it, so that no operation computes x again.
 
-    On accelerators, the optimization barrier achieves this. XLA's CPU compiler removes
+    On accelerators, the optimization barrier suffices. XLA's CPU compiler removes
     barriers before it fuses operations, but it never fuses a windowed reduction with
     the operations that use its result. Here, each window of the reduction holds one
     element of x and one element of padding, −∞. The maximum is therefore x itself.
@@ -213,7 +212,8 @@ def _in_memory(x: jax.Array) -> jax.Array:
     rank, padding = x.ndim, [(0, 0)] * x.ndim + [(0, 1)]
     largest = jax.lax.reduce_window(
         column,
-        np.array(-np.inf, x.dtype),  # concrete, so that JAX recognises a maximum
+        # With a concrete initial value, JAX recognises that the reduction is a maximum.
+        np.array(-np.inf, x.dtype),
         jax.lax.max,
         window_dimensions=(1,) * rank + (2,),
         window_strides=(1,) * (rank + 1),
@@ -228,9 +228,9 @@ def _in_memory_jvp(primals, tangents):
 
 
 def _one_column(x: jax.Array) -> jax.Array:
-    """Append an axis of length 1.
+    """Append an axis of length 1, so that `vmap` puts its mapped axis first.
 
-    Under `vmap` this makes the mapped axis the first. JAX needs the function of a
-    `custom_jvp` and its derivative to return the mapped axis in one place.
+    JAX requires that a `custom_jvp` function and its derivative return the mapped axis
+    at the same position.
     """
     return x[..., None]

@@ -1,7 +1,7 @@
-"""Find the named values of a jaxpr, and run it with shifts added to these values.
+"""Find the arrays that a function names; run the function with shifts added to them.
 
-A value has a name if it is tagged by `jax.ad_checkpoint.checkpoint_name`. A name inside
-a scan has one value for each step of the scan.
+A function names an intermediate array by `jax.ad_checkpoint.checkpoint_name`. An array
+that is named inside a scan has one value for each step of the scan.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,24 +15,23 @@ from bpvariants._jaxpr.program import called, evaluate, PLAIN_CALLS
 
 
 class NamedProgram(NamedTuple):
-    """Jaxpr of a function, and its named floating values."""
+    """Jaxpr of a function, and the names and shapes of its named floating arrays."""
 
-    program: Any  # closed jaxpr of the function
-    names: list[str]  # name of each value, in the jaxpr's order; names may repeat
-    places: list[jax.ShapeDtypeStruct]  # shape of each value, [T, ...] inside a scan
+    program: Any
+    names: list[str]  # names of the arrays, in the jaxpr's order; may repeat
+    places: list[jax.ShapeDtypeStruct]  # shapes of the arrays, [T, ...] in a scan
 
     @property
     def outputs(self) -> list[Any]:
-        """Shapes and dtypes of the function's results."""
         return list(self.program.out_avals)
 
     def run(
         self, arguments: Sequence[Any], shifts: Sequence[jax.Array]
     ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Add shifts to the named values; return the outputs and the named values.
+        """Run the function with a shift added to each named array.
 
-        A returned named value does not contain its own shift, but it may depend on the
-        shifts of earlier named values.
+        Return the function's results, and each named array without its own shift. A
+        named array may depend on the shifts of arrays that are named earlier.
         """
         values: list[jax.Array] = []
         run = _shifting(iter(shifts), values)
@@ -41,17 +40,16 @@ class NamedProgram(NamedTuple):
 
 
 def named_program(function: Callable, *arguments: Any) -> NamedProgram:
-    """Trace a function, and find its named values."""
     program = jax.make_jaxpr(function)(*arguments)
     named = _named(program.jaxpr)
     return NamedProgram(program, [name for name, _ in named], [at for _, at in named])
 
 
 def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
-    """Return a function that runs an equation, and adds shifts to its named values.
+    """Return a function that runs one equation, and adds a shift to a named array.
 
-    For each named value, in the jaxpr's order, the returned function adds the next
-    shift of `shifts` to the value. It appends the value without this shift to `values`.
+    If the equation names an array, the next array of `shifts` is added to the named
+    array. The named array without this shift is appended to `values`.
     """
 
     def run(equation, operands):
@@ -69,7 +67,7 @@ def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
 
 
 def _scan(equation, operands, shifts, values):
-    """Run a scan in which each named value gets a different shift at each scan step."""
+    """Run a scan; at each step, add the shifts of this step to the named arrays."""
     body, parameters = equation.params["jaxpr"], equation.params
     names = _named(body.jaxpr)
     if not names:
@@ -94,11 +92,11 @@ def _scan(equation, operands, shifts, values):
 
 
 def _scan_sizes(equation: Any) -> tuple[int, int]:
-    """Return how many operands of a scan are not sequences, and how many are the carry.
+    """Count the operands of a scan that are not sequences, and the arrays of its carry.
 
-    The body of a scan gets slices of sequences, and a slice has one axis less than its
-    sequence. The numbers of axes therefore tell which operands are sequences. The
-    parameters of the primitive would tell this, too, but depend on JAX's version.
+    A sequence has one axis more outside of the scan than inside of the scan's body.
+    All other arrays have equally many axes outside and inside. The parameters of the
+    primitive also contain both counts, but depend on JAX's version.
     """
     body = equation.params["jaxpr"].jaxpr
     same_ndim = lambda outside, inside: sum(
@@ -115,7 +113,6 @@ def _is_named(equation: Any) -> bool:
 
 
 def _named(jaxpr: Any) -> list[tuple[str, jax.ShapeDtypeStruct]]:
-    """Return the name and the shape of each named value, in the jaxpr's order."""
     found = []
     for equation in jaxpr.eqns:
         if _is_named(equation):

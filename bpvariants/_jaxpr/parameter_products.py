@@ -1,19 +1,20 @@
 """Search in a step's jaxpr for the products of parameter matrices and vectors.
 
-A block is a vector u of the jaxpr that is a sum of products and biases. The step uses
-the parameters of a block, matrices W, U and a bias b, only to compute the block's u:
+A block consists of parameters, such as matrices W and U and a bias b, that the step
+uses only to compute one vector u. With vectors a₁ and a₂, u is the sum
 
     u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
 
-The derivative of the new carry h_t in an entry of Θ is then ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i.
-The vectors a₁ and a₂ may depend on the parameters of other blocks, as in a second
-layer.
+The matrix Θ stacks the k rows of b, W and U; the vector u has m elements. The new carry
+h_t has the derivative ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i in entry (i, j) of Θ. The vectors a₁
+and a₂ may depend on the parameters of other blocks, as in a second layer.
 
 Each element of params or of a product is a *term*. A rearranged term stays the same
-term. An element of params that is multiplied by a constant also stays the same term,
-but its derivative is later multiplied by the constant. Two terms become one if they are
-added and used nowhere else. The product with one matrix for all gates may therefore be
-split into gates, and matrices of several gates may be concatenated.
+term. An element of params that is multiplied by a constant also stays the same term.
+The derivative in this element is later multiplied by the constant. Two terms become one
+if they are added and used nowhere else. A step may therefore multiply by one matrix for
+all gates and split the product into gates, or concatenate the matrices of several
+gates.
 """
 
 from typing import Any, NamedTuple
@@ -24,19 +25,20 @@ from bpvariants._jaxpr.program import is_variable
 from bpvariants._jaxpr.rearrangements import rearranges
 from bpvariants._jaxpr.uses import ADDITIONS, passes_on, rearranged, Uses
 
-# Stands in place of a product's index for a bias, which is a parameter multiplied by 1.
+# Number that marks a bias in `Terms.parts`, where other entries have a product's index.
 BIAS = -1
 
 
 class Block(NamedTuple):
-    """Vector u = â Θ in a jaxpr, the product of a vector â and parameters Θ [k, m].
+    """Block of parameters Θ [k, m], which a jaxpr multiplies by a vector â: u = â Θ.
 
     Attributes:
       variable: variable of the jaxpr that contains u.
       positions: [m], flat positions of the elements of u in `variable`.
-      inputs: parts of â. A part is None for a bias, which is multiplied by 1. Another
-        part is (variable of a vector, order of this variable's axes).
-      parameters: [k, m], for each entry of Θ its flat position in params.
+      inputs: parts of â. A bias has the part None, because it is multiplied by 1. Each
+        other part is a pair: the variable that holds a vector, and the order in which
+        to flatten this variable's axes.
+      parameters: [k, m], the flat position in params of each entry of Θ.
     """
 
     variable: Any
@@ -46,24 +48,25 @@ class Block(NamedTuple):
 
 
 class Terms:
-    """Elements of params, of products and of their sums, each treated as a term."""
+    """Terms of a jaxpr. A term is an element of params, of a product or of a sum."""
 
     def __init__(self, thetas: list[Any], paths: list[str], uses: Uses):
         self.paths = paths
         self.uses_of = uses.counts
         self.depends = uses.depends
         self.scaled = uses.scaled
-        # (equation, index of its scaled operand, flat positions in params of the
-        # scaled operand's elements)
+        # (equation that multiplies params by constants, index of its operand of params,
+        # flat positions in params of this operand's elements)
         self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
-        self.spent = np.zeros(0, bool)  # whether each term is part of another term
-        # term -> pairs (index of a product, column of the product's matrix), or for a
-        # bias (BIAS, flat position in params)
+        self.spent = np.zeros(0, bool)  # whether another term contains a term
+        # term -> its summands: (index of a product, column of the product's matrix) or,
+        # for a bias, (BIAS, flat position in params)
         self.parts: dict[int, list[tuple[int, int]]] = {}
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        self.origins: list[tuple[int, Any]] = []  # each array's (first term, variable)
+        # for each array of terms: (number of its first term, its variable)
+        self.origins: list[tuple[int, Any]] = []
         for theta in thetas:
             self._add(theta, None)
         self.num_parameters = len(self.uses)
@@ -71,7 +74,7 @@ class Terms:
     def read(self, equation: Any) -> None:
         """Find the terms of an equation's results.
 
-        Raise an error if params do not factorise.
+        Raise an error if the equation uses params in a way that no block allows.
         """
         name = equation.primitive.name
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
@@ -94,10 +97,10 @@ class Terms:
             self._refuse(known, f"is used in `{name}`")
 
     def blocks(self) -> list[Block]:
-        """Return the blocks.
+        """Group the terms into blocks.
 
-        The elements of one array that are products with the same vectors form one
-        block. Terms that are part of other terms are left out.
+        Terms of one array that are sums over equal lists of products form one block. A
+        term that is a summand of another term is left out.
         """
         grouped: dict[Any, list[int]] = {}
         starts = [start for start, _ in self.origins]
@@ -123,7 +126,6 @@ class Terms:
         return blocks
 
     def _add(self, variable, parts):
-        """Make each element of a variable a new term."""
         shape, start = variable.aval.shape, len(self.uses)
         uses = self.uses_of.get(variable, np.zeros(shape, int)).reshape(-1)
         self.uses = np.concatenate([self.uses, uses])
@@ -137,7 +139,7 @@ class Terms:
         return self.parts.get(term, [(BIAS, term)])
 
     def _meet(self, a, b):
-        """Return whether the addition of a and b is the only use of their terms."""
+        """Return whether the arrays a and b of terms are used only in their sum."""
         return a.shape == b.shape and np.all(self.uses[[a, b]] == 1)
 
     def _join(self, variable, a, b):
@@ -146,7 +148,6 @@ class Terms:
         self.spent[[a, b]] = True
 
     def _multiply(self, equation, operands):
-        """Record the terms of a product of a vector and a matrix made of params."""
         contracted, _ = equation.params["dimension_numbers"]
         shapes = [atom.aval.shape for atom in equation.invars]
         rest = [
@@ -174,13 +175,12 @@ class Terms:
         self._refuse(known, "is multiplied by more than one vector")
 
     def _refuse(self, operands, reason):
-        """Raise an error for `reason` if elements of params are among the terms."""
         for terms in operands:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # An empty array starts at the same term as the array after it. Take
-                # the last array that starts there, which is not empty.
+                # Empty arrays start at the same term as the array after them, so the
+                # last array that starts at this term is the one that contains it.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
                     f"params{path} does not factorise, which kf_rtrl needs: it "

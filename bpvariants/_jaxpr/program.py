@@ -1,4 +1,4 @@
-"""Trace a function to a flat jaxpr; analyse and evaluate jaxprs."""
+"""Trace functions to jaxprs without inner calls; analyse and evaluate jaxprs."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-# Primitives that call an inner jaxpr, as `jit` does. Which of them occur depends on
-# JAX's version.
+# Names of the primitives that call an inner jaxpr, as `jit` does. Each version of JAX
+# uses only some of these names.
 CALLS = {
     "checkpoint",
     "closed_call",
@@ -19,20 +19,20 @@ CALLS = {
     "remat",
     "remat2",
 }
-# Calls that may be inlined before differentiation. A `custom_jvp` may not, because it
-# would lose its own derivative.
+# Calls that may be inlined before differentiation. A `custom_jvp` function must not be
+# inlined, because JAX would then ignore the derivative that the function defines.
 PLAIN_CALLS = CALLS - {"custom_jvp_call"}
 
 
 def is_variable(atom: Any) -> bool:
-    """Return whether an operand is a variable, and not a literal."""
+    """Return whether an operand of a jaxpr's equation is a variable, not a literal."""
     return not hasattr(atom, "val")
 
 
 def has_refs(jaxpr: Any) -> bool:
-    """Return whether a jaxpr uses refs, which hide how its values depend on each other.
+    """Return whether a jaxpr uses refs, the mutable arrays of JAX.
 
-    A ref is a mutable array of JAX.
+    A jaxpr does not show which values depend on what is written to a ref.
     """
     arrays = type(jax.typeof(0.0))
     atoms = (a for e in jaxpr.eqns for a in (*e.invars, *e.outvars))
@@ -40,7 +40,7 @@ def has_refs(jaxpr: Any) -> bool:
 
 
 def needed_equations(jaxpr: Any) -> list[Any]:
-    """Return a jaxpr's equations that have effects, or that its outputs depend on."""
+    """Return the equations that have effects or that the jaxpr's outputs depend on."""
     needed = {atom for atom in jaxpr.outvars if is_variable(atom)}
     equations = []
     for equation in reversed(jaxpr.eqns):
@@ -55,10 +55,10 @@ def reached(
     sources: Iterable[Any],
     results: Callable[[Any], Iterable[Any]] = attrgetter("outvars"),
 ) -> set[Any]:
-    """Return the sources and all variables that depend on them.
+    """Return the variables `sources`, and all variables that depend on them.
 
-    `results(equation)` returns those results of an equation that count as dependent on
-    its operands. By default, these are all results.
+    If an operand of an equation is returned, the variables in `results(equation)` are
+    returned too. By default, `results` returns all results of the equation.
     """
     found = set(sources)
     for equation in equations:
@@ -70,11 +70,11 @@ def reached(
 def flat_program(
     function: Callable, *arguments: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Any]:
-    """Trace a function and inline its calls; return (jaxpr, structure of outputs).
+    """Trace a function, inline its calls, and return (jaxpr, structure of outputs).
 
-    `calls` names the primitives to inline. By default, a `custom_jvp` is inlined too,
-    so its own derivative is lost. To keep this derivative, pass `calls=PLAIN_CALLS`, or
-    let `function` compute the derivative. Inlining costs one more trace.
+    `calls` names the primitives to inline. By default, a `custom_jvp` function is
+    inlined too, so the derivative that it defines is lost. To keep this derivative,
+    pass `calls=PLAIN_CALLS`, or let `function` compute the derivative.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     run = partial(run_equation, calls=calls)
@@ -91,7 +91,10 @@ def evaluate(
     run: Callable[..., Sequence[Any]] | None = None,
     of_literal: Callable[[Any], Any] = attrgetter("val"),
 ) -> list[Any]:
-    """Run a jaxpr by :func:`interpret`, and return its outputs."""
+    """Evaluate a jaxpr for given arguments; return its outputs.
+
+    `run` and `of_literal` are passed on to :func:`interpret`.
+    """
     env = environment(jaxpr, consts, arguments)
     read = interpret(jaxpr.eqns, env, run, of_literal=of_literal)
     return [read(atom) for atom in jaxpr.outvars]
@@ -100,7 +103,6 @@ def evaluate(
 def environment(
     jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]
 ) -> dict[Any, Any]:
-    """Return the values of a jaxpr's constants and arguments, by variable."""
     env = dict(zip(jaxpr.constvars, consts, strict=True))
     return env | dict(zip(jaxpr.invars, arguments, strict=True))
 
@@ -112,13 +114,14 @@ def interpret(
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
     of_literal: Callable[[Any], Any] = attrgetter("val"),
 ) -> Callable[[Any], Any]:
-    """Run equations in order; return a function from operands to their values.
+    """Run a jaxpr's equations; return a function that looks up an operand's value.
 
-    `env` maps variables to values that are known beforehand. By default,
-    :func:`run_equation` computes each equation's results. Another function
-    `run(equation, operands)` may compute other properties of the arrays, such as which
-    results are constant; `of_literal` then returns this property of a literal.
-    `change(variable, result)` may replace single results.
+    `env` holds the values of the variables that no equation computes. By default,
+    :func:`run_equation` computes the results of each equation. Another function
+    `run(equation, operands)` may compute a property of the results instead, for example
+    whether each result is constant. `of_literal(literal)` must then return this
+    property of a literal. Each result of an equation is replaced by `change(variable,
+    result)`.
     """
     run, env = run_equation if run is None else run, dict(env)
     read = lambda atom: env[atom] if is_variable(atom) else of_literal(atom)
@@ -132,12 +135,11 @@ def interpret(
 def run_equation(
     equation: Any, values: Sequence[Any], calls: Collection[str] = CALLS
 ) -> list[Any]:
-    """Return the results of one equation, as a list."""
     inner = called(equation, calls)
     if inner is not None:
         return evaluate(*inner, values, partial(run_equation, calls=calls))
     bound = equation.primitive.get_bind_params(equation.params)
-    # The type of `bound` depends on JAX's version.
+    # Some versions of JAX return (functions, parameters), others only parameters.
     functions, parameters = bound if isinstance(bound, tuple) else ([], bound)
     results = equation.primitive.bind(*functions, *values, **parameters)
     return list(results) if equation.primitive.multiple_results else [results]
@@ -146,7 +148,10 @@ def run_equation(
 def called(
     equation: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Sequence[Any]] | None:
-    """Return the jaxpr that an equation calls, and its constants; None if no call."""
+    """Return the jaxpr that an equation calls, and the constants of this jaxpr.
+
+    Return None if the equation's primitive is not in `calls`.
+    """
     if equation.primitive.name not in calls:
         return None
     inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")

@@ -1,4 +1,4 @@
-"""Primitives that only rearrange array elements; where each element is moved to."""
+"""Primitives that only rearrange array elements, and the places of moved elements."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -55,10 +55,10 @@ class Rearrangement(NamedTuple):
     """Description of a primitive that only rearranges elements.
 
     Attributes:
-      indices: positions of the operands that contain indices; the values of these
-        operands must be known while tracing.
+      indices: numbers of the operands that say where elements are moved from or to.
+        The values of these operands must be known while tracing.
       in_numpy: function (equation, *operands) -> results that runs the primitive in
-        NumPy, to avoid a compilation. None if the primitive has indices or fill values.
+        NumPy, to avoid a compilation. None if `indices` is not empty, or for `pad`.
     """
 
     indices: Sequence[int] = ()
@@ -88,16 +88,13 @@ REARRANGEMENTS: dict[str, Rearrangement] = {
 
 
 def rearranges(equation: Any) -> bool:
-    """Return whether an equation rearranges elements without indices or fill values."""
+    """Return whether an equation moves elements in a way fixed by its parameters."""
     found = REARRANGEMENTS.get(equation.primitive.name)
     return found is not None and found.in_numpy is not None
 
 
 def reorders(equation: Any) -> bool:
-    """Return whether an equation only reorders the elements of one floating operand.
-
-    The equation must rearrange a single operand without a change of its size.
-    """
+    """Return whether an equation only reorders the elements of one floating operand."""
     old, new = equation.invars, equation.outvars
     return (
         rearranges(equation)
@@ -112,10 +109,10 @@ def moved(
 ) -> list[np.ndarray] | None:
     """Rearrange `marks` as an equation rearranges the elements of its operands.
 
-    `marks` has one int32 array for each operand. `values` are the values of the
-    operands, None where unknown. Return None if the rearrangement depends on unknown
-    values or cannot be run on integers. For a `select_n` with an unknown condition,
-    return the element-wise maximum over the marks of its cases.
+    `marks` has one int32 array for each operand. `values` has the value of each
+    operand, or None if the value is unknown. Return None if the rearrangement depends
+    on unknown values or cannot be run on integers. For a `select_n` with an unknown
+    condition, return the element-wise maximum of the marks of its cases.
     """
     name, out = equation.primitive.name, equation.outvars[0].aval
     if name == "select_n" and values[0] is None:
@@ -143,9 +140,9 @@ def positions(
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Return the positions to which an equation moves the elements of its operand i.
 
-    The result is (rows, columns) for each output: element columns[j] of the operand
-    becomes element rows[j] of the output. Both are flat positions. Return None if the
-    positions are unknown, or if elements are added up.
+    Return one pair (rows, columns) of arrays for each output. Both arrays hold flat
+    positions: element columns[j] of the operand becomes element rows[j] of the output.
+    Return None if the positions are unknown, or if the equation adds up elements.
     """
     zeros = [np.zeros(atom.aval.shape, np.int32) for atom in equation.invars]
     shape, size = zeros[i].shape, zeros[i].size
@@ -164,11 +161,12 @@ def positions(
 
 
 def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
-    """Run a rearrangement on integer marks."""
+    """Run a primitive that rearranges elements on int32 marks in place of floats."""
     run: dict[str, Callable[..., jax.Array]]
     run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
     name, parameters = equation.primitive.name, equation.params
-    if name == "gather":  # int32 marks cannot hold all fill values: mark nonzeros by 1
+    if name == "gather":
+        # int32 cannot hold every fill value, so 1 stands for each nonzero fill value.
         names = "dimension_numbers", "slice_sizes", "mode"
         given = {name: parameters[name] for name in names}
         fill = int(parameters["fill_value"] != 0)

@@ -1,9 +1,10 @@
 """Decide which residuals of a linearised step a scan over time must store.
 
-The linear map that `jax.linearize` returns is a pytree: a jaxpr and its arrays, the
-residuals. Some residuals depend on parameters alone, such as the weights themselves,
-and are equal at all times. Some residuals are inputs of the step, which the backward
-pass has anyway. A scan stacks all other residuals over time, each array only once.
+The linear map that `jax.linearize` returns is a pytree. Its leaves are arrays, which
+are called residuals. Some residuals depend on parameters alone, such as the weights
+themselves, and are equal at all time steps. Other residuals are inputs of the step,
+which the backward pass has anyway. A scan stacks only the remaining residuals over
+time, each array once.
 """
 
 import dataclasses
@@ -21,18 +22,21 @@ from bpvariants.types import PyTree
 
 
 def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Return a pytree's cotangent: `leaves` for floating leaves, float0 for others."""
+    """Make a cotangent of `tree` from the cotangents `leaves` of its floating leaves.
+
+    The other leaves get zeros of dtype float0, as JAX requires.
+    """
     nothing = lambda leaf: np.zeros(jnp.shape(leaf), jax.dtypes.float0)
     new = iter(leaves)
     return jax.tree.map(lambda a: next(new) if is_floating(a) else nothing(a), tree)
 
 
 def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
-    """Return the carry and output (h, y) of `advance(fixed, h, x)`, and a linear map.
+    """Return (new carry, output y) of `advance(fixed, h, x)`, and its derivative.
 
-    The linear map is the derivative of `advance`. It takes tangents of the floating
-    leaves of `fixed`, h and x. It returns tangents of the floating leaves of the new h
-    and of y.
+    The derivative is a linear map from tangents to tangents. Its arguments belong to
+    the floating leaves of `fixed`, of the old carry h and of the input x. Its results
+    belong to the floating leaves of the new carry and of the output y.
     """
 
     def of_floating(fixed_leaves, h_leaves, x_leaves):
@@ -51,18 +55,17 @@ def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Where to find each residual, to rebuild the linear map of a linearised step."""
+    """Plan of how to rebuild a step's linear map from its stored residuals."""
 
-    structure: Any  # pytree structure of the linear map
-    # for each residual: ("stack", "input" or "constant", index in arrays of this kind)
+    structure: Any
+    # for each residual: kind ("stack", "input" or "constant"), and the residual's index
+    # among the arrays of this kind
     sources: tuple[tuple[str, int], ...]
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:
-        """Return the residuals of a step that have to be stacked."""
         return self._first_of("stack", jax.tree.leaves(linear))
 
     def constants(self, linear: PyTree) -> list[jax.Array]:
-        """Return the residuals that are the same at all steps."""
         return self._first_of("constant", jax.tree.leaves(linear))
 
     def linear(self, stacked: list, inputs: PyTree, constants: list) -> PyTree:
@@ -98,7 +101,10 @@ def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
 def plan_residuals(
     linearise: Callable, fixed: PyTree, carry: PyTree, first: PyTree
 ) -> Plan:
-    """Return the :class:`Plan` for `linearise(fixed, h, x) -> ((h, y), linear)`."""
+    """Plan where to find the residuals of a step's linear map.
+
+    `linearise(fixed, h, x)` returns ((new carry, output), linear map).
+    """
     structures = []
 
     def residuals(fixed, h, x):
@@ -130,7 +136,7 @@ def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
         inner = called(equation, PLAIN_CALLS)
         if inner is not None and not equation.effects and any(varying):
             return _varying(inner[0], varying)
-        # An equation with effects may read values that another equation has written.
+        # An equation with effects may read a ref, whose value may vary in time.
         return [bool(equation.effects) or any(varying)] * len(equation.outvars)
 
     constant = [False] * len(jaxpr.constvars)

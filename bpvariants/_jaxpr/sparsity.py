@@ -1,9 +1,10 @@
 """Sparsity patterns of a step's Jacobians in its parameters and its old carry.
 
-The patterns come from the jaxpr of the linearised step, so they hold for all values.
-Let h_t be the carry and θ the parameters. An entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ counts
-as zero only if the jaxpr has no path from the element of h_{t−1} or θ to the element of
-h_t, or if each path goes through a factor that is known to be zero.
+Each pattern comes from the jaxpr of the linearised step, so it holds for all values.
+Let h_t be the carry and θ the parameters. An entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ belongs
+to an element of h_{t−1} or θ and an element of h_t. The entry counts as zero if the
+jaxpr has no path between these two elements. The entry also counts as zero if each path
+goes through a factor that is known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -21,7 +22,8 @@ Sparse: TypeAlias = Any  # a scipy.sparse.csr_array of bool
 class Dependence(NamedTuple):
     """Sparsity patterns of the Jacobians of one example's step.
 
-    An entry of a pattern is True if this entry of the Jacobian may be nonzero.
+    An entry of a pattern is True if this entry of the Jacobian may be nonzero. h_t is
+    the carry, with n elements, and θ are the parameters.
 
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
@@ -36,11 +38,11 @@ class Dependence(NamedTuple):
 
 
 def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence:
-    """Find the sparsity patterns of ∂h_t/∂h_{t−1} and ∂h_t/∂θ, carry h and params θ.
+    """Find the sparsity patterns of the derivatives of a step's new carry.
 
     With `direct_only`, paths from the old carry are left out if they add up several
-    elements, as matrix products and sums do. The patterns are found while tracing, in a
-    time that grows with the number of pairs of elements that depend on each other.
+    elements, as matrix products and sums do. The patterns are found while tracing. The
+    time for this grows with the number of pairs of elements that depend on each other.
     """
     if program.is_opaque:
         return _opaque(program, direct_only)
@@ -59,7 +61,7 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
 
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
-    """Return all-True patterns, but an all-False carry pattern with `direct_only`."""
+    """Return the patterns for a step with refs, whose dependences cannot be seen."""
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
     sizes = [theta.aval.size for theta in program.thetas]
@@ -67,27 +69,20 @@ def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
 
 
 def spread(link: Link, size: int, operand_size: int) -> Sparse:
-    """Return a link's dependences as a sparse bool matrix.
-
-    Its shape is [number of elements of the result, number of elements of the operand].
-    """
+    """Return the sparse bool matrix of the pairs of elements that a link connects."""
     ones = np.ones(len(link.rows), bool)
     shape = size, operand_size
     return sparse.csr_array((ones, (link.rows, link.columns)), shape=shape)
 
 
 def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
-    """Return the pattern of a variable's or literal's Jacobian.
-
-    The pattern is all-False if no path leads to the variable.
-    """
     if is_variable(atom) and atom in found:
         return found[atom]
     return sparse.csr_array((atom.aval.size, num_columns), dtype=bool)
 
 
 def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> dict:
-    """Return the pattern of each tangent's Jacobian in the sources it depends on."""
+    """Find the pattern of each variable's Jacobian in the variables `sources`."""
     sizes = [variable.aval.size for variable in sources]
     total, start, found = sum(sizes), 0, {}
     for variable, size in zip(sources, sizes, strict=True):
@@ -115,7 +110,7 @@ def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> d
 
 
 def _all_on_all(operands: list, size: int) -> Sparse:
-    """Return a result's pattern if all its elements depend on all operand elements."""
+    """Return the pattern of a result that depends on all operand elements."""
     rows = [operand.sum(axis=0) > 0 for operand in operands if operand is not None]
     row = np.logical_or.reduce(rows).reshape(1, -1)
     return sparse.csr_array(np.ones((size, 1), bool)) @ sparse.csr_array(row)

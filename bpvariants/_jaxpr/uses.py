@@ -1,4 +1,4 @@
-"""Count how often a jaxpr uses each array element; rearranging it is not a use."""
+"""Count how often a jaxpr uses each array element; a rearrangement is not a use."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ SCALINGS = ("div", "mul", "neg", "select_n")
 
 
 class Uses(NamedTuple):
-    """Uses of params in a jaxpr.
+    """Description of how a jaxpr uses params.
 
     Attributes:
-      depends: the variables that have a derivative in params.
-      scaled: for each equation that only multiplies elements of params by constants:
-        id(equation) -> index of the operand that is multiplied.
+      depends: the floating variables that depend on params.
+      scaled: id(equation) -> index of the operand that consists of elements of params.
+        The dict contains each equation that only multiplies this operand by constants.
       counts: variable -> how often each of its elements is used.
     """
 
@@ -29,7 +29,7 @@ class Uses(NamedTuple):
 
 
 def find_uses(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> Uses:
-    """Find out how `equations`, the needed equations of a jaxpr, use params.
+    """Find out how the equations of a jaxpr use params.
 
     `thetas` are the jaxpr's variables for the leaves of params.
     """
@@ -40,7 +40,7 @@ def find_uses(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> Uses:
 
 
 def constant_equations(jaxpr: Any, equations: list[Any]) -> list[Any]:
-    """Return the equations that do not depend on arguments of the jaxpr."""
+    """Return the equations whose results do not depend on the jaxpr's arguments."""
     varying = reached(equations, jaxpr.invars)
     varying |= {v for e in equations if e.effects for v in e.outvars}
     varying = reached(equations, varying)
@@ -50,12 +50,12 @@ def constant_equations(jaxpr: Any, equations: list[Any]) -> list[Any]:
 def scalings(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> dict[int, int]:
     """Find the equations that multiply params by constants; return `Uses.scaled`.
 
-    A constant does not depend on arguments of the jaxpr, so it is equal at all steps.
+    A constant is a value that does not depend on the jaxpr's arguments.
     """
     constant = {v for e in constant_equations(jaxpr, equations) for v in e.outvars}
     constant |= set(jaxpr.constvars)
     is_constant = lambda atom: not is_variable(atom) or atom in constant
-    # `params`: variables that hold only elements of params, rearranged or scaled
+    # `params` are the variables that hold only elements of params, moved or scaled.
     params, found = set(thetas), {}
     for equation in equations:
         name, operands = equation.primitive.name, equation.invars
@@ -75,7 +75,7 @@ def scalings(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> dict[int, i
 
 
 def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
-    """Return the variables that have a derivative in params."""
+    """Return the floating variables that depend on params, not via `stop_gradient`."""
 
     def results(equation):
         stops = equation.primitive.name == "stop_gradient"
@@ -85,15 +85,15 @@ def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
 
 
 def rearranged(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Rearrange arrays in the same way as the elements of an equation's operands."""
     return moved(equation, operands, [None] * len(operands)) or []
 
 
 def passes_on(equation: Any, depends: set[Any]) -> int | None:
     """Return the index of an addition's only operand that depends on params.
 
-    Return None if the equation is no addition, if none or several operands depend on
-    params, or if the equation negates or broadcasts the operand.
+    Return None if the equation is no addition, or if none or several of its operands
+    depend on params. Also return None if the equation negates or broadcasts the operand
+    that depends on params.
     """
     if equation.primitive.name not in ADDITIONS:
         return None

@@ -5,14 +5,14 @@
     carry, y = cells.gru(params, carry, x)          one time step
 
 - `tanh`, `gru` and `lstm` have dense weight matrices, and store few residuals for the
-  backward pass. `lstm_cudnn` runs `lstm` over a whole sequence, on an NVIDIA GPU by a
-  call of cuDNN.
+  backward pass. `lstm_cudnn` runs `lstm` over a whole sequence; on an NVIDIA GPU, it
+  calls cuDNN.
 - In `lru` and `min_gru`, each element of the new carry is an affine function of one
   element of the old carry. These cells therefore also work with
   `gradients.parallel_unroll(…, method="linear")`, which computes all time steps in
   parallel.
-- `rtu` has units with two real state variables each; a unit's state does not depend on
-  other units. RTRL, the exact gradient forward in time, is therefore cheap for `rtu`.
+- In `rtu`, each unit has two real state variables, which do not depend on other units.
+  RTRL, the exact gradient forward in time, is therefore cheap for `rtu`.
 """
 
 from bpvariants.cells._cell import Cell as Cell

@@ -1,7 +1,7 @@
-"""Base class of recurrent cells: a step with methods that make parameters and carry.
+"""Base class of recurrent cells: step functions with the methods `init` and `carry`.
 
-A cell is an object, the only instance of its class, and `init` and `carry` are its
-methods. If a cell were a function with the attributes `init` and `carry`, then type
+Each cell is the only instance of its class, and `init` and `carry` are methods of this
+class. If a cell were a function with the attributes `init` and `carry`, then type
 checkers, editors and `help` would not find these attributes.
 """
 
@@ -18,7 +18,7 @@ from bpvariants.types import PyTree
 
 
 class Cell(abc.ABC):
-    """A recurrent cell; every gradient rule for sequences accepts it as a step.
+    """A recurrent cell; every gradient rule for sequences accepts a cell as its step.
 
         params = cell.init(key, inputs, units)
         carry = cell.carry(params, batch_shape)
@@ -29,8 +29,8 @@ class Cell(abc.ABC):
     `Cell` and create one instance of the class.
 
     Args:
-      name: name of the cell, which must also be the name of the module's variable that
-        contains the cell, because `pickle` looks up the cell by this name.
+      name: name of the cell. In its module, assign the cell to a variable of this name,
+        because `pickle` looks up the cell by the name.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -58,8 +58,8 @@ class Cell(abc.ABC):
 
         Args:
           key: a `jax.random.key`.
-          inputs: number d of inputs, which is the length of the last axis of x.
-          units: number n of units, which is the length of the carry's last axis.
+          inputs: number of inputs: the length of the last axis of x.
+          units: number of units: the length of the last axis of the carry.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
         """
 
@@ -70,7 +70,7 @@ class Cell(abc.ABC):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
         """
 
     def __repr__(self) -> str:
@@ -81,7 +81,7 @@ class Cell(abc.ABC):
 
 
 def check_init(key: Any, dtype: Any, inputs: Any, **sizes: Any) -> None:
-    """Check the arguments of a cell's `init`; the network may have no inputs."""
+    """Check the arguments of a cell's `init`; the number of inputs may be 0."""
     check_single_key(key)
     check_count("inputs", inputs, 0, "it is the length of the last axis of x")
     for name, size in sizes.items():
@@ -97,7 +97,6 @@ def check_init(key: Any, dtype: Any, inputs: Any, **sizes: Any) -> None:
 
 
 def check_batch_shape(batch_shape: Any) -> tuple[int, ...]:
-    """Check the sizes of batch axes, and return them."""
     sizes = isinstance(batch_shape, tuple | list)
     if not sizes or not all(is_count(size, 0) for size in batch_shape):
         raise ValueError(
@@ -108,7 +107,7 @@ def check_batch_shape(batch_shape: Any) -> tuple[int, ...]:
 
 
 def params_of(cell: str, params: PyTree, names: Sequence[str]) -> list[PyTree]:
-    """Return the named entries of a cell's params; check that they are there."""
+    """Return the entries `names` of a cell's params, or raise a ValueError."""
     try:
         return [params[name] for name in names]
     except (KeyError, IndexError, TypeError) as error:
@@ -123,7 +122,7 @@ def params_of(cell: str, params: PyTree, names: Sequence[str]) -> list[PyTree]:
 def check_widths(
     cell: str, carry: PyTree, x: Any, inputs: int, units: int, parts: str = ""
 ) -> None:
-    """Check that a carry [*batch, units] and an input [*batch, inputs] fit params.
+    """Check that a carry [*batch, units] and an input [*batch, inputs] fit a cell.
 
     `parts` names the arrays of a carry that is a pair, such as "(c, h)".
     """

@@ -1,4 +1,4 @@
-"""Helpers for cells with dense weights: gates, affine maps, and reduced residuals.
+"""Helpers for cells with dense weights: affine maps, and gates with few residuals.
 
 The derivative of a gate σ(z) or tanh(z) is a function of the gate's value. Therefore, a
 step of a dense cell stores only its gates, its carry and its input for the backward
@@ -28,7 +28,7 @@ NAME = "bpvariants_gates"
 
 
 def lean(function: Callable) -> Callable:
-    """Apply jax.checkpoint to a step, but store the values marked by `kept`."""
+    """Apply jax.checkpoint to a step; store only the values that `kept` marks."""
     policy = jax.checkpoint_policies.save_only_these_names(NAME)
     return jax.checkpoint(function, policy=policy, prevent_cse=False)
 
@@ -36,8 +36,9 @@ def lean(function: Callable) -> Callable:
 kept = partial(checkpoint_name, name=NAME)
 
 
-# JAX's own derivative of a gate uses the gate's value before it is marked by `kept`.
-# The backward pass would then repeat the matrix products that the gate depends on.
+# JAX's own derivative of a gate uses a copy of the gate's value that `kept` has not
+# marked. With that derivative, the backward pass would repeat the gate's matrix
+# products.
 @jax.custom_jvp
 def sigmoid(z: jax.Array) -> jax.Array:
     """Return the logistic function σ(z), whose derivative is computed from σ(z)."""
@@ -63,7 +64,6 @@ def _tanh_jvp(primals, tangents):
 
 
 def affine(x: jax.Array, matrix: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """Return x W + b; x may have any number of batch axes."""
     product = x @ matrix
     if bias is None:
         return product
@@ -91,7 +91,6 @@ def draw(
 def check_step(
     cell: str, params: PyTree, carry: PyTree, x: Any, gates: int, parts: str = ""
 ) -> None:
-    """Check the arguments of a step of a dense cell with k gates."""
     inputs, recurrent = params_of(cell, params, ("inputs", "recurrent", "bias"))[:2]
     units = jnp.shape(recurrent)[:1]
     if jnp.shape(recurrent) != (*units, *(gates * n for n in units)):
@@ -111,5 +110,4 @@ def zeros(cell: str, params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
 
 
 def same_dtypes(new: PyTree, carry: PyTree) -> PyTree:
-    """Cast the new carry to the dtypes of the old carry."""
     return cast_like(new, carry)

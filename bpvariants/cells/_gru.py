@@ -1,8 +1,4 @@
-"""Gated recurrent unit (GRU) in the form of PyTorch and cuDNN.
-
-r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
-n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
-"""
+"""Gated recurrent unit (GRU) in the form of PyTorch and cuDNN."""
 
 from typing import Any
 
@@ -21,14 +17,15 @@ class Gru(Cell):
         n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
 
     Here r is the reset gate, z is the update gate, and n is the candidate for the new
-    state. As in PyTorch, cuDNN and Flax, r multiplies h U_n + b′, a function of the old
-    state h. For the backward pass, a step stores five values per unit: r, z, n, h U_n +
-    b′ and h. If the cell has n units and d inputs, a step takes 6 n (n + d)
+    state. W and U are weight matrices, b and b′ are biases, and σ is the logistic
+    function. As in PyTorch, cuDNN and Flax, the reset gate r multiplies h U_n + b′, and
+    not h itself. For the backward pass, a step stores five values per unit: r, z, n, h
+    U_n + b′ and h. If the cell has n units and d inputs, a step takes 6 n (n + d)
     floating-point operations for each example, not counting elementwise operations.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: h_{t−1}, [*batch, n].
+      carry: the old state h_{t−1}, [*batch, n].
       x: input x_t, [*batch, d].
 
     Returns:
@@ -55,7 +52,7 @@ class Gru(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `gru`: W from N(0, 1/d), U from N(0, 1/n), and zero b.
+        """Draw the parameters of `gru`: W from N(0, 1/d), U from N(0, 1/n), biases 0.
 
         Args:
           key: a `jax.random.key`.
@@ -84,7 +81,7 @@ class Gru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

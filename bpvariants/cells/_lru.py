@@ -1,7 +1,7 @@
 """Linear recurrent unit (LRU): a diagonal complex linear recurrence and a readout.
 
-Notation: h is the complex state [n], x is the input [d], y is the output [m], γ is the
-gain of the input, and B, C and D are matrices. The eigenvalues λ [n] are inside the
+Notation: h is the complex state [n], x is the input [d], and y is the output [m]. γ is
+the gain of the input, and B, C and D are matrices. The eigenvalues λ [n] are inside the
 unit circle for all real parameters ν and φ. All parameters are real: each complex
 matrix is stored as two real matrices.
 
@@ -32,17 +32,19 @@ class Lru(Cell):
 
         h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    y_t = Re(C h_t) + D x_t
 
-    The carry has one of two forms, which give the same outputs. A single complex array
-    works with `gradients.parallel_unroll(…, method="linear")`. A pair of real arrays,
-    the real part and the imaginary part of the state, works with `gradients.rtrl`,
-    which accepts only real carries. With n state elements, d inputs and m outputs, a
-    step takes 4 n (d + m) + 2 d m floating-point operations for each example, not
-    counting elementwise operations. `lru` computes in float32 or a wider dtype.
+    Here h_t is the complex state, and λ are the eigenvalues of the recurrence. γ is the
+    gain of the input x_t, and B, C and D are matrices. The carry has one of two forms,
+    which give the same outputs. A single complex array works with
+    `gradients.parallel_unroll(…, method="linear")`. A pair of real arrays, the real
+    part and the imaginary part of the state, works with `gradients.rtrl`, which accepts
+    only real carries. With n state elements, d inputs and m outputs, a step takes 4 n
+    (d + m) + 2 d m floating-point operations for each example, not counting elementwise
+    operations. `lru` computes in float32 or a wider dtype.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: h_{t−1}, a complex array [*batch, n], or a pair of real arrays of this
-        shape.
+      carry: the old state h_{t−1}, a complex array [*batch, n], or a pair of real
+        arrays of this shape.
       x: input x_t, [*batch, d].
 
     Returns:
@@ -98,12 +100,12 @@ class Lru(Cell):
     ) -> dict[str, jax.Array]:
         """Draw the parameters of `lru`: λ uniform in a ring, and γ = √(1 − |λ|²).
 
-        λ are the eigenvalues of the recurrence, and γ is the gain of the input. If the
-        input is white noise, γ = √(1 − |λ|²) gives the state the same variance for
-        every |λ|. All weights are normally distributed: the real and imaginary parts of
-        the input matrix B have variance 1/(2d), those of the output matrix C have
-        variance 1/n, and the skip matrix D has variance 1/d. For a longer memory,
-        increase min_radius.
+        λ are the complex eigenvalues of the recurrence, and γ is the gain of the input.
+        If the input is white noise, γ = √(1 − |λ|²) gives the state the same variance
+        for every |λ|. All weights are normally distributed. The real and imaginary
+        parts of the input matrix B have variance 1/(2d). The real and imaginary parts
+        of the output matrix C have variance 1/n, and the skip matrix D has variance
+        1/d. For a longer memory, increase min_radius.
 
         Args:
           key: a `jax.random.key`.
@@ -160,7 +162,7 @@ class Lru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
           complex: True for one complex array; False for a pair of real arrays, the real
             and imaginary part, which `gradients.rtrl` needs.
 

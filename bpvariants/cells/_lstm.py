@@ -1,8 +1,4 @@
-"""Long short-term memory (LSTM), with its weights in PyTorch's order of gates.
-
-(i, f, g, o) = x_t W + h_{t−1} U + b,    c_t = σ(f) ⊙ c_{t−1} + σ(i) ⊙ tanh(g)
-h_t = σ(o) ⊙ tanh(c_t),    y_t = h_t
-"""
+"""Long short-term memory (LSTM); the gates are in PyTorch's order: i, f, g, o."""
 
 from typing import Any
 
@@ -20,15 +16,16 @@ class Lstm(Cell):
         (i, f, g, o) = x_t W + h_{t−1} U + b
         c_t = σ(f) ⊙ c_{t−1} + σ(i) ⊙ tanh(g),    h_t = σ(o) ⊙ tanh(c_t),    y_t = h_t
 
-    Here i, f and o are the input, forget and output gates, g is the candidate for the
-    cell state c_t, and the carry is (c, h). For the backward pass, a step with n units
-    stores the four gates i, f, g, o and the carry, which are 6 n array elements per
-    example. With d inputs, a step takes 8 n (n + d) floating-point operations for each
-    example, not counting elementwise operations.
+    Here i, f and o are the input, forget and output gates, and g is the candidate for
+    the cell state c_t. The carry is (c, h). W and U are weight matrices, b is a bias,
+    and σ is the logistic function. For the backward pass, a step with n units stores
+    the four gates i, f, g, o and the carry, which are 6 n array elements per example.
+    With d inputs, a step takes 8 n (n + d) floating-point operations for each example,
+    not counting elementwise operations.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: (c_{t−1}, h_{t−1}), each [*batch, n].
+      carry: the old state, a pair (c_{t−1}, h_{t−1}) of arrays [*batch, n].
       x: input x_t, [*batch, d].
 
     Returns:
@@ -87,7 +84,7 @@ class Lstm(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

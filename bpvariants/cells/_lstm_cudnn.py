@@ -1,9 +1,9 @@
-"""Run of an LSTM over a whole sequence; on an NVIDIA GPU, by a single call of cuDNN.
+"""Function that runs an LSTM over a whole sequence; on an NVIDIA GPU, it calls cuDNN.
 
-cuDNN takes all weights of an LSTM as one vector, which contains the matrix for the
+cuDNN takes all weights of an LSTM as one vector. The vector contains the matrix for the
 input x, the matrix for the state h, a bias for x and a bias for h. Each row of these
-matrices is for one gate of one unit; the order of the gates is i, f, g, o. `lstm_cudnn`
-sets the bias for h to zero.
+matrices belongs to one gate of one unit; the order of the gates is i, f, g, o.
+`lstm_cudnn` sets the bias for h to zero.
 """
 
 from functools import partial
@@ -27,27 +27,27 @@ def lstm_cudnn(
     lengths: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Run `lstm` over a sequence, on an NVIDIA GPU by cuDNN. Reverse mode only.
+    """Run `lstm` over a sequence; on an NVIDIA GPU, call cuDNN. Reverse mode only.
 
     In float32, `lstm_cudnn` returns the same results and derivatives as
     `gradients.unroll(lstm, …)`, up to the precision of cuDNN's matrix products. Only
-    reverse-mode derivatives work, not `jax.jvp`. A test compares the order in which the
-    weights are stored with JAX's reference implementation of cuDNN's LSTM. The speed of
-    `lstm_cudnn` has not been measured.
+    reverse-mode derivatives work, not `jax.jvp`. A test checks the order of the weights
+    against JAX's reference implementation of cuDNN's LSTM. The speed of `lstm_cudnn`
+    has not been measured.
 
     On all platforms without an NVIDIA GPU, the sequence is run by a scan, with the same
-    results. The choice between cuDNN and the scan is made for the platform for which
-    the function is compiled or exported. There is one exception: if JAX cannot find
-    cuDNN while it traces, as on a machine without a GPU, a function that is exported
-    for GPUs contains the scan.
+    results. Whether cuDNN or the scan is used depends on the platform for which the
+    function is compiled or exported. There is one exception: a function that is
+    exported for GPUs on a machine without a GPU contains the scan, because JAX cannot
+    find cuDNN on that machine.
 
     Args:
       params: the parameters that `lstm.init` draws, in float32.
-      carry: (c_0, h_0), each [B, n].
+      carry: the state before the first step, a pair (c_0, h_0) of arrays [B, n].
       xs: inputs, [T, B, d].
       lengths: [B] integers from 0 to T; the number of time steps of each example. Steps
         after the length of an example are padding: their inputs may be NaN, their
-        outputs are 0, and the carry does not change. Default: T.
+        outputs are 0, and the carry does not change. Default: all T steps.
       precision: None allows cuDNN to use TF32 in matrix products;
         `jax.lax.Precision.HIGHEST` forbids TF32.
 
@@ -85,17 +85,15 @@ def lstm_cudnn(
 
 
 def _can_trace(by_cudnn, arguments) -> bool:
-    """Return whether JAX finds cuDNN, whose buffer sizes it needs while tracing."""
+    """Return whether JAX can ask cuDNN for its buffer sizes, as tracing requires."""
     try:
         jax.eval_shape(by_cudnn, *arguments)
-    except (AttributeError, NameError, RuntimeError):  # no plugin for CUDA, or no GPU
+    except (AttributeError, NameError, RuntimeError):  # no CUDA plugin, or no GPU
         return False
     return True
 
 
 def _scan(params, carry, xs, lengths):
-    """Run the sequence by a scan over time steps."""
-
     def step(carry, inputs):
         x, real = inputs
         new, y = lstm(params, carry, x)
@@ -114,7 +112,10 @@ def _without_padding(xs, lengths):
 
 
 def run(function, precision, params, carry, xs, lengths):
-    """Run a sequence through `jax.experimental.rnn.lstm` or a function like it."""
+    """Convert arrays to cuDNN's layout, run an LSTM by `function`, and convert back.
+
+    `function` is `jax.experimental.rnn.lstm` or takes the same arguments.
+    """
     inputs, units = params["inputs"].shape[0], params["recurrent"].shape[0]
     xs, real = _without_padding(xs, lengths)
     matrices = params["inputs"].T, params["recurrent"].T

@@ -1,4 +1,4 @@
-"""Minimal gated unit (minGRU): a GRU whose gate and candidate see only the input.
+"""Minimal gated unit (minGRU): a GRU whose gate and candidate depend only on the input.
 
 Notation: h is the state [n], x is the input [d], z is the gate, c is the candidate
 state, and σ is the logistic function.
@@ -6,7 +6,8 @@ state, and σ is the logistic function.
     z_t = σ(x_t W_z + b_z),    c_t = x_t W_c + b_c
     h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ c_t
 
-The new state h_t is linear in h_{t−1}, and the factor 1 − z_t depends only on x_t.
+The new state h_t is an affine function of h_{t−1}, whose factor 1 − z_t depends only on
+x_t.
 """
 
 import math
@@ -32,13 +33,14 @@ class MinGru(Cell):
 
         z = σ(x W_z + b_z),    h_t = (1 − z) ⊙ h_{t−1} + z ⊙ (x W_c + b_c),    y_t = h_t
 
-    Here z is the gate, and x W_c + b_c is the candidate for the new state. If the cell
-    has n units and d inputs, a step takes 4 n d floating-point operations for each
+    Here z is the gate, and x W_c + b_c is the candidate for the new state. W_z and W_c
+    are weight matrices, b_z and b_c are biases, and σ is the logistic function. If the
+    cell has n units and d inputs, a step takes 4 n d floating-point operations for each
     example, not counting elementwise operations.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: h_{t−1}, [*batch, n].
+      carry: the old state h_{t−1}, [*batch, n].
       x: input x_t, [*batch, d].
 
     Returns:
@@ -112,7 +114,7 @@ class MinGru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

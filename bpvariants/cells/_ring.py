@@ -1,4 +1,4 @@
-"""Random eigenvalues λ = exp(−exp(ν) + i exp(φ)) of a cell, uniform in a ring."""
+"""Random eigenvalues of a linear recurrence, drawn uniformly from a ring."""
 
 import math
 
@@ -34,7 +34,7 @@ def draw_ring(
         )
     if are_numbers(max_angle) and not max_angle > 0:
         raise ValueError(f"max_angle must be positive, got {max_angle}.")
-    tiny = 1e-4  # lower limit of random numbers: log 0 is not finite
+    tiny = 1e-4  # lower limit of the random numbers, because log 0 is infinite
     radius, angle = (jax.random.uniform(key, (units,), minval=tiny) for key in keys)
     squared = min_radius**2 + radius * (max_radius**2 - min_radius**2)
     return jnp.log(-0.5 * jnp.log(squared)), jnp.log(max_angle * angle), squared

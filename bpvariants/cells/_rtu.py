@@ -1,8 +1,8 @@
 """Recurrent trace unit (RTU): pairs of real state variables that rotate and decay.
 
-Notation: c¹ [n] and c² [n] are the two parts of the state, x is the input [d], y is the
-output [2n], f is the activation function, and γ is the gain of the input. Each unit has
-a radius r and an angle θ, computed from parameters ν and φ; r < 1 for every ν. The
+Notation: c¹ [n] and c² [n] are the two parts of the state, x is the input [d], and y is
+the output [2n]. f is the activation function, and γ is the gain of the input. Each unit
+has a radius r and an angle θ, computed from parameters ν and φ; r < 1 for every ν. The
 equations of the linear unit are
 
     c¹_t = g ⊙ c¹_{t−1} − k ⊙ c²_{t−1} + γ ⊙ (W¹ x_t),    g = r cos θ,  r = exp(−exp(ν))
@@ -55,7 +55,7 @@ class Rtu(Cell):
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: pair (c¹, c²) of the previous time step, each [*batch, n].
+      carry: the old state, a pair (c¹, c²) of arrays [*batch, n].
       x: input x_t, [*batch, d].
       linear: True applies f only to the output; False applies f inside the recurrence.
       activation: elementwise function f, such as jnp.tanh or jax.nn.relu.
@@ -95,8 +95,8 @@ class Rtu(Cell):
         decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
         radius, gain = jnp.exp(-decay), row(jnp.sqrt(-jnp.expm1(-2 * decay)))
         g, k = radius * jnp.cos(angle), radius * jnp.sin(angle)
-        # Compute the state as complex numbers: each parameter then affects both parts
-        # of its unit's state within one time step, as `diagonal_rtrl` requires.
+        # `diagonal_rtrl` requires that each parameter affects both parts of its unit's
+        # state within one time step, so compute both parts as one complex number.
         entering = (gain * (wide @ p[part]) for part in ("in_real", "in_imag"))
         c = row(jax.lax.complex(g, k)) * jax.lax.complex(*widen(carry))
         c = c + jax.lax.complex(*entering)
@@ -170,7 +170,7 @@ class Rtu(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

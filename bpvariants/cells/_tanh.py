@@ -1,7 +1,4 @@
-"""Elman network: tanh of an affine function of the input and the previous state.
-
-h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
-"""
+"""Elman network: tanh of an affine function of the input and the previous state."""
 
 from typing import Any
 
@@ -17,13 +14,14 @@ class Tanh(Cell):
 
         h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 
-    For the backward pass, a step stores the states h_t and h_{t−1}. If the network has
-    n units and d inputs, a step takes 2 n (n + d) floating-point operations for each
-    example, not counting elementwise operations.
+    Here h_t is the state, x_t is the input, W and U are weight matrices, and b is a
+    bias. For the backward pass, a step stores the states h_t and h_{t−1}. If the
+    network has n units and d inputs, a step takes 2 n (n + d) floating-point operations
+    for each example, not counting elementwise operations.
 
     Args:
       params: the parameters of the cell, such as those drawn by `init`.
-      carry: h_{t−1}, [*batch, n].
+      carry: the old state h_{t−1}, [*batch, n].
       x: input x_t, [*batch, d].
 
     Returns:
@@ -77,7 +75,7 @@ class Tanh(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: sizes *batch of the batch axes; () for a single example.
+          batch_shape: the sizes of the batch axes, as a tuple; () for one example.
 
         Example:
           >>> import jax

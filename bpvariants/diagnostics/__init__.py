@@ -6,8 +6,8 @@
   alignment, alignment_angles
 - How many steps must truncated BPTT look back? adaptive_truncation
 - Do error signals vanish or explode over time? gradient_flow, jacobian_spectrum
-- Where does the first NaN occur? first_nonfinite (at which time step of a sequence, in
-  which array), first_nonfinite_update (at which update of a training, in which array)
+- Where does the first NaN occur? first_nonfinite finds the time step of a sequence and
+  the array; first_nonfinite_update finds the update of a training and the array
 - How large is an update, compared with each parameter array? update_report
 - How much memory does a compiled function need? memory_report. How many operations does
   it perform? cost_report

@@ -2,10 +2,10 @@
 
 Notation: ℓ_s is the last loss of an example, at step s, and h_{s−k} is the carry k
 steps before step s. The error norm at lag k is φ_k = mean over examples of
-‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. R is the largest lag that is measured. For lags k ≥ τ,
-the error norms are assumed to decay like β^k, where β is fitted to log φ_k. Under this
-assumption, truncated BPTT that propagates errors back over K steps has a bias of at
-most M_θ · bias(K), where M_θ is a bound on ‖∂h_t/∂θ‖ and
+‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. R is the largest lag that is measured. From a chosen lag
+τ on, the error norms are assumed to decay like β^k, where β is fitted to log φ_k. Let
+M_θ be a bound on ‖∂h_t/∂θ‖. If the error norms decay like β^k, truncated BPTT that
+propagates errors back over K steps has a bias of at most M_θ · bias(K), where
 
     bias(K) = Σ_{k=K}^{τ−1} φ_k  +  φ_τ β^{max(K,τ)−τ} / (1 − β),    β ≥ 1: infinite.
 
@@ -15,10 +15,11 @@ sum of the error signals at lags below K:
 
     rel(K) = bias(K) / max_K (Ĝ_K − bias(K)).
 
-The sums begin at the lag k = 1. The error signal at lag 0, ∂ℓ_s/∂h_s, is not available,
-because a step returns the output y_s and the carry h_s together, and not y_s as a
-function of h_s. bias(K) does not need lag 0, because truncated BPTT never leaves it
-out. Without lag 0, Ĝ_K is in most cases smaller, and rel(K) larger.
+The sums over lags in bias(K) and Ĝ_K begin at the lag k = 1. The error signal at lag 0,
+∂ℓ_s/∂h_s, is not available, because a step returns the output y_s and the carry h_s
+together, and not y_s as a function of h_s. The bias does not need lag 0, because
+truncated BPTT never leaves out the error signal at lag 0. Without lag 0, Ĝ_K is in most
+cases smaller, and rel(K) is larger.
 """
 
 from typing import Literal, NamedTuple
@@ -32,23 +33,24 @@ from bpvariants._settings import check_scalar
 from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
-VANISHED = -50.0  # an error norm φ_k is not fitted if log(φ_k / max φ) is less
+VANISHED = -50.0  # the fit leaves out error norms below exp(−50) times the largest
 
 
 class TruncationCertificate(NamedTuple):
-    """Result of :func:`adaptive_truncation`; entry i of an array [R] is for lag i + 1.
+    """Result of :func:`adaptive_truncation`; entry i of an array is for lookback i + 1.
 
-    R is the largest lookback considered. If `certified` is False, the estimated bias is
-    not below the bound for any lookback up to R, and `lookback` is R.
+    R is the largest lookback considered. A relative bias is small if it is below the
+    argument `bias`. If no lookback up to R has a small relative bias, `certified` is
+    False and `lookback` is R.
     """
 
-    lookback: jax.Array  # []: the smallest lookback K with rel(K) < bias, or R
-    certified: jax.Array  # []: whether rel(K) < bias for any K ≤ R
-    relative_bias: jax.Array  # [R]: rel(K) of each lookback K; ∞ if unknown
-    absolute_bias: jax.Array  # [R]: bias(K) of each lookback K
-    beta: jax.Array  # []: decay β of error norms per lag; NaN if not fitted
-    norms: jax.Array  # [R]: error norm φ_k at each lag k
-    truncated_norms: jax.Array  # [R]: Ĝ_K, norm of the summed errors at lags < K
+    lookback: jax.Array  # []: smallest lookback of small relative bias; R if none has
+    certified: jax.Array  # []: whether any lookback has a small relative bias
+    relative_bias: jax.Array  # [R]: relative bias of each lookback; infinite if unknown
+    absolute_bias: jax.Array  # [R]: estimated bias of each lookback
+    beta: jax.Array  # []: factor by which error norms change per lag; NaN if not fitted
+    norms: jax.Array  # [R]: mean norm φ_k of the error signals at each lag k = 1 … R
+    truncated_norms: jax.Array  # [R]: norm of the sum of the errors at lags < lookback
 
 
 def adaptive_truncation(
@@ -72,25 +74,27 @@ def adaptive_truncation(
         bias(K) / max_K (Ĝ_K − bias(K)) < bias
 
     Here bias(K) is the estimated bias of truncated BPTT that propagates errors back
-    over K time steps, and the denominator is a lower bound of the gradient's norm. Use
-    the resulting K in `truncated_bptt(step, loss, every=K, lookback=2 * K)`, because
-    there the error signal of every loss travels back at least K steps. K is valid only
-    for the given params, so repeat the estimate during the training. Under `jit`,
+    over K time steps. Ĝ_K is the norm of the sum of the error signals at lags below K.
+    Therefore, the denominator is a lower bound of the gradient's norm. Use the
+    resulting K in `truncated_bptt(step, loss, every=K, lookback=2 * K)`. With these
+    settings, the error signal of every loss travels back at least K steps. K is valid
+    only for the given params, so repeat the estimate during the training. Under `jit`,
     `lookback` is a traced array; call int(certificate.lookback) outside of `jit`.
 
     The bias is an estimate, not a proven bound: at lags k above the largest measured
-    lag R, error norms may decay more slowly than the fitted β^k. The factor ‖∂h_t/∂θ‖,
-    by which errors become gradients, is left out of both the bias and the gradient's
-    norm. Only the last loss of each example is measured. To average over several losses
-    of a long sequence, pass windows of the sequence as examples.
+    lag R, error norms may decay more slowly than the fitted β^k. The error signal at a
+    carry h_t is multiplied by ∂h_t/∂θ to give a gradient; the norm of ∂h_t/∂θ is left
+    out of both the bias and the gradient's norm. Only the error signals of each
+    example's last loss are measured. To average over several losses of a long sequence,
+    pass windows of the sequence as examples.
 
     Unlike in the paper, bias(K) is never smaller than Σ_{k=K}^R φ_k, the sum of the
     measured error norms at lags k ≥ K. The estimator in the paper can be smaller than
     this sum, if the error norm φ_τ at the first fitted lag τ happens to be small.
 
-    Time: R backward passes of one step, which differentiate in the carry but not in the
-    params, and T forward passes of one step. Memory: R carries. Here R is
-    `max_lookback`.
+    Let R be `max_lookback`. Time: R backward passes of one step, which compute
+    derivatives with respect to the carry but not to the params, and T forward passes of
+    one step. Memory: R carries.
 
     Args:
       step: one time step of the network.
@@ -103,15 +107,16 @@ def adaptive_truncation(
       tau: τ, the smallest lag to which the geometric decay is fitted; 1 ≤ τ < R, where
         R is `max_lookback`.
       max_lookback: R ≤ T, the largest lookback to consider, in time steps. Default: T.
-      mask: [T, *batch] bool, False in padding. Padded steps count among the last R
-        steps, which are measured, but not in the lag k.
-      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
-        Error signals do not pass a reset, so they are 0 at steps before it.
-      initial: the carry that a reset puts in place. Default: `carry`.
-      fit: how β is fitted. "least_squares" fits a line to log φ_k as a function of the
-        lag k, where φ_k is the error norm at lag k. "max" uses the largest ratio
-        φ_{k+1} / φ_k at lags k ≥ τ; with "max", the bias is less often underestimated,
-        but more often infinite, because β ≥ 1.
+      mask: [T, *batch] bool, False in padding. The error signals at the last R steps
+        are measured, and these R steps include padded steps. The lag k does not count
+        padded steps.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the time step.
+        The error signals of a loss after a reset are 0 at all steps before the reset.
+      initial: the carry after a reset. Default: `carry`.
+      fit: how β is fitted. Let φ_k be the error norm at lag k. "least_squares" fits a
+        line to log φ_k as a function of k. "max" uses the largest ratio φ_{k+1} / φ_k
+        at lags k ≥ τ. With "max", the bias is less often underestimated, but β is more
+        often at least 1; the estimated bias is infinite if β is at least 1.
 
     Returns:
       A :class:`TruncationCertificate`. `certified` is False, and the relative bias is
@@ -158,17 +163,17 @@ def certificate(
     tau: int,
     fit: str,
 ) -> TruncationCertificate:
-    """Compute the certificate from error norms by lag; entry 0 is for lag 1."""
+    """Compute the TruncationCertificate from measured error signals at lags 1 to R."""
     beta = jnp.where(
         jnp.all(jnp.isfinite(norms)), _decay(norms, examples > 0, tau, fit), jnp.nan
     )
     absolute = _bias(norms, beta, tau)
     sums = jnp.concatenate([jnp.zeros_like(errors[:1]), jnp.cumsum(errors, 0)[:-1]])
     truncated = jnp.linalg.norm(sums, axis=1)
-    lower = jnp.max(truncated - absolute)  # bounds the gradient's norm
+    lower = jnp.max(truncated - absolute)  # lower bound of the gradient's norm
     known = (lower > 0) & jnp.isfinite(absolute)
     relative = jnp.where(known, absolute / jnp.where(known, lower, 1), jnp.inf)
-    relative = jnp.where(absolute == 0, 0, relative)  # no error is left out: exact
+    relative = jnp.where(absolute == 0, 0, relative)  # 0 divided by any norm
     below = relative < jnp.asarray(bias, relative.dtype)
     certified = jnp.any(below)
     lookback = jnp.where(certified, jnp.argmax(below) + 1, len(norms))
@@ -178,7 +183,7 @@ def certificate(
 
 
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
-    """Fit the decay β of error norms at lags k ≥ τ; NaN if fewer than 2 exist."""
+    """Fit the decay β of error norms per lag; NaN with fewer than two measured lags."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
     tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
     logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)
@@ -197,14 +202,14 @@ def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Arra
         k = k - mean(k)
         spread = mean(k**2)
         slope = mean(k * logs) / jnp.where(spread > 0, spread, 1)
-        # If only one error norm is nonzero, errors vanish from one lag to the next:
-        # β = 0.
+        # If at most one error norm is nonzero, error signals vanish within one lag: the
+        # decay β is 0, and `slope`, the logarithm of β, is −∞.
         slope = jnp.where(jnp.sum(fitted) < 2, -jnp.inf, slope)
     return jnp.where(jnp.sum(reached) < 2, jnp.nan, jnp.exp(slope))
 
 
 def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
-    """Return bias(K) for lookbacks K = 1 … R; infinite unless the decay β < 1."""
+    """Return the estimated bias of each lookback, or infinity if beta is at least 1."""
     lookbacks = jnp.arange(1, len(norms) + 1)
     measured = jnp.cumsum(norms[::-1])[::-1]
     before_tau = jnp.where(lookbacks < tau, measured - measured[tau - 1], 0)
@@ -216,7 +221,7 @@ def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
 
 
 def _check(bias, tau, max_lookback, fit, length) -> int:
-    """Check the settings; return R, the largest lookback to consider."""
+    """Check the settings; return the largest lookback to consider."""
     check_scalar("bias", bias, remedy="give 0.1, for example")
     if are_numbers(bias) and not bias > 0:
         raise ValueError(f"bias must be positive, got {bias}; give 0.1, for example.")

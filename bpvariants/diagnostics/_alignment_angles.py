@@ -1,4 +1,4 @@
-"""Angles between the approximate and exact errors and gradients of each layer."""
+"""Angles between approximate and exact error signals and gradients of each layer."""
 
 import math
 from typing import NamedTuple
@@ -16,13 +16,13 @@ from bpvariants.types import PyTree
 
 
 class AlignmentAngles(NamedTuple):
-    """Result of :func:`alignment_angles`: angles in degrees, arrays [layers].
+    """Result of :func:`alignment_angles`: an angle in degrees for each layer.
 
     Attributes:
       deltas: angle between the approximate and the exact error signal δ_l of each layer
         l; the error signals of all examples together are one vector.
-      grads: angle between the approximate and the exact gradient ∂E/∂w_l of each layer
-        l.
+      grads: angle between the approximate and the exact gradient ∂E/∂w_l of the loss E
+        with respect to the weights w_l of each layer l.
     """
 
     deltas: jax.Array
@@ -37,24 +37,25 @@ class AlignmentAngles(NamedTuple):
 
 
 def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles:
-    """Measure the angles between feedback alignment and exact backpropagation.
+    """Measure the angles between approximate and exact error signals and gradients.
 
         angle(a, b) = 2 arctan(‖â − b̂‖ / ‖â + b̂‖),    â = a / ‖a‖
 
-    Here a and b are an approximate and an exact error or gradient of a layer. Unlike an
-    arc cosine, the arctangent is also accurate for angles near 0 and 180 degrees. If
-    the angle between the approximate and the exact gradient is below 90 degrees, a
-    small step along the negative approximate gradient lowers the loss.
-    `alignment_angles` works under `jit`, also within a training loop that is a
-    `lax.scan`.
+    Here a is the approximate error signal or gradient of a layer, from feedback
+    alignment, and b is the exact error signal or gradient of the layer. The vectors â
+    and b̂ are a and b, scaled to norm 1. Unlike an arc cosine, the arctangent is also
+    accurate for angles near 0 and 180 degrees. If the angle between the approximate and
+    the exact gradient is below 90 degrees, a small step along the negative approximate
+    gradient lowers the loss. `alignment_angles` works under `jit`, also within a
+    training loop that is a `lax.scan`.
 
     Args:
       info: the `info` that a rule made by :func:`feedback_alignment` returned.
-      exact: the `info` that a rule made by :func:`backprop` returned for the same
-        layers, params and examples.
+      exact: the `info` that a rule made by :func:`backprop` returned for the layers,
+        params and examples that gave `info`.
 
     Returns:
-      :class:`AlignmentAngles`, in degrees; an angle is NaN if one of the two vectors is
+      :class:`AlignmentAngles`, in degrees. An angle is NaN if one of its two vectors is
       0.
 
     Raises:
@@ -108,7 +109,7 @@ def _angle(a: PyTree, b: PyTree) -> jax.Array:
 
 
 def _unit(tree: PyTree) -> PyTree:
-    """Return a pytree scaled to norm 1; NaN if its norm is 0."""
+    """Scale a pytree to norm 1; if its norm is 0, return NaN."""
     tree = widen(tree)
     size = norm(tree)
     size = jnp.where(size == 0, jnp.nan, size)

@@ -1,8 +1,9 @@
 """Check of a gradient against central differences of the loss along random directions.
 
-Notation: L is the value of a rule, and g_i is the rule's gradient for leaf i of the
-parameters θ. v is a random vector of unit length that changes only leaf i, and ε is the
-length of a step along v. The check compares two derivatives of L along v:
+Notation: a gradient rule returns a value L, such as a loss, and the gradient of L; g_i
+is the part of the gradient for leaf i of the parameters θ. The random vector v has unit
+length, and is 0 in all leaves except leaf i; ε is the length of a step along v. The
+check compares two derivatives of L along v:
 
     analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
 
@@ -49,10 +50,11 @@ class GradientCheck(NamedTuple):
       error: like params, leaves []: relative error √Σ (analytic − numeric)² / √Σ
         numeric², summed over the K directions; 0 if analytic and numeric are equal.
       rounding: like params, leaves []: relative error that can come from rounding of
-        the rule's value L. It is u |L| / ε, with machine epsilon u and step length ε,
-        divided by the size of the derivatives. An `error` that is not much larger than
-        `rounding` is no sign of a mistake.
-      total: []: relative error, summed over all leaves and directions.
+        the rule's value L: u |L| √K / (ε √Σ numeric²), with machine epsilon u and step
+        length ε. An `error` that is not much larger than `rounding` is no sign of a
+        mistake.
+      total: []: relative error √Σ (analytic − numeric)² / √Σ numeric², summed over all
+        leaves and all directions.
     """
 
     analytic: PyTree
@@ -62,7 +64,11 @@ class GradientCheck(NamedTuple):
     total: jax.Array
 
     def table(self) -> str:
-        """Return text: for each leaf of params, the direction of largest difference."""
+        """Return the derivatives and their differences as text, one line for each leaf.
+
+        The line of a leaf shows only one of the leaf's random directions: the direction
+        along which the analytic and the numeric derivative differ most.
+        """
         rows = [["", "analytic", "numeric", "error", "rounding"]]
         columns = [jax.tree.leaves(column) for column in self[:4]]
         for (name, _), *cells in zip(named_leaves(self.error), *columns, strict=True):
@@ -88,12 +94,12 @@ def check_gradients(
 
         ⟨g_i, v⟩    and    (L(θ + εv) − L(θ − εv)) / 2ε
 
-    Here g_i is the rule's gradient for leaf i of params θ, L is the rule's value, and ε
-    is a small step along a random direction v. The function measures the relative
-    difference between the two derivatives, and does not raise an error if it is large.
-    The relative differences of an exact rule are about 1e-9 in float64. For a biased
-    rule or a random rule, the differences measure how wrong its gradient is along the
-    random directions.
+    Here L is the rule's value, and g_i is the rule's gradient for leaf i of params θ. A
+    step along a random direction v has the small length ε. The function measures the
+    relative difference between these two derivatives of L along v. A large difference
+    does not raise an error. The relative differences of an exact rule are about 1e-9 in
+    float64. For a biased rule or a random rule, the differences measure how wrong its
+    gradient is along the random directions.
 
     All floating arrays of params, args and options are cast to float64, or to float32
     if JAX's x64 mode is off. In float32, expect relative errors of 1e-4 to 1e-2, as
@@ -183,7 +189,7 @@ def check_gradients(
 
 
 def _as_wide(leaf: Any) -> Any:
-    """Cast a floating leaf to float64 or complex128, or to float32 or complex64."""
+    """Cast a floating or complex leaf to the widest dtype that JAX allows."""
     if not is_floating(leaf):
         return leaf
     is_complex = jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
@@ -201,13 +207,12 @@ def _nonzero(number: jax.Array) -> jax.Array:
 
 
 def _relative(difference: jax.Array, of: jax.Array) -> jax.Array:
-    """Return ‖difference‖ / ‖of‖, which is 0 if difference = 0, even if of = 0."""
+    """Return the norm of `difference` relative to the norm of `of`; 0 if both are 0."""
     off = norm(difference)
     return jnp.where(off == 0, 0, off / norm(of))
 
 
 def _check_value(value: Any) -> jax.Array:
-    """Check that a rule's value is a real floating scalar, and return the value."""
     dtype = jnp.result_type(value)
     if jnp.shape(value) != () or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Comparison of the gradients of two rules by direction, norm and signs.
 
 Notation: a is the gradient of the first rule, which is the reference, and b is the
-gradient of the second rule. Then
+gradient of the second rule. The gradients are compared by
 
     cosine = ⟨a, b⟩ / (‖a‖ ‖b‖),    angle = arccos(cosine),
     norm ratio = ‖b‖ / ‖a‖,         relative error = ‖b − a‖ / ‖a‖.
@@ -99,8 +99,8 @@ def compare(
       rule_a: the reference, (params, *args, **options) -> (value, grads), such as
         gradients.bptt(step, loss). The `value` may be of any type.
       rule_b: the rule to compare with rule_a, called with the same arguments. Give a
-        random rule its key by `functools.partial(rule, key=key)`; for statistics over
-        many random draws, see diagnostics.gradient_quality.
+        random rule its key by `functools.partial(rule, key=key)`. To measure the bias
+        and variance of a random rule, use diagnostics.gradient_quality.
       params: parameters θ at which the gradients are compared.
       *args: arguments of both rules after params, such as carry, xs and targets.
       **options: keyword arguments of both rules, such as weights or mask.
@@ -140,7 +140,7 @@ def compare(
 
 
 def _agreement(a: list[jax.Array], b: list[jax.Array]) -> Agreement:
-    """Compare two gradients, each a list of arrays that is taken as one vector."""
+    """Compare two gradients; all arrays of a gradient together are one vector."""
     norm_a, norm_b = norm(a), norm(b)
     known = (norm_a > 0) & (norm_b > 0)
     unit_a, unit_b = unit(norm_a), unit(norm_b)

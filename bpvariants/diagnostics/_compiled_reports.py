@@ -36,7 +36,7 @@ class MemoryReport(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Total bytes of memory; aliased bytes are counted only once."""
+        """Bytes of memory in total; memory shared by aliased arrays counts once."""
         held = self.arguments + self.outputs + self.temporaries + self.code
         return held - self.aliased
 
@@ -60,8 +60,8 @@ class CostReport(NamedTuple):
         arrays.
       transcendentals: number of evaluations of functions such as exp, log and tanh.
       loops: number of iterations of each loop of the function; None for a loop whose
-        number XLA does not know. `flops`, `bytes_accessed` and `transcendentals` count
-        only one iteration of each loop.
+        number of iterations XLA does not know. `flops`, `bytes_accessed` and
+        `transcendentals` count only one iteration of each loop.
     """
 
     flops: float
@@ -70,7 +70,7 @@ class CostReport(NamedTuple):
     loops: tuple[int | None, ...]
 
     def table(self) -> str:
-        """Return text: a line for each kind of operation, and one for the loops."""
+        """Return text: a line for each kind of operation, and a line for the loops."""
         rows = [[name, short(value)] for name, value in self._asdict().items()
                 if name != "loops"]  # fmt: skip
         lines = [aligned(rows)]
@@ -86,10 +86,10 @@ class CostReport(NamedTuple):
 def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
     """Report how much memory a function needs, without running it.
 
-    The function is compiled, which takes as long as the compilation at its first call.
-    If memory_report is called within `jit`, the function is compiled separately while
-    tracing. The report is an estimate by XLA; memory of arrays that are not used in the
-    function is not included.
+    Compiling the function takes as long as at its first call. If memory_report is
+    called within `jit`, the function is compiled separately while tracing. The report
+    is an estimate by XLA; memory of arrays that are not used in the function is not
+    included.
 
     Args:
       fn: any function of arrays, jitted or not. If donate_argnums or static_argnums
@@ -126,10 +126,10 @@ def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
 def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
     """Report how many operations a function performs, without running it.
 
-    XLA counts one iteration of each loop, whatever the loop's length. For a scan over
-    time, the report therefore counts about one time step. The number of iterations of
-    each loop is in the field `loops`. The function is compiled, separately from any
-    surrounding `jit`.
+    XLA counts the operations of only one iteration of each loop. For a scan over time,
+    the report therefore counts the operations of about one time step. The number of
+    iterations of each loop is in the field `loops`. The function is compiled,
+    separately from any surrounding `jit`.
 
     Args:
       fn: any function of arrays, jitted or not.
@@ -149,7 +149,7 @@ def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
     """
     compiled = _compile(fn, args, kwargs)
     analysis = compiled.cost_analysis() or {}
-    if isinstance(analysis, list):  # old JAX: one dict per device
+    if isinstance(analysis, list):  # old versions of JAX return one dict per device
         analysis = analysis[0] if analysis else {}
     number = lambda name: float(analysis.get(name, float("nan")))
     return CostReport(
@@ -167,14 +167,13 @@ def _compile(fn: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _loops(text: str) -> tuple[int | None, ...]:
-    """Return the number of iterations of each loop in HLO text; None if unknown."""
+    """Return each loop's number of iterations in HLO text; None if it is unknown."""
     loops = [line for line in text.splitlines() if re.search(r"= .*\bwhile\(", line)]
     known = [re.search(r'known_trip_count"?:\{"n":"(\d+)"', line) for line in loops]
     return tuple(int(match.group(1)) if match else None for match in known)
 
 
 def _in_units(size: int) -> str:
-    """Return a number of bytes as text, in B, KiB, MiB, GiB or TiB."""
     value, unit = float(size), UNITS[0]
     for unit in UNITS:
         if value < 1024 or unit == UNITS[-1]:

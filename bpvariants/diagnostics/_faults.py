@@ -1,4 +1,4 @@
-"""Search for the first NaN or infinity in several arrays, and count of elements."""
+"""Count of NaN and infinite elements in arrays, and search for the first of them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ class Fault(NamedTuple):
     """First occurrence of NaN or infinity in an array.
 
     Attributes:
-      direction: "before" the first step, in the "forward" pass, or in the "backward"
-        pass.
+      direction: where the NaN or infinity occurs: "before" the first step, in the
+        "forward" pass, or in the "backward" pass.
       time: index of the step, counted from 0; None if the array does not belong to a
         single step, such as the given params or a sum over all steps.
       place: name of the array, such as "xs['pixels']", "carry[0]" or "loss".
@@ -48,11 +48,12 @@ def faults(
     forward: Sequence[tuple[str, PyTree]],
     backward: Sequence[tuple[str, PyTree]] = (),
 ) -> list[Fault]:
-    """Return the first fault of each array; the earliest fault comes first.
+    """Return the first NaN or infinity of each array, in the order of their occurrence.
 
-    Each array is given as (name, counts of NaN and infinite elements). The counts have
-    shape [T], one for each of T steps, or [] if the array does not belong to a single
-    step. Faults of the same step are in the order of the arguments.
+    Each array is given by its name and its counts of NaN and infinite elements. The
+    counts have shape [T], one for each of T steps, or [] if the array does not belong
+    to a single step. Several arrays with their first NaN or infinity at the same step
+    are returned in the order of the arguments.
     """
     found = []
     for stage, arrays in enumerate((before, forward, backward)):
@@ -72,7 +73,7 @@ def faults(
 
 
 def tabulate(found: Sequence[Fault]) -> str:
-    """Return text with a line for each fault; if none, that all arrays are finite."""
+    """Return text with a line for each fault, or "All is finite." without faults."""
     if not found:
         return "All is finite."
     rows = [["first not finite", "direction", "step", "numbers"]]

@@ -35,14 +35,16 @@ from bpvariants.types import Loss, PyTree, Step
 class NonFinite(NamedTuple):
     """Result of :func:`first_nonfinite`: int32 numbers of NaN and infinite elements.
 
-    Counts have shape [T], one for each of T time steps, or [] if an array does not
-    belong to a single step. The attributes are named after the arguments and
-    intermediate results of a gradient rule: the carry h_t, the output y_t and the loss
-    ℓ_t of step t, and the mean loss L with weights w.
+    Each attribute counts the NaN and infinite elements of one array. The counts have
+    shape [T], one for each of T time steps, or [] if the array does not belong to a
+    single step. "Like xs, [T]" is a pytree of the structure of xs with leaves [T]. The
+    attributes are named after the arguments and intermediate results of a gradient
+    rule: the carry h_t, the output y_t and the loss ℓ_t of step t, and the mean loss L
+    with weights w.
 
     Attributes:
       params: like params, []: number of NaN and infinite elements in the given params.
-      start: like carry, []: counts in the given carry.
+      start: like carry, []: counts in the carry before the first step.
       initial: like carry, [T]: counts in the argument `initial`, at steps with a reset.
       xs: like xs, [T]: counts in the inputs, without padding.
       targets: like targets, [T]: counts in the targets, without padding and without
@@ -76,7 +78,10 @@ class NonFinite(NamedTuple):
 
     @property
     def faults(self) -> list[Fault]:
-        """First fault of each array; the earliest comes first. Not within `jit`."""
+        """First NaN or infinity of each array, earliest first.
+
+        `faults` does not work within `jit`.
+        """
         names = ("initial", "xs", "targets", "weights", "carry", "y", "loss", "value")
         back = {
             "y": self.y_errors,
@@ -92,11 +97,14 @@ class NonFinite(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """Earliest fault, or None if all arrays are finite. Not within `jit`."""
+        """Earliest NaN or infinity, or None if all arrays are finite.
+
+        `first` does not work within `jit`.
+        """
         return next(iter(self.faults), None)
 
     def table(self) -> str:
-        """Return text with a line for each array that has a fault, earliest first."""
+        """Return text, one line for each array with NaN or infinity, earliest first."""
         return tabulate(self.faults)
 
 
@@ -117,14 +125,14 @@ def first_nonfinite(
 
         forward: x_t, target, weight, h_t, y_t, ℓ_t     backward: ∂L/∂y_t, ∂L/∂θ, ∂L/∂h
 
-    The line above shows the arrays that are checked at step t, in this order: inputs,
-    carry h_t, output y_t and loss ℓ_t in the forward pass, and derivatives of the mean
-    loss L in the backward pass. The gradient is computed as in `gradients.bptt`, step
-    by step. Inputs, targets and weights in padding are ignored, as in all gradient
-    rules. In padding, the network gets zeros as inputs; if the network's derivative is
-    NaN at zeros, this NaN is found too. `first_nonfinite` works within `jit`, because
-    the counts are arrays; the result's `first`, `faults` and `table()` work only
-    outside of `jit`.
+    The line above shows the arrays that are checked at step t, in their order. In the
+    forward pass, x_t is the input, h_t the carry, y_t the output and ℓ_t the loss. The
+    backward pass computes derivatives of the mean loss L. The gradient is computed as
+    in `gradients.bptt`, step by step. Inputs, targets and weights in padding are
+    ignored, as in all gradient rules. In padding, the network gets zeros as inputs. If
+    the network's derivative at zero inputs is NaN, this NaN is found too.
+    `first_nonfinite` works within `jit`, because the counts are arrays; the result's
+    `first`, `faults` and `table()` work only outside of `jit`.
 
     Time: about as much as four forward passes. Memory: T carries, and the residuals of
     one step.
@@ -138,8 +146,8 @@ def first_nonfinite(
       targets: targets of the loss, leaves [T, *batch, ...].
       weights: [T, *batch]: weight w of each loss.
       mask: [T, *batch] bool, False in padding.
-      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
-      initial: the carry that a reset puts in place. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the time step.
+      initial: the carry after a reset. Default: `carry`.
 
     Returns:
       A :class:`NonFinite`. The attribute `first` is the earliest :class:`Fault`, and
@@ -214,7 +222,7 @@ def first_nonfinite(
 
 
 def _one_step_back(step, loss, params, initial, state, inputs):
-    """Propagate error signals back through a step; count their NaN and infinities."""
+    """Propagate error signals back through one time step; count NaN and infinities."""
     errors, grads = state
     h, share, (x, target), mask, reset = inputs
     x, target = blank((x, target), h, mask)
@@ -232,13 +240,14 @@ def _one_step_back(step, loss, params, initial, state, inputs):
     (read_errors,) = pull_loss(share.astype(losses.dtype))
     added, errors = pull_back((errors, read_errors))
     grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added)
-    # `rebuild` adds integer leaves, which cannot be NaN.
+    # `rebuild` replaces the floating leaves of the carry by the error signals. The
+    # integer leaves stay, and cannot be NaN.
     counts = put(read_errors), added, rebuild(errors)
     return (errors, grads), count_nonfinite(counts)
 
 
 def _put_back(initial: PyTree, mask, reset) -> PyTree:
-    """Return `initial` for examples with a reset, and zeros for all others."""
+    """Return `initial` for examples with a reset, and zeros for the other examples."""
     zeros = jax.tree.map(jnp.zeros_like, initial)
     if reset is None:
         return zeros

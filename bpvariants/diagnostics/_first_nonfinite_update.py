@@ -26,13 +26,14 @@ from bpvariants.types import PyTree
 class NonFiniteUpdate(NamedTuple):
     """Result of :func:`first_nonfinite_update`: int32 numbers of non-finite elements.
 
-    Counts have shape [T], one for each of T updates, or [] for the params and the state
-    before the first update.
+    The attributes count NaN and infinite elements. The counts have shape [T], one for
+    each of T updates, or [] for the params and the state before the first update.
 
     Attributes:
-      start_params: like params, leaves [], numbers of NaN and infinite elements in the
-        given params.
-      start_state: like state, leaves [], counts in the optimizer's given state.
+      start_params: like params, leaves [], counts in the params before the first
+        update.
+      start_state: like state, leaves [], counts in the optimizer's state before the
+        first update.
       grads: like params, leaves [T], counts in the gradients.
       state: like state, leaves [T], counts in the optimizer's state after each update.
       updates: like params, leaves [T], counts in the updates.
@@ -48,7 +49,10 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def faults(self) -> list[Fault]:
-        """First fault of each array; the earliest comes first. Not within `jit`."""
+        """First NaN or infinity of each array, earliest first.
+
+        `faults` does not work within `jit`.
+        """
         names = ("grads", "state", "updates", "params")
         return faults(
             [("params", self.start_params), ("state", self.start_state)],
@@ -57,11 +61,14 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """Earliest fault, or None if all arrays are finite. Not within `jit`."""
+        """Earliest NaN or infinity, or None if all arrays are finite.
+
+        `first` does not work within `jit`.
+        """
         return next(iter(self.faults), None)
 
     def table(self) -> str:
-        """Return text with a line for each array that has a fault, earliest first."""
+        """Return text, one line for each array with NaN or infinity, earliest first."""
         return tabulate(self.faults)
 
 

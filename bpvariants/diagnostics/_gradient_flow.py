@@ -1,8 +1,8 @@
-"""Measurement of how error signals decay or grow from one time step to the previous.
+"""Measurement of how error signals decay or grow as they travel back in time.
 
-Notation: h_t is the carry, ℓ_t is the loss, w_t is its weight, J_t = ∂h_t/∂h_{t−1}, and
-c_t = ∂ℓ_t/∂h_t is the derivative through the output y_t alone. The error signal at h_t
-is
+Notation: step t has the carry h_t, the loss ℓ_t with the weight w_t, and the Jacobian
+J_t = ∂h_t/∂h_{t−1}. The derivative c_t = ∂ℓ_t/∂h_t includes only the path from h_t to
+ℓ_t through the output y_t. The error signal at h_t is
 
     δ_t = w_t c_t + δ_{t+1} J_{t+1}.
 
@@ -36,28 +36,28 @@ from bpvariants._tables import aligned, short
 from bpvariants.diagnostics._look_back import Course, from_each_loss, ratio
 from bpvariants.types import Loss, PyTree, Step
 
-FADED = 1e-3  # error norms that shrink by this factor count as vanished
+FADED = 1e-3  # error signals count as vanished if their norms shrink by this factor
 
 
 class GradientFlow(NamedTuple):
     """Result of :func:`gradient_flow` for T time steps and S measured losses.
 
     Attributes:
-      deltas: [T]: norm ‖δ_t‖ of the error signal, the derivative of the weighted sum of
-        losses Σ_s w_s ℓ_s in the carry h_t, averaged over the examples for which step t
-        is not padding.
-      curve: [T]: look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1; NaN
-        at lags k that reach back before the first step for all measured losses.
+      deltas: [T]: norm ‖δ_t‖ of the error signal, averaged over the examples for which
+        step t is not padding. The error signal is the derivative of the weighted sum of
+        losses Σ_s w_s ℓ_s with respect to the carry h_t.
+      curve: [T]: look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1. φ_k
+        is NaN if no measured loss ℓ_s has k time steps before it.
       norms: [S, T]: the look-back curve of each single loss ℓ_s.
       sources: [S] int: the time steps s of the S measured losses, counted from 0; −1 in
         unused entries, if fewer than S losses were measured.
       beta: []: decay β of the error norms φ_k ∝ β^k, fitted by least squares to log φ_k
         for lags k ≥ tau. β is 0 if errors vanish within one time step, and NaN if fewer
         than two of these lags were measured.
-      lookback: [] int: the smallest number K of lags for which the left-out sum Σ_{k≥K}
-        φ_k of the look-back curve is at most `tolerance` times the whole sum, or T if
-        all lags are needed. `truncated_bptt(..., every=1, lookback=K)` leaves out all
-        lags k ≥ K.
+      lookback: [] int: the smallest number K of lags that suffices, or T if all lags
+        are needed. K lags suffice if the left-out sum Σ_{k≥K} φ_k of the look-back
+        curve is at most `tolerance` times the whole sum. `truncated_bptt(..., every=1,
+        lookback=K)` leaves out all lags k ≥ K.
     """
 
     deltas: jax.Array
@@ -69,7 +69,7 @@ class GradientFlow(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether errors vanish or explode on the way from the last step to the first.
+        """Whether error signals vanish or explode from the last step to the first.
 
         Let k be the largest measured lag, and β the decay of the error norms per lag.
         The verdict is "vanishing" if β^k < 1/1000, "exploding" if β^k > 1000 or an
@@ -92,7 +92,11 @@ class GradientFlow(NamedTuple):
         return "vanishing" if logarithm < 0 else "exploding"
 
     def table(self) -> str:
-        """Return text with the error norms φ_k and ‖δ_{T−k}‖ for about 20 lags k."""
+        """Return text with norms of error signals, for about 20 lags k.
+
+        The line of lag k shows the look-back curve φ_k, and the norm of the error
+        signal δ at the carry k steps before the end of the sequence.
+        """
         rows = [["k", "‖∂ℓ_s/∂h_{s−k}‖", "of k = 0", "‖δ_{T−k}‖"]]
         deltas, curve = np.asarray(self.deltas)[::-1], np.asarray(self.curve)
         for k in _some_of(len(curve)):
@@ -111,10 +115,11 @@ class GradientFlow(NamedTuple):
     ) -> None:
         """Draw error norms into `axes`, against the lag k or against the time step t.
 
-        `axes` are Matplotlib axes. Against the lag, the look-back curve φ_k is drawn,
-        with the fitted decay β^k as a dashed line; against time, the norms ‖δ_t‖ of the
-        error signals. Curves of several networks may be drawn into the same axes, each
-        with its own `label`.
+        `axes` are Matplotlib axes. As a function of the lag k, the plot shows the
+        look-back curve φ_k, which is the mean norm of the error signals at lag k. A
+        dashed line is the fitted decay β^k. As a function of the time step t, the plot
+        shows the norms ‖δ_t‖ of the error signals. Curves of several networks may be
+        drawn into the same axes, each with its own `label`.
         """
         if against not in ("lag", "time"):
             raise ValueError(f"against must be 'lag' or 'time', got {against!r}.")
@@ -153,17 +158,20 @@ def gradient_flow(
 
         ‖δ_t‖ for each t,    φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for each k,    φ_k ∝ β^k
 
-    The error signal δ_t is the derivative of the weighted sum of an example's losses in
-    the carry h_t; for the derivative of the weighted mean, divide δ_t by Σ w, the sum
-    of the weights. φ_k is the mean norm of the error signals of single losses ℓ_s at
-    the carry k steps before. The gradient in the parameters is a sum over time steps,
-    so it does not show how error signals decay. `gradient_flow` works within `jit`; the
-    result's `verdict`, `table()` and `plot()` work only outside of `jit`.
+    The error signal δ_t is the derivative of the weighted sum of an example's losses
+    with respect to the carry h_t. For the derivative of the weighted mean, divide δ_t
+    by Σ w, the sum of the weights. The error signal of a single loss ℓ_s at the carry k
+    steps before step s is ∂ℓ_s/∂h_{s−k}. The mean norm of this error signal is φ_k, and
+    β is the fitted decay of φ_k per lag. The gradient for the parameters is a sum over
+    time steps, so it does not show how error signals decay. `gradient_flow` works
+    within `jit`; the result's `verdict`, `table()` and `plot()` work only outside of
+    `jit`.
 
     Time: S + 1 backward passes for S measured losses, one after another; these passes
-    differentiate in the carry but not in the params. Memory: the arrays that the T
-    steps compute, as in one backward pass, and T·n·B array elements for errors, where n
-    is the number of elements of an example's carry and B the number of examples.
+    compute derivatives with respect to the carry but not to the params. Memory: the
+    residuals of one backward pass over T steps, and T·n·B array elements for the error
+    signals. Here B is the number of examples, and n is the number of elements of an
+    example's carry.
 
     Args:
       step: one time step of the network.
@@ -172,17 +180,17 @@ def gradient_flow(
       carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
-      weights: [T, *batch]: weight of each loss, also in the mean of error norms over
-        steps s. If only the last output of the network matters, give weight 1 to the
-        last step and 0 to all others.
+      weights: [T, *batch]: weight of each loss. The same weights are used in the mean
+        φ_k of the error norms over steps s. If only the last output of the network
+        matters, give weight 1 to the last step and 0 to all others.
       mask: [T, *batch] bool, False in padding. The lag k counts only steps without
         padding.
-      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
-        Error signals do not pass a reset, so they are 0 at steps before it.
-      initial: the carry that a reset puts in place. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the time step.
+        The error signals of a loss after a reset are 0 at all steps before the reset.
+      initial: the carry after a reset. Default: `carry`.
       samples: largest number S of single losses to measure. The measured losses are
-        evenly spaced among the steps with nonzero weight, from the first such step to
-        the last; if S is 1, the last loss is measured.
+        evenly spaced among the losses with nonzero weight, and include the first and
+        the last of these losses; if S is 1, only the last one is measured.
       tau: smallest lag k of the error norms φ_k to which the decay β^k is fitted.
       tolerance: fraction of the sum of the look-back curve φ_k that the recommended
         lookback may leave out.
@@ -244,7 +252,7 @@ def gradient_flow(
 
 
 def _decay(curve: jax.Array, tau: int) -> jax.Array:
-    """Fit the decay β in φ_k ∝ β^k to the look-back curve φ_k at lags k ≥ tau."""
+    """Fit the decay per lag to the look-back curve at lags ≥ tau, by least squares."""
     phi = curve[tau:]
     fitted = (phi > 0) & jnp.isfinite(phi)
     logs = jnp.log(jnp.where(fitted, phi, 1))
@@ -254,15 +262,15 @@ def _decay(curve: jax.Array, tau: int) -> jax.Array:
     k = k - mean(k)
     spread = mean(k**2)
     beta = jnp.exp(mean(k * logs) / jnp.where(spread > 0, spread, 1))
-    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # vanish in one step
+    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # error norms vanish within one lag
     return jnp.where(jnp.sum(~jnp.isnan(phi)) < 2, jnp.nan, beta)
 
 
 def _lookback(curve: jax.Array, tolerance: float | jax.Array) -> jax.Array:
-    """Return the smallest lookback that omits at most a share `tolerance` of Σ φ_k."""
+    """Find the smallest lookback that omits at most `tolerance` of the curve's sum."""
     measured = jnp.where(jnp.isnan(curve), 0, curve)
-    # Entry i of `left_out` is the sum of the error norms that a lookback of i + 1 steps
-    # leaves out.
+    # Entry i of `left_out` is the sum of the error norms at all lags of at least i + 1,
+    # which a lookback of i + 1 steps leaves out.
     left_out = jnp.cumsum(measured[::-1])[::-1] - measured
     allowed = jnp.asarray(tolerance, curve.dtype) * jnp.sum(measured)
     enough = (left_out <= allowed) & jnp.isfinite(allowed)
@@ -270,7 +278,7 @@ def _lookback(curve: jax.Array, tolerance: float | jax.Array) -> jax.Array:
 
 
 def _some_of(count: int) -> list[int]:
-    """Return about 20 of the `count` lags for the table, or all lags if few."""
+    """Return all lags if there are at most 20, and otherwise about 20 of them."""
     steps = np.unique(np.geomspace(1, max(count, 2), 20).astype(int)) - 1
     return list(range(count)) if count <= 20 else [int(k) for k in steps if k < count]
 

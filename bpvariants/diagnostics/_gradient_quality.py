@@ -1,14 +1,14 @@
 """Bias, variance and angle of a rule's gradient, relative to the exact gradient.
 
-Notation: g is the exact gradient, ĝ_k is a rule's estimate of g with the k-th of K
-random keys, and ḡ is the mean of all ĝ_k. Bias and variance are relative to the norm of
-g:
+Notation: g is the exact gradient. ĝ_k is a rule's estimate of g with the k-th of K
+random keys, and ḡ is the mean of all ĝ_k. The bias is relative to the norm of g, and
+the variance is relative to the squared norm of g:
 
     bias = ‖ḡ − g‖ / ‖g‖,    variance V = Σ_k ‖ĝ_k − ḡ‖² / (K − 1) / ‖g‖².
 
-The mean ḡ of K estimates has a random error: E‖ḡ − E ĝ‖² is V / K, relative to ‖g‖².
-For an unbiased rule, therefore, the measured bias is not 0, but about as large as the
-standard error √(V / K) of ḡ.
+The mean ḡ of K estimates differs from the expectation of ĝ. The expected square of this
+difference is V / K, relative to ‖g‖². For an unbiased rule, therefore, the measured
+bias is not 0, but about as large as the standard error √(V / K) of ḡ.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +37,8 @@ class GradientQuality(NamedTuple):
 
     `gradient_quality` may run under `vmap` or `lax.map`, for example over the params at
     several times during a training. In this case, all arrays of the result have a first
-    axis for the times during the training, and `table` and `plot` show each time
-    instead of each array of params.
+    axis for the times during the training, and `table` and `plot` show the measures at
+    each time instead of the measures of each array of params.
     """
 
     total: QualityMeasures  # for all params together
@@ -48,8 +48,8 @@ class GradientQuality(NamedTuple):
         """Return text: a line for all params together, then a line for each array.
 
         If the measures are from several times during a training, the text has one line
-        for each time, with the measures for all params together. `steps` may give the
-        number of the training step at each time.
+        for each time, with the measures for all params together. `steps` may contain
+        the index of the training step at each time.
         """
         return tabulate(self, steps)
 
@@ -60,7 +60,7 @@ class GradientQuality(NamedTuple):
         steps: Sequence[Any] | None = None,
         label: str | None = None,
     ) -> None:
-        """Draw one measure into Matplotlib axes, for each array or over a training.
+        """Draw one measure into Matplotlib axes, for each array or over training steps.
 
         Error bars show the standard deviation of the cosine, or the standard error of
         the bias. Measures of several rules may be drawn into the same axes, each with
@@ -90,17 +90,16 @@ def gradient_quality(
 
         bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
 
-    Here g is the exact gradient, ĝ is one of K estimates by the rule, each with its own
-    random key, and ḡ is their mean. If a rule is unbiased, the measured bias is about
-    as large as its standard error. If the measured bias is many times the standard
-    error, the rule is biased. `step` and `loss` define the exact gradient. The rule
-    contains its own step and loss; the rule's step may differ from `step`, for example
-    in its precision.
+    Here g is the exact gradient, and ĝ is one of K estimates by the rule. Each estimate
+    has its own random key, and ḡ is the mean of the K estimates. If a rule is unbiased,
+    the measured bias is about as large as its standard error. If the measured bias is
+    many times the standard error, the rule is biased. `step` and `loss` define the
+    exact gradient. The rule contains its own step and loss; the rule's step may differ
+    from `step`, for example in its precision.
 
     Params stay constant along the sequence, because every rule approximates the
     gradient at fixed params. To see how the quality changes during a training, measure
-    the quality for the params at several times during the training, as the last lines
-    of the example do.
+    it for the params at several times, as in the last lines of the example.
 
     `gradient_quality` is a pure function that can be jitted. Memory: K·p array elements
     for K gradients of p parameters, and `at_once` times the memory of the rule. Time: K
@@ -117,13 +116,13 @@ def gradient_quality(
       targets: targets of the loss, leaves [T, *batch, ...].
       keys: [K]: keys for a random rule, such as `jax.random.split(key, 100)`; None for
         a deterministic rule.
-      at_once: number of keys that are processed in parallel, by `vmap`. Default: all
-        keys.
+      at_once: number of keys with which the rule runs in parallel, under `vmap`.
+        Default: all keys.
       reference: the rule that computes the exact gradient. Default: `bptt(step, loss)`.
       weights: [T, *batch]: weight of each loss.
       mask: [T, *batch] bool, False in padding.
-      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
-      initial: the carry that a reset puts in place. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the time step.
+      initial: the carry after a reset. Default: `carry`.
 
     Returns:
       A :class:`GradientQuality`; `table()` returns it as text, and `plot(axes)` draws
@@ -131,7 +130,7 @@ def gradient_quality(
 
     Raises:
       ValueError: if keys does not have one axis, or at_once is not an integer of at
-        least 1. The function also raises the errors that a rule raises.
+        least 1. Errors that the rule raises are passed on.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -7,11 +7,10 @@ multiplied by J_t and made orthonormal again:
     J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|.
 
 The matrix R_t [k, k] is triangular, and T is the number of time steps. The λ_i are the
-k largest Lyapunov exponents: a perturbation of the state grows like exp(λ_1 t). σ(J_t)
-is the largest singular value of J_t, found by a power iteration on a vector, v ← J_tᵀ
+k largest Lyapunov exponents: a perturbation of the state grows like exp(λ_1 t). The
+largest singular value σ(J_t) of J_t is found by a power iteration on a vector, v ← J_tᵀ
 J_t v. For the time steps from 1 to t, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1). Therefore the
-product J_t⋯J_1, restricted to the first k directions, has the same largest singular
-value as the small matrix R_t⋯R_1.
+product J_t⋯J_1 Q_0 has the same largest singular value as the small matrix R_t⋯R_1.
 """
 
 import math
@@ -45,16 +44,16 @@ class JacobianSpectrum(NamedTuple):
       exponents: [*batch, k]: Lyapunov exponents λ_i per time step. After enough time
         steps, they are in descending order. An exponent is −∞ if the Jacobian J_t of a
         step maps the exponent's direction to 0, for example because J_t is singular.
-      running: [T, *batch, k]: exponents over the time steps up to each step t; NaN at
-        the first `skip` steps.
+      running: [T, *batch, k]: for each step t, the exponents measured over the time
+        steps up to t; NaN at the first `skip` steps.
       singular_values: [T, *batch]: lower bound of σ(J_t), the largest singular value of
         the Jacobian J_t, by power iteration; NaN in padding.
       residuals: [T, *batch]: residual ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration
         for the largest singular value σ of J_t, with its vector v; NaN in padding. If
         the residual is small, the iteration has converged.
-      log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖, where Q_0 are the k first
-        directions. It equals log ‖∂h_t/∂h_0‖ if k is the number n of elements of the
-        carry; if k < n, it is a lower bound of log ‖∂h_t/∂h_0‖.
+      log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖, where Q_0 are the k initial
+        directions. If k is the number n of elements of the carry, log_sensitivity is
+        log ‖∂h_t/∂h_0‖; if k < n, log_sensitivity is a lower bound of log ‖∂h_t/∂h_0‖.
     """
 
     exponents: jax.Array
@@ -84,10 +83,11 @@ class JacobianSpectrum(NamedTuple):
 
         The verdict depends on λ_1, the mean over examples of the largest exponent. If
         λ_1 > 0, perturbations of the state and error signals grow by a factor of e in
-        1/λ_1 time steps. Gradients that are propagated back over many more steps than
-        1/λ_1 are then noise. If λ_1 < 0, perturbations and error signals shrink by a
-        factor of e in 1/|λ_1| steps. Propagating gradients back over many more steps
-        than 1/|λ_1| then hardly changes them. `verdict` does not work within `jit`.
+        1/λ_1 time steps, and gradients that are propagated back over many more than
+        1/λ_1 steps are noise. If λ_1 < 0, perturbations and error signals shrink by a
+        factor of e in 1/|λ_1| time steps, and propagating gradients back over many more
+        than 1/|λ_1| steps hardly changes the gradients. `verdict` does not work within
+        `jit`.
         """
         largest = float(np.mean(np.asarray(self.exponents)[..., 0]))
         if not math.isfinite(largest) or largest == 0:
@@ -97,7 +97,7 @@ class JacobianSpectrum(NamedTuple):
         return f"{grow} by a factor of e in {steps} steps"
 
     def plot(self, axes: Any, label: str | None = None) -> None:
-        """Draw the exponents `running`, averaged over examples, into a plot."""
+        """Draw each exponent, averaged over examples, as a function of time."""
         running = np.asarray(self.running)
         examples = tuple(range(1, running.ndim - 1))
         for i, values in enumerate(running.mean(axis=examples).T):
@@ -124,16 +124,17 @@ def jacobian_spectrum(
 
         J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,    σ(J_t)
 
-    Here J_t is the Jacobian of time step t in the carry, the columns of Q_t are
-    orthonormal directions, R_t is triangular, λ_i is an exponent, and σ(J_t) is the
-    largest singular value of J_t. Exponents measured over T time steps have an error of
-    about 1/T, because the directions Q_t start at random and only gradually turn to the
-    directions of fastest growth; `skip` leaves out the first time steps. The carry of
-    each example is treated as one real vector of n elements; a complex element counts
-    as two. `jacobian_spectrum` is a pure function that can be jitted.
+    Here J_t = ∂h_t/∂h_{t−1} is the Jacobian of time step t with the carry h_t, and
+    σ(J_t) is the largest singular value of J_t. The columns of Q_t are orthonormal
+    directions, R_t is triangular, and λ_i is an exponent. Exponents measured over T
+    time steps have an error of about 1/T, because the directions Q_t start at random
+    and only gradually turn to the directions of fastest growth. To reduce the error,
+    give `skip`, the number of first time steps to leave out of the exponents. The carry
+    of each example is treated as one real vector of n elements; a complex element
+    counts as two. `jacobian_spectrum` is a pure function that can be jitted.
 
-    Time: for each time step, k + 2 · power_iterations products of a vector with the
-    Jacobian J_t, and n·k² operations to make the k directions orthonormal. Memory:
+    Time: each time step takes k + 2 · power_iterations products of a vector with the
+    Jacobian J_t. To make the k directions orthonormal takes n·k² operations. Memory:
     n·k·B array elements for the directions of B examples, and T·k·B for the results.
     Resets are not supported; pass sequences of a single episode.
 
@@ -146,8 +147,8 @@ def jacobian_spectrum(
       skip: number of first time steps to leave out of the exponents.
       power_iterations: number of power iterations for σ(J_t), the largest singular
         value of the Jacobian, at each time step t. The iterations start with the vector
-        found at time step t − 1.
-      batch_shape: sizes *batch of the batch axes. Default: (), a single example.
+        that the iterations at time step t − 1 have found.
+      batch_shape: the sizes of the batch axes, as a tuple. Default: (), one example.
       mask: [T, *batch] bool, False in padding; padded steps do not change the carry,
         and do not count as time steps of the exponents.
       key: a `jax.random.key`, from which the first directions are drawn. Default:
@@ -228,7 +229,11 @@ def jacobian_spectrum(
 
 
 def _power(push, pull, vector, iterations):
-    """Iterate v ← JᵀJ v, scaled to norm 1; return v, ‖J v‖ and the residual."""
+    """Find the largest singular value of a Jacobian by power iteration.
+
+    Return the final unit vector v, the singular value ‖J v‖ with the Jacobian J, and
+    the residual of the iteration.
+    """
 
     def body(_, vector):
         (new,) = pull(push(vector))
@@ -245,7 +250,6 @@ def _power(push, pull, vector, iterations):
 
 
 def _check_shapes(step, params, carry, xs, mask, batch_shape) -> tuple[int, ...]:
-    """Check the arguments; return the batch shape."""
     length = check_lengths(xs, mask=mask)
     step_shapes(step, params, carry, first_step(xs))
     if not isinstance(batch_shape, tuple | list):

@@ -1,13 +1,13 @@
-"""Error signals ∂ℓ_s/∂h_{s−k} of the loss of a step s at the carry k steps earlier.
+"""Error signals ∂ℓ_s/∂h_{s−k}: derivatives of the loss of step s at earlier carries.
 
 Notation: ℓ_s is the loss of step s, w_s is its weight, and h_{s−k} is the carry k steps
-before step s. A perturbation e_t = 0 is added to the carry at each step t. The
-derivative ∂(Σ_s w_s ℓ_s)/∂e_t is then the error signal of the weighted losses at the
+before step s. A perturbation e_t, whose value is 0, is added to the carry at each step
+t. The derivative ∂(Σ_s w_s ℓ_s)/∂e_t is the error signal of the weighted losses at the
 carry of step t. The network is linearised once, so each choice of the loss weights w_s
 needs only one backward pass.
 
 The look-back curve φ_k is the mean norm of the error signals of single losses at the
-lags k = 0, 1, …. The curve cannot be computed from the gradient in the parameters,
+lags k = 0, 1, …. The curve cannot be computed from the gradient for the parameters,
 because that gradient is a sum over time steps. The lag k counts only steps that are not
 padding.
 """
@@ -40,12 +40,13 @@ class Course(NamedTuple):
 
 
 class LookBack(NamedTuple):
-    """Error signals of examples' last losses at the carries 1 to R steps earlier."""
+    """Error signals of the last loss of each example, at lags k = 1 … R."""
 
-    norms: jax.Array  # [R]: mean error norm φ_k, over examples of ≥ k steps
-    examples: jax.Array  # [R]: number of examples with at least k steps
-    # [R, n]: error signal ∂ℓ_s/∂h_{s−k}, averaged over all examples. All leaves of the
-    # carry together are one real vector. Examples of fewer than k steps count as 0.
+    norms: jax.Array  # [R]: mean error norm at lag k, over examples of at least k steps
+    examples: jax.Array  # [R]: number of examples of at least k steps, for each lag k
+    # [R, n]: error signal ∂ℓ_s/∂h_{s−k} at each lag k, averaged over all examples. All
+    # leaves of the carry together are one real vector. The error signal of an example
+    # of fewer than k steps counts as 0.
     errors: jax.Array
 
 
@@ -53,14 +54,13 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
     """Measure the error signals of each example's last loss at lags 1 to `steps`.
 
     Memory: as much as `steps` carries, because the backward pass computes each time
-    step again. Time: backward passes of the last `steps` steps, which differentiate in
-    the carry but not in the params.
+    step again. Time: backward passes of the last `steps` steps, which compute
+    derivatives with respect to the carry but not to the params.
     """
     end = _last_steps(course, steps)
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
 
     def enter(added, h, x, mask, reset):
-        """Add `added` to the carry, then run a step from the new carry."""
         step = guarded(end.step_with_loss, end.initial, mask, reset)
         return step(end.params, _add(h, added), x)
 
@@ -85,13 +85,14 @@ def from_each_loss(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Measure error signals of the weighted sum of all losses, and of single losses.
 
-    The first result [T] is the norms of the error signals of the weighted sum at each
-    of T time steps. The second result [S] is the time steps of up to S = `samples`
-    single losses. The third result [S, T] is, for each single loss and each lag, the
-    weighted sum over examples of the norms of the error signals. The fourth result [S,
-    T] is the sums of the weights in the third result. The error signal at lag 0 is
-    ∂ℓ_s/∂h_s, the derivative of the loss of step s in the carry of step s. It is found
-    from the step's jaxpr, which shows how the output y_s is computed from h_s.
+    The first result [T] contains the norms of the error signals of the weighted sum at
+    each of T time steps. The second result [S] contains the time steps of up to S =
+    `samples` single losses. The third result [S, T] contains, for each single loss and
+    each lag, the weighted sum over examples of the norms of the error signals. The
+    fourth result [S, T] contains the sums of the weights in the third result. The error
+    signal at lag 0 is ∂ℓ_s/∂h_s, the derivative of the loss of step s with respect to
+    the carry of step s. This derivative is found from the step's jaxpr, which shows how
+    the output y_s is computed from h_s.
     """
     length = len(weights)
     step_with_loss, params, *_, initial = course
@@ -118,7 +119,7 @@ def from_each_loss(
     def look_back(source):
         errors = norms_of(((steps == source) & here).astype(weights.dtype))
         weight = weights[source][None]
-        reach = here & (weight > 0) & (steps <= source)  # source −1 is unused
+        reach = here & (weight > 0) & (steps <= source)  # `source` is −1 if unused
         share = jnp.where(reach, weight, 0)
         lags = jnp.where(reach, positions[source][None] - positions, 0)
         sums = _add_by_lag(jnp.where(reach, share * errors, 0), lags)
@@ -130,7 +131,7 @@ def from_each_loss(
 
 
 def ratio(sums: jax.Array, shares: jax.Array) -> jax.Array:
-    """Return weighted means: weighted sums / sums of weights; NaN where no weight."""
+    """Return weighted sums divided by sums of weights; NaN if the weights sum to 0."""
     return jnp.where(shares > 0, sums / jnp.where(shares > 0, shares, 1), jnp.nan)
 
 
@@ -139,7 +140,7 @@ def _linearised(advance: Callable, course: Course, length: int) -> Callable:
 
     `advance(e, h, x, mask, reset) -> (h, losses)` runs a step and adds e to the
     floating leaves of the carry. The error signals are the derivatives of the weighted
-    losses in e: one array [T, *batch, ...] for each floating leaf of the carry.
+    losses with respect to e: one array [T, *batch, ...] for each floating leaf.
     """
     leaves = floating_leaves(course.carry)
     zeros = [jnp.zeros((length, *leaf.shape), leaf.dtype) for leaf in leaves]
@@ -158,14 +159,14 @@ def _add(carry: PyTree, added: list[jax.Array]) -> PyTree:
 
 
 def _add_by_lag(values: jax.Array, lags: jax.Array) -> jax.Array:
-    """Sum the values [T, *batch, ...] that have the same lag; return sums [T, ...]."""
+    """Sum values [T, *batch, ...] with equal lags; return one sum per lag, [T, ...]."""
     rest = values.shape[lags.ndim :]
     zeros = jnp.zeros((len(lags), *rest), values.dtype)
     return zeros.at[lags.reshape(-1)].add(values.reshape(lags.size, *rest))
 
 
 def _last_steps(course: Course, steps: int) -> Course:
-    """Run a sequence except its last `steps` steps; return the rest as a `Course`."""
+    """Run all but the last `steps` steps; return a Course of these last steps."""
     sequences = course.inputs, course.mask, course.reset
     length = jax.tree.leaves(course.inputs)[0].shape[0]
     x, mask, reset = jax.tree.map(lambda leaf: leaf[: length - steps], sequences)
@@ -183,7 +184,7 @@ def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
 
 
 def _sources(counts: jax.Array, samples: int) -> jax.Array:
-    """Return up to `samples` time steps, evenly spaced among the steps with a loss."""
+    """Return up to `samples` steps, evenly spaced among those with a nonzero weight."""
     active = jnp.any(counts, axis=tuple(range(1, counts.ndim)))
     steps = jnp.nonzero(active, size=len(active), fill_value=-1)[0]
     total, ranks = jnp.sum(active), jnp.arange(samples)

@@ -13,16 +13,16 @@ import jax.numpy as jnp
 class QualityMeasures(NamedTuple):
     """Measures of a gradient's quality, for one array of params or for all params.
 
-    Here g is the exact gradient, ĝ is one of K estimates by the rule, each with its own
-    random key, and ḡ is the mean of the estimates. If g is 0, all measures except
-    `norm`, `sign_agreement` and `zeros` are NaN.
+    Here g is the exact gradient, and ĝ is one of K estimates by the rule. Each estimate
+    has its own random key, and ḡ is the mean of the estimates. If g is 0, all measures
+    except `norm`, `sign_agreement` and `zeros` are NaN.
 
     Attributes:
       norm: ‖g‖, norm of the exact gradient.
       bias: ‖ḡ − g‖ / ‖g‖, relative error of the mean estimate.
       bias_standard_error: √(V / K), where V is the variance and K the number of keys.
-        It is about as large as `bias` if the rule is unbiased; NaN if K is 1, and 0
-        without keys.
+        If the rule is unbiased, this standard error is about as large as `bias`. It is
+        NaN for one key, and 0 if no keys were given.
       variance: variance V of the estimates ĝ, relative to ‖g‖².
       error: root-mean-square error √(mean ‖ĝ − g‖²) / ‖g‖.
       cosine: mean of ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖) over keys with ĝ ≠ 0.
@@ -46,15 +46,19 @@ class QualityMeasures(NamedTuple):
 
 
 class QualitySums(NamedTuple):
-    """Sums over the elements of one array of params; sums may be added over arrays."""
+    """Sums over the elements of one array of params.
 
-    exact: jax.Array  # ‖g‖²
-    bias: jax.Array  # ‖ḡ − g‖²
-    estimates: jax.Array  # [K]: ‖ĝ‖²
-    deviations: jax.Array  # [K]: ‖ĝ − ḡ‖²
-    errors: jax.Array  # [K]: ‖ĝ − g‖²
-    products: jax.Array  # [K]: ⟨ĝ, g⟩
-    agreeing: jax.Array  # [K]: number of elements of ĝ with the sign of g
+    Here g is the exact gradient, ĝ is one of K estimates of g, and ḡ is the mean of the
+    estimates. For several arrays together, add the QualitySums of the arrays.
+    """
+
+    exact: jax.Array  # squared norm of g
+    bias: jax.Array  # squared norm of ḡ − g
+    estimates: jax.Array  # [K]: squared norm of each estimate ĝ
+    deviations: jax.Array  # [K]: squared norm of each ĝ − ḡ
+    errors: jax.Array  # [K]: squared norm of each ĝ − g
+    products: jax.Array  # [K]: inner product of each ĝ with g
+    agreeing: jax.Array  # [K]: number of elements with the same sign in ĝ and g
     size: jax.Array  # number of elements of the array
 
 
@@ -77,13 +81,13 @@ def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
 
 
 def measures_of(sums: QualitySums, drawn: bool) -> QualityMeasures:
-    """Compute the measures from the sums; `drawn` is whether the rule is random."""
+    """Compute the measures from the sums; `drawn` says whether the rule had keys."""
     count = sums.errors.shape[0]
     norm = jnp.sqrt(sums.exact)
     per = lambda number, unit: number / jnp.where(unit == 0, jnp.nan, unit)
     variance = jnp.sum(sums.deviations) / max(count - 1, 1)
     if drawn and count == 1:
-        variance = jnp.full_like(variance, jnp.nan)  # unknown from one estimate
+        variance = jnp.full_like(variance, jnp.nan)  # a variance needs two estimates
     zero = sums.estimates == 0
     cosines = per(sums.products, norm * jnp.sqrt(jnp.where(zero, 1, sums.estimates)))
     mean = lambda values: per(

@@ -8,7 +8,7 @@ import numpy as np
 
 from bpvariants._tables import aligned, short
 
-COLUMNS = {  # from a field of QualityMeasures to its column's heading
+COLUMNS = {  # heading of the column for each field of QualityMeasures
     "norm": "norm",
     "bias": "bias",
     "bias_standard_error": "±",
@@ -39,7 +39,7 @@ def draw(
     steps: Sequence[Any] | None,
     label: str | None,
 ) -> None:
-    """Draw one measure: a point for each array of params, or a line for a training."""
+    """Draw one measure: a point for each array of params, or a line over a training."""
     if measure not in COLUMNS:
         raise ValueError(
             f"measure must be one of {', '.join(COLUMNS)}; got {measure!r}."
@@ -66,7 +66,7 @@ def draw(
 def _rows(
     quality: Any, steps: Sequence[Any] | None
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return the names of the table's rows, and for each measure a value per row."""
+    """Return the names of the rows, and the values of each measure in these rows."""
     moments = np.shape(quality.total.bias)
     if len(moments) > 1:
         raise ValueError(

@@ -22,8 +22,9 @@ class UpdateMeasures(NamedTuple):
     """Measures of :func:`update_report` for one array of params, or for all params.
 
     Attributes:
-      norm: norm ‖Δ‖ of the update Δ; NaN or infinite if an element of Δ is.
-      largest: largest element max |Δ|; NaN or infinite if an element of Δ is.
+      norm: norm ‖Δ‖ of the update Δ; not finite if an element of Δ is not finite.
+      largest: max |Δ|, the largest absolute value of an element; not finite if an
+        element is not finite.
       zeros: fraction of elements of Δ that are exactly 0.
       nonfinite: number of elements of Δ that are NaN or infinite.
       ratio: ‖Δ‖ / ‖θ‖, norm of the update relative to the norm of the params; NaN if
@@ -67,7 +68,7 @@ def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
         ‖Δ‖,  max |Δ|,  share of zeros,  elements not finite,  ‖Δ‖ / ‖θ‖
 
     Here Δ is the update, or gradient, of an array θ. `update_report` is a pure function
-    that can be jitted. Time: as much as reading all array elements once or twice.
+    that can be jitted. Time: about as long as reading all array elements twice.
 
     Args:
       updates: updates Δ from an optimizer, or gradients; a tree like params.

@@ -1,15 +1,16 @@
 """Learning signals: the derivative of a loss in the carry, or a substitute for it.
 
-Notation, for one example: ℓ_t is the loss, e_t = ∂ℓ_t/∂y_t [m] the error, h_t [n] the
-carry, and c_t [n] the learning signal.
+Notation, for one example: ℓ_t is the loss, y_t [m] the output, e_t = ∂ℓ_t/∂y_t the
+error, h_t [n] the carry, and c_t [n] the learning signal.
 
     symmetric   c_t = ∂ℓ_t/∂h_t                                      the derivative
     fixed       c_t = e_t B,      B [m, n] random and constant
     adaptive    c_t = e_t B_t,    B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-Adaptive feedback weights B are updated like the weights W [n, m] of a readout y = h W
-under gradient descent with learning rate η and weight decay λ. If W is trained with
-the same η and λ, the difference B − Wᵀ shrinks by the factor 1 − λ at each step.
+B and B_t are feedback weights. Adaptive feedback weights are updated like the weights
+W [n, m] of a readout y = h W under gradient descent with learning rate η and weight
+decay λ. If W is trained with the same η and λ, the difference B − Wᵀ shrinks by the
+factor 1 − λ at each step.
 """
 
 import math
@@ -68,7 +69,7 @@ Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
     """Draw feedback weights from a normal distribution of mean 0 and variance 1/n.
 
-    n is the number of elements of the carry's leaf to which the weights send a signal.
+    n is the number of elements of the carry's leaf to which B sends a learning signal.
     The initial weights of a readout [n, m] usually have this variance, too.
 
     Args:
@@ -125,16 +126,11 @@ def starting_weights(feedback: Feedback) -> PyTree:
 def fed_back(
     weights: PyTree, errors: Sequence[jax.Array], y: PyTree, carry: PyTree
 ) -> list[jax.Array | None]:
-    """Return the learning signal c = e B, [*batch, *n], for each leaf of a carry.
+    """Return the learning signal c = e B for each leaf of a carry, [*batch, *n].
 
-    e are the errors of the outputs, and B the feedback weights. The signal of a leaf
-    without feedback weights is None.
-
-    Args:
-      weights: the feedback weights B.
-      errors: for each leaf of y, the error e = ∂ℓ/∂y, [*batch, *m].
-      y: the output of one example, or its shape.
-      carry: the carry of one example, or its shape.
+    B are the feedback `weights`. e are the `errors`, the derivatives of the loss in
+    each leaf of y, [*batch, *m]. y and carry are arrays of one example, or shapes. The
+    signal of a leaf without feedback weights is None.
     """
     signals: list[jax.Array | None] = [None] * len(jax.tree.leaves(carry))
     links = _links(weights, y, carry)
@@ -154,11 +150,10 @@ def adapted(
     carry: PyTree,
     new_leaves: Sequence[jax.Array],
 ) -> PyTree:
-    """Return the feedback weights B after one update, (1 − λ) B − η Σ_batch eᵀ h.
+    """Return the feedback weights after one update by the rule of `feedback`.
 
-    `feedback` has the learning rate η and the decay λ. h is `new_leaves`, the leaves
-    [*batch, *n] of the new carry. `weights` are B before the update, and `errors` are
-    the errors e. For `errors`, `y` and `carry` see :func:`fed_back`.
+    `new_leaves` are the leaves [*batch, *n] of the new carry. `weights`, `errors`, `y`
+    and `carry` are the arguments that :func:`fed_back` takes.
     """
     arrays, structure = jax.tree.flatten(weights)
     adapt = lambda matrix, change: (

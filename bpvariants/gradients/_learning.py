@@ -17,7 +17,7 @@ def updated(
 ) -> PyTree:
     """Return the pair (params, opt_state) after an update of the params.
 
-    `both` is this pair before the update; it is returned unchanged if `count` is False.
+    `both` is the pair before the update. If `count` is False, `both` is returned.
     """
     params, opt_state = both
     extra = {"value": value} if _takes_value(update) else {}
@@ -29,7 +29,6 @@ def updated(
 
 
 def check_update(update: object) -> None:
-    """Check that `update` is an optax gradient transformation."""
     for name in ("init", "update"):
         if not callable(getattr(update, name, None)):
             raise ValueError(
@@ -68,6 +67,6 @@ def _takes_value(update: Any) -> bool:
 
 
 def cut(tree: PyTree, begin: int | jax.Array, steps: int) -> PyTree:
-    """Return time steps begin, …, begin + steps − 1 of each sequence in a pytree."""
+    """Return `steps` time steps of each sequence in a pytree, from step `begin` on."""
     part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, steps)
     return jax.tree.map(part, tree)

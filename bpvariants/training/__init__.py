@@ -1,13 +1,13 @@
 """Training: a loop over jitted chunks of steps, checkpoints on disk, and sweeps.
 
 `fit` trains one run, or several independent runs under `vmap`, and returns a
-`FitResult`. `JsonLog` writes metrics to a file. `NonFiniteError` names the first
-training step with NaN or infinity, and `diagnosis` finds the time step of the sequence
-at which the first NaN or infinity occurs. `Checkpoint` contains the settings of
-checkpoints, and `read_checkpoint` reads params from a checkpoint. `locked` locks a
-folder, so that no other process uses it at the same time. `sweep` trains every config
-with every seed under `vmap`, in blocks of runs that fit in memory, and returns a
-`SweepResult`.
+`FitResult`. `JsonLog` writes metrics to a file. The error `NonFiniteError` contains the
+first training step with NaN or infinity. `diagnosis` makes a function that finds the
+time step of the sequence at which the first NaN or infinity occurs. `Checkpoint`
+contains the settings of checkpoints, and `read_checkpoint` reads params from a
+checkpoint. `locked` locks a folder, so that no other process uses it at the same time.
+`sweep` trains every config with every seed under `vmap`, in blocks of runs that fit in
+memory, and returns a `SweepResult`.
 """
 
 from bpvariants.training._lock import locked as locked

@@ -19,12 +19,12 @@ _numbers = itertools.count()  # counts the ends of chunks of training steps
 def held(*, forget: bool = False) -> Iterator[None]:
     """Delay all SIGINT and SIGTERM signals until the end of the `with` block.
 
-    If a chunk of training steps were interrupted, the arrays that it overwrites would
-    be lost; if the writing of a file were interrupted, the file would be incomplete.
-    With `forget=True`, a delayed Ctrl-C raises no KeyboardInterrupt after the block;
-    use this setting if the training ends anyway. Signals are delayed only in the main
-    thread, and only if their handlers are Python functions, because other handlers
-    cannot be restored.
+    If a chunk of training steps were interrupted, the arrays that the chunk overwrites
+    would be lost; if the writing of a file were interrupted, the file would be
+    incomplete. With `forget=True`, a delayed Ctrl-C raises no KeyboardInterrupt after
+    the block; use this setting if the training ends anyway. Signals are delayed only in
+    the main thread, and only if their handlers are Python functions, because other
+    handlers cannot be restored.
     """
     came: dict[int, Any] = {}
     before = {}
@@ -40,7 +40,7 @@ def held(*, forget: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
     if forget:
         came.pop(signal.SIGINT, None)
-    for number in sorted(came, reverse=True):  # SIGTERM before SIGINT
+    for number in sorted(came, reverse=True):  # raise SIGTERM before SIGINT
         with suppress(*[KeyboardInterrupt] * forget):
             before[number](number, came[number])
 
@@ -72,9 +72,9 @@ def remembered() -> Iterator[Callable[[], bool]]:
 def terminable() -> Iterator[Callable[[], bool]]:
     """Treat SIGTERM, which schedulers send before they kill a process, like Ctrl-C.
 
-    Yields a function that returns whether SIGTERM was received. If it was received,
-    SIGTERM is raised again after the block. The second SIGTERM ends the process, unless
-    the user has installed a handler.
+    Yields a function that returns whether SIGTERM was received. If SIGTERM was received
+    in the block, it is raised again after the block. The second SIGTERM ends the
+    process, unless the user has installed a handler.
     """
     before, came = _handler_of(signal.SIGTERM), []
     if before is None or before == signal.SIG_IGN:
@@ -109,7 +109,8 @@ def together() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(signal.SIGTERM)
 
     def all_end():
-        with suppress(RuntimeError):  # if jax_enable_preemption_service is False
+        # JAX raises a RuntimeError unless jax_enable_preemption_service is True.
+        with suppress(RuntimeError):
             return multihost_utils.reached_preemption_sync_point(next(_numbers))
         return False
 

@@ -46,7 +46,7 @@ def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[No
 
 
 class Lock:
-    """A lock, which is held from its creation until `release` or the process's end.
+    """A lock, held from its creation until `release` is called or the process ends.
 
     If a lock is used as a context manager, it is released at the end of the block.
     """
@@ -81,7 +81,6 @@ class Lock:
         """Do nothing, because the constructor has acquired the lock."""
 
     def __exit__(self, *exception: Any) -> None:
-        """Release the lock."""
         self.release()
 
     def release(self) -> None:
@@ -100,7 +99,7 @@ class Lock:
                     file.write(json.dumps(me))
                     file.flush()
                     return file
-                file.close()  # the process that held the lock has deleted it
+                file.close()  # the process that held the lock has deleted this file
                 continue
             file.seek(0)
             holder = _parsed(file.read())
@@ -113,12 +112,12 @@ class Lock:
                     f"{name} {locked} is in use by {who}. Wait until it has ended, or "
                     f"choose another {name}."
                 )
-            if self._is(file):  # still held by a child of the ended process
+            if self._is(file):  # a child of the ended process has it
                 self._path.unlink(missing_ok=True)
             file.close()
 
     def _is(self, file: Any) -> bool:
-        """Return whether an open file is the file now at the path of the lock file."""
+        """Return whether an open file is still the file at the path of the lock."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
         except FileNotFoundError:
@@ -126,7 +125,7 @@ class Lock:
 
 
 def _hold(file: Any) -> bool:
-    """Lock an open file; return False if another process or block has locked it."""
+    """Lock an open file; return False if a process or a `with` block has locked it."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system

@@ -51,9 +51,9 @@ def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
 def shardings_of(reached: PyTree) -> Any:
     """Return `out_shardings` for the jitted function of a chunk of training steps.
 
-    The arrays of `reached`, the first result, keep their current shardings; the other
-    results are replicated. If no array of `reached` is sharded over several devices,
-    None is returned.
+    `reached` is the training state, an argument of the jitted function. The function's
+    first result, the new state, keeps the shardings of `reached`. All other results are
+    replicated. If no array of `reached` is on several devices, None is returned.
     """
     mesh = mesh_of(reached)
     if mesh is None:

@@ -2,12 +2,12 @@
 
 The following functions return an optax.GradientTransformation:
 
-- Rprop and its family: rprop (the same as irprop_minus), irprop_plus, rprop_minus,
-  rprop_plus, half_back, manhattan; probabilistic_rprop for mini-batches; grprop,
-  experimental. scale_by_rprop and scale_by_sign return steps that are not yet negated,
-  for an optax chain; scale_by_sign also leaves out the learning rate.
-- Steps along a discounted sum of past gradients: forgetting. scale_by_forgetting
-  returns the sum itself, without the minus sign and the learning rate.
+- Rprop and its family: rprop (also called irprop_minus), irprop_plus, rprop_minus,
+  rprop_plus, half_back, manhattan; probabilistic_rprop for mini-batches; grprop, which
+  is experimental. For use in an optax chain, scale_by_rprop and scale_by_sign do not
+  negate the steps, and scale_by_sign does not multiply them by a learning rate.
+- Steps along a discounted sum of past gradients: forgetting. For use in an optax chain,
+  scale_by_forgetting does not multiply the sum by minus the learning rate.
 - A limit on the spectral norm of the weight matrices: project_spectral_norm, which must
   be the last transformation in an optax chain.
 
@@ -19,8 +19,8 @@ The following functions return other values:
   compute the gradient of the discounted sum of a linear model's past squared errors.
 - recursive_least_squares: a RecursiveLeastSquares, which contains the functions `init`
   and `update`; `update` solves for the weights of a linear model after each example.
-- effective_step: a learning rate. If the gradient is constant, plain gradient descent
-  with this learning rate takes steps as long as those that `forgetting` approaches.
+- effective_step: a learning rate. If the gradient is constant, the steps of
+  `forgetting` approach those of plain gradient descent with this learning rate.
 - rprop_report: a summary of the step sizes and of the sign changes of the gradient,
   read from the state of an optimizer of the Rprop family.
 

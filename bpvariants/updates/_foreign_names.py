@@ -15,7 +15,7 @@ TORCH_RPROP = {
 
 
 def refuses(**ours: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function raise an error for PyTorch's argument names that gives ours."""
+    """Return a decorator that makes a function reject PyTorch's argument names."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)

@@ -73,7 +73,7 @@ def as_grads(grads: optax.Updates, like: PyTree, name: str = "grads") -> optax.U
 
 
 def check_state(name: str, state: Any, kind: type) -> None:
-    """Check that a state has the type `kind`, the type that `init` returns."""
+    """Check that a state has the type `kind` of the states that `init` returns."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be the state of {name}, a {kind.__name__}, got "
@@ -88,8 +88,9 @@ def chain(
     """Return optax.chain of rules; its `update` raises an error for a wrong state.
 
     A state is wrong if it is not a tuple with one entry for each rule. With `widened`,
-    the rules get bfloat16 and float16 gradients in float32, and only the last result is
-    cast back, so that a sum that is scaled later does not overflow.
+    the rules get bfloat16 and float16 gradients in float32, and only the result of the
+    last rule is cast back. Without `widened`, a sum in 16 bits could overflow before a
+    later rule scales the sum down.
     """
     chained = optax.chain(*rules)
 
@@ -134,7 +135,7 @@ def all_of(flags: PyTree) -> jax.Array:
 
 
 def per_leaf(name: str, setting: PerLeaf, params: optax.Params) -> list:
-    """Return the setting of each array of params: a number, or an array of that shape.
+    """Return the setting of each array of params: a number, or an array of equal shape.
 
     A setting for a subtree of params, such as a layer, applies to all arrays in the
     subtree. Settings for arrays that `optax.masked` removed are ignored.

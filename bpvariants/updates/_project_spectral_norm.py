@@ -30,7 +30,7 @@ from bpvariants.updates._params import (
     wide,
 )
 
-FRESH = 0.01  # weight of the random start when it is added to v
+FRESH = 0.01  # weight of the random vector that is added to the singular vector
 
 
 class ProjectSpectralNormState(NamedTuple):
@@ -50,21 +50,22 @@ def project_spectral_norm(
 
     Put this transformation last in an optax chain. Let W be the sum of a matrix of
     params and its update, σ(W) the largest singular value of W, and s the limit. The
-    update is changed so that the new matrix of params is W · min(1, s/σ(W)). If
-    σ(W) ≤ s already, the update is returned unchanged. All arrays with two axes count
-    as matrices; to limit only some of them, use `optax.masked`.
+    update is changed so that the new matrix of params is W · min(1, s/σ(W)). If σ(W) ≤
+    s already, the update is returned unchanged. All arrays with two axes count as
+    matrices; to limit only some matrices, use `optax.masked`.
 
     The power iteration underestimates the largest singular value σ(W) of a matrix W. On
     a random matrix, the relative error of σ(W) is 1e-4 after 30 iterations. The error
     decreases from one update to the next, because the iteration starts from the
-    singular vector that the previous update found. To keep σ(W) below 1, choose a limit
-    somewhat below 1. When the returned update is added to params, the sum is rounded.
-    This rounding error matters if params are much larger than the limit: near 1e6,
-    float32 numbers are multiples of 1/16. The next update corrects the rounding error.
+    singular vector that the previous update found. Because σ(W) is underestimated,
+    choose a limit somewhat below 1 to keep σ(W) below 1. When the returned update is
+    added to params, the sum is rounded. This rounding error matters if params are much
+    larger than the limit: near 1e6, float32 numbers are multiples of 1/16. The next
+    update corrects the rounding error.
 
     If a matrix or its update contains NaN or infinity, the returned update is not
-    finite, and the singular vector of the matrix in the state does not change. The
-    state stores n elements for a matrix [m, n]; an update takes time O(steps·m·n).
+    finite, and the singular vector that the state stores does not change. The state
+    stores n elements for a matrix [m, n]; an update takes time O(steps·m·n).
 
     Args:
       limit: s > 0, the largest allowed singular value.
@@ -122,7 +123,7 @@ def project_spectral_norm(
             v = _power_iteration(matrix, v, steps)
             scale = jnp.asarray(limit, matrix.dtype) / _norm(matrix @ v)
             shrunk = (scale * matrix - wide(p)).astype(u.dtype)
-            fits = (scale / size).real >= 1  # False for NaN: return `shrunk`
+            fits = (scale / size).real >= 1  # if NaN: False, return `shrunk`
             return jnp.where(fits, u, shrunk), v
 
         check_state("project_spectral_norm", state, ProjectSpectralNormState)
@@ -166,7 +167,7 @@ def _first_vector(matrix):
 
 
 def _power_iteration(matrix, v, steps):
-    """Return v after `steps` power iterations, or v if matrix has NaN or infinity."""
+    """Refine singular vector v by power iterations; keep v if matrix is not finite."""
 
     def step(_, v):
         new = ((matrix @ v).conj() @ matrix).conj()
@@ -174,8 +175,8 @@ def _power_iteration(matrix, v, steps):
         go_on = (norm != 0) & jnp.isfinite(norm)
         return jnp.where(go_on, new / jnp.where(go_on, norm, 1), v)
 
-    # Add some of the random first vector, because a component of v along a singular
-    # vector would stay 0 once it is 0.
+    # Add a small random vector. Without it, power iterations from a vector v that is
+    # orthogonal to the largest singular vector would never find that singular vector.
     start = v + FRESH * _first_vector(matrix)
     moved = jax.lax.fori_loop(0, steps, step, start / _norm(start))
     return jnp.where(jnp.all(jnp.isfinite(matrix)), moved, v)

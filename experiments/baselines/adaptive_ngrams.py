@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-MIXED = 5  # weight of bigrams is c / (c + 5) after a character that occurred c times
+MIXED = 5  # bigrams have the weight c / (c + 5) after a character that occurred c times
 
 
 def adaptive_ngrams(text: np.ndarray, symbols: int) -> dict[str, np.ndarray]:

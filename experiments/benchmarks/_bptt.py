@@ -1,7 +1,7 @@
 """Benchmark of `gradients.bptt` and `cells` against plain JAX, Flax and PyTorch.
 
-Each implementation computes the mean of (y − target)² over all outputs y of a sequence,
-and the gradient of this mean with respect to the weights.
+Each implementation computes the mean of (y − target)² over all outputs y of a sequence.
+Each implementation also computes the gradient of this mean with respect to the weights.
 """
 
 from collections.abc import Callable

@@ -81,7 +81,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
 
     def in_turns(step, metrics):
-        """Record the time of `fit`; after every two chunks, time two of the scan."""
+        """Record the time of `fit`; after every two chunks, time two scans."""
         times["fit"].append(time.perf_counter() - reached[1])
         if len(times["fit"]) % 2 == 0:
             for _ in range(2):
@@ -182,7 +182,7 @@ def _online() -> Work:
 def _small() -> Work:
     """Return the training of a small MLP on batches of 32 random images.
 
-    Of all trainings in `WORKS`, this one has the shortest training steps.
+    Of all trainings in `WORKS`, this training has the shortest training steps.
     """
     keys = jax.random.split(jax.random.key(0), 4)
     params = [jax.random.normal(keys[0], (64, 64)) / 8, jnp.zeros(64)]

@@ -1,9 +1,9 @@
-"""Benchmark of RTRL against its matrix product, and of its approximations against BPTT.
+"""Benchmark of RTRL against a bare matrix product, and of approximations against BPTT.
 
 Each step of exact RTRL must compute the matrix product J M, so RTRL is compared with
-the time of this product alone. J [B, n, n] is the Jacobian of a time step in the n
-units of the carry, and M [B, n, p] is the influence of the cell's p parameters on the
-carry. Approximations of RTRL are compared with BPTT on the same cell and sequence. For
+the time of this product alone. Here J [B, n, n] is the Jacobian of a time step in the n
+units of the carry. The influence of the cell's p parameters on the carry is M [B, n,
+p]. Approximations of RTRL are compared with BPTT on the same cell and sequence. For
 each additional time step, an online rule stores only a loss, a loss weight and a key.
 """
 
@@ -27,7 +27,7 @@ INPUTS = 32
 PRODUCTS = ("tanh", "gru")
 NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
 LENGTH = 50  # number of time steps of each sequence in comparisons with BPTT
-PRODUCT_WORK = 2e9  # most multiplications in a timed call of 3 or more time steps
+PRODUCT_WORK = 2e9  # largest number of multiplications in a timed call of over 2 steps
 SLOW = 5  # number of times that a call is timed if it takes seconds
 LENGTHS = (100, 1_000, 10_000)
 BY_LENGTH = {  # {rule to time at several sequence lengths: cell to use}
@@ -84,7 +84,7 @@ def _cell(name: str, units: int, batch: int) -> tuple[Callable, Any, Any]:
     """Return the step of a cell, its parameters and its initial carry."""
     step = CELLS[name]
     params = step.init(jax.random.key(1), INPUTS, units)
-    real = {"complex": False} if name == "lru" else {}  # online rules: real carry
+    real = {"complex": False} if name == "lru" else {}  # online rules need a real carry
     return step, params, step.carry(params, (batch,), **real)
 
 

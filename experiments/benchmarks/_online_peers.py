@@ -1,8 +1,8 @@
 """Benchmark of online rules against the package braintrace, on its GRU and a readout.
 
 braintrace's GRU applies the reset gate before a matrix product. Each weight of the
-reset gate therefore affects all units within one step, and our SnAp-1 keeps the
-influence of the weight on all units. braintrace drops this influence, so its gradient
+reset gate therefore affects all units within one step. Our SnAp-1 keeps the influence
+of the weight on all units. The package braintrace drops this influence, so its gradient
 in the weights of the reset gate is zero.
 
 In the table, most rows use braintrace's network with the same weights. The notes of

@@ -1,4 +1,4 @@
-"""Benchmark of `training.sweep`: 64 small networks, against PyTorch one by one.
+"""Benchmark of `training.sweep` on 64 small networks; PyTorch trains them one by one.
 
 An MLP reads whole images of digits, and a GRU reads the images row by row. Each kind of
 network is trained by Adam on mini-batches, with 8 learning rates and 8 seeds. PyTorch

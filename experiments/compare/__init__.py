@@ -1,4 +1,4 @@
-"""Study `compare`: compares static, recurrent, resilient backpropagation, and BPTT."""
+"""Study `compare`: static, recurrent and resilient backpropagation, and BPTT."""
 
 from experiments.compare.digits import digits as digits
 from experiments.compare.job import Job as Job, Reference as Reference, Task as Task

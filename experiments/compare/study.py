@@ -49,7 +49,11 @@ class Config(Study):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Result of a job (a training); "job" and "wall_seconds" are added when written."""
+    """Result of a job (a training).
+
+    Loss curves are averaged over pieces, which are groups of successive updates. The
+    fields "job" and "wall_seconds" are added when the row is written.
+    """
 
     task: str
     kind: str
@@ -96,7 +100,6 @@ def _at_quick_size(task: Task) -> Task:
 
 
 def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
-    """Return one job of the harness for each training of each task."""
     return [
         jobs.Job(_name(task, job), job.steps, partial(run, task.name, job, config))
         for task in tasks
@@ -111,7 +114,6 @@ def _name(task: Task, job: Job) -> str:
 def _finish(
     folder: Path, config: Config, rows: list[jobs.Row], tasks: list[Task]
 ) -> None:
-    """Print the tables of all tasks, and write report.html."""
     fields = [field.name for field in dataclasses.fields(Row)]
     results = [Row(**{name: row[name] for name in fields}) for row in rows]
     missing = len(rows) < sum(len(task.jobs) for task in tasks)
@@ -167,12 +169,12 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
 
 @cache
 def _for_all_seeds(function: Callable) -> Callable:
-    """Return the function for all seeds at once, compiled once for jobs that share it."""
+    """Return the function under `vmap` over seeds, compiled once for all jobs."""
     return jax.jit(jax.vmap(function))
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
-    """Split loss curves into pieces; return each piece's last step and mean losses.
+    """Split the steps into pieces; return each piece's last step and mean losses.
 
     The losses `values` have the shape [seeds, steps]. The mean losses have the shape
     [seeds, pieces].

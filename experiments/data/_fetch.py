@@ -131,15 +131,12 @@ class _Bar:
         self._bars.start()
 
     def update(self, size: int) -> None:
-        """Advance the progress bar by a number of downloaded bytes."""
         self._bars.advance(self._task, size)
 
     def reset(self) -> None:
-        """Set the number of downloaded bytes back to zero."""
         self._bars.reset(self._task, total=self._bars.tasks[0].total)
 
     def close(self) -> None:
-        """Remove the progress bar from the terminal."""
         self._bars.stop()
 
     def __del__(self):

@@ -24,8 +24,8 @@ def sms_spam() -> TextClasses:
     The 5,574 lines of the file have 5,171 different texts: 3,722 for training, 414 for
     validation, 1,035 for test. From training, 11 texts are dropped, because validation
     or test has nearly the same text. From validation, 3 texts are dropped, because test
-    has nearly the same text. Nearly the same texts differ only in case, or in
-    characters that are not letters or digits.
+    has nearly the same text. Two texts are nearly the same if they differ only in case,
+    or in characters that are not letters or digits.
     """
     path = find(FILE, SHA256)
     content = path.read_bytes() if path else _from_archive()

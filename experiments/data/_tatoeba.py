@@ -47,8 +47,8 @@ def tatoeba_fra_eng(
     114,499 pairs in train, 14,091 in validation and 14,197 in test. From train, 64
     pairs are then dropped, because validation or test has nearly the same English
     sentence. From validation, 10 pairs are dropped, because test has nearly the same
-    English sentence. Nearly the same sentences differ only in case, or in characters
-    that are not letters or digits.
+    English sentence. Two sentences are nearly the same if they differ only in case, or
+    in characters that are not letters or digits.
 
     Args:
       normalise: function that is applied to each sentence first, such as

@@ -33,8 +33,8 @@ def trec() -> TextClasses:
     training questions, 10 are dropped because the test part has exactly the same
     question. Of the remaining 5,442 questions, the last 545 are for validation, and the
     first 4,897 for training. Then 13 questions are dropped from training, because
-    validation or test has nearly the same question. Nearly the same questions differ
-    only in case, or in characters that are not letters or digits.
+    validation or test has nearly the same question. Two questions are nearly the same
+    if they differ only in case, or in characters that are not letters or digits.
     """
     train = read_lines(_text("TREC.train"))
     test = read_lines(_text("TREC.test"))

@@ -45,7 +45,7 @@ RULES = ("bptt-50", "tbptt-20", *ADJOINTS)
 # Errors measured outside this project, with 64 hidden units and one seed. At epoch 100
 # and at epoch 300, there are two errors: the L1 error of the output, and of the output
 # rounded to black and white. The errors of conjugate gradients (cg-20) were measured
-# with a wrong Jacobian-vector product, that of Liao's code.
+# with the wrong Jacobian-vector product of Liao's code.
 MEASURED = {
     "bptt-50": (0.2441, 0.1432, 0.1894, 0.0668),
     "tbptt-20": (0.2441, 0.1432, 0.1883, 0.0600),
@@ -242,8 +242,8 @@ def _draw_images(folder: Path, images: np.ndarray, rows: list[Row]) -> Figure:
 def _draw_curves(rows: list[Row]) -> Figure:
     """Draw errors against epochs, as means over seeds.
 
-    One panel shows the L1 error of the output, one that of the output rounded to black
-    and white.
+    One panel shows the L1 error of the output. Another panel shows the L1 error of the
+    output rounded to black and white.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     names = {"l1": "L1 per pixel", "binary": "share of wrong pixels"}

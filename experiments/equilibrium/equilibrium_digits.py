@@ -244,7 +244,7 @@ def _measured(row):
 
 
 def _draw(rows) -> Figure:
-    """Draw test accuracies of all seeds, those measured elsewhere, and training losses.
+    """Draw training losses, our test accuracies, and accuracies measured elsewhere.
 
     There is one column of panels for each regime.
     """

@@ -4,10 +4,10 @@
 
 The input x is computed once for each image, and the state h is iterated to a fixed
 point. The exact gradient is computed by recurrent backpropagation (RBP); JFB is
-Jacobian-free backpropagation. The kernel of the convolution conv3, as a matrix [9 C, C]
-for C channels, is projected to a spectral norm of at most 0.3 after each update. The
-spectral norm of the whole convolution is at most three times as large, 0.9. The state h
-therefore always settles.
+Jacobian-free backpropagation. For C channels, the kernel of the convolution conv3 is a
+matrix [9 C, C]. After each update, the matrix is projected to a spectral norm of at
+most 0.3. The spectral norm of the whole convolution is at most three times as large,
+0.9. The state h therefore always settles.
 
 The command for the number of epochs of the paper (Fung et al. 2022), on a GPU, is
 `python -m experiments equilibrium_mnist --channels 48 --epochs 100 --batch 100`.
@@ -37,7 +37,7 @@ ADJOINTS = {
     "jfb": gradients.adjoints.jfb(),
 }
 # Test accuracies in % of Fung et al. 2022, from the names of the files with the weights
-# that they released. Their network is larger, and was trained for 100 epochs.
+# that they released. The published network is larger, and was trained for 100 epochs.
 PUBLISHED = {"rbp": 95.99, "jfb": 99.36}
 HEADER = ["", "test %", "published", "evaluations", "settle %", "steps", "ms/step"]
 HEADER += ["compile s", "MiB"]

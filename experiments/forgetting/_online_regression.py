@@ -1,9 +1,9 @@
 """Five methods that learn a linear model online while its true weights change.
 
 The model has weights w, and learns from one example (x, y) per step. The squared error
-of the example k steps ago is multiplied by λᵏ, where λ is the forgetting factor. The
-methods stored, replay and two sums change w by −η (1 − λ) times a sum of gradients of
-these discounted errors, where η is the learning rate:
+of the example k steps ago is multiplied by λᵏ, where λ is the forgetting factor. Let η
+be the learning rate. The methods stored, replay and two sums change w by −η (1 − λ)
+times a sum of gradients of these discounted errors:
 
     sgd          changes w by −η times only the newest gradient
     stored       sums all gradients, as computed when they were new

@@ -113,7 +113,8 @@ class Machine:
 def start(machine: Machine) -> None:
     """Set the settings that JAX reads when it first looks for devices.
 
-    If the study has several processes, also connect this process to the other ones.
+    If the study has several processes, also connect this process to the other
+    processes.
     """
     if machine.devices:
         jax.config.update("jax_num_cpu_devices", machine.devices)
@@ -132,8 +133,8 @@ def run(study: Callable[[Any], Any], config: Any) -> Any:
     """Run a study; if it has several processes and fails, exit this process at once.
 
     An ordinary exit would hang. JAX would wait for the other processes before the exit,
-    and they would wait for results of this process. If this process is killed, a
-    watcher prints a message.
+    and the other processes would wait for results of this process. If this process is
+    killed, a watcher prints a message.
     """
     if not config.machine.distributed:
         return study(config)
@@ -175,11 +176,11 @@ if not os.read(0, 1):
 
 
 def _watch() -> subprocess.Popen:
-    """Start a watcher: a small process that prints a message if this one is killed.
+    """Start a small process that prints a message if this process is killed.
 
     When a process of the study dies, the other processes wait for it in collective
     operations, until JAX aborts them. An aborted process runs no more Python code, so
-    it cannot print a message itself. Its watcher prints the message when the pipe from
+    it cannot print a message itself. The watcher prints the message when the pipe from
     the process to the watcher closes.
     """
     message = (

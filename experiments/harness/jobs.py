@@ -72,7 +72,7 @@ class Way:
         Raises:
           KeyboardInterrupt: after Ctrl-C; a checkpoint is written before it is raised.
         """
-        if not any(self.checkpoints.glob("[0-9]*")):  # start anew, without a checkpoint
+        if not any(self.checkpoints.glob("[0-9]*")):  # a new training begins
             self._curve.unlink(missing_ok=True)
         curve = training.JsonLog(self._curve, look)
         result = training.fit(
@@ -94,7 +94,7 @@ class Way:
         return training.read_checkpoint(self.checkpoints, params, best=True)
 
     def curve(self) -> list[Row]:
-        """Return the learning curve, with the lines from before a run was resumed."""
+        """Return the learning curve, including the part from before a resumption."""
         lines = map(json.loads, self._curve.read_text().splitlines())
         return [{name: _with_nan(line[name]) for name in line} for line in lines]
 
@@ -125,10 +125,10 @@ def open_run(
 ) -> Iterator[tuple[Config, Path]]:
     """Create the folder of a new run, or with `resume` continue the run in `out`.
 
-    When a run is continued, options that the user does not set take the values that
-    they had when the run began, except for the options in `free`. The user's files,
-    which the study names in `FILES`, must be unchanged. Within the `with` block, no
-    other process can run a study in the folder.
+    When a run is continued, options that the user does not set keep the values that
+    they had when the run began. The options in `free` are an exception. The user's
+    files, which the study names in `FILES`, must be unchanged. Within the `with` block,
+    no other process can run a study in the folder.
 
     Args:
       study: the study's name.
@@ -142,8 +142,8 @@ def open_run(
 
     Raises:
       DataError: if `resume` is False, but the folder has a run; if `resume` is True,
-        but the folder has no run; if an option or a file of the user differs from that
-        of the run; or if another process uses the folder.
+        but the folder has no run; if an option or a file of the user has changed since
+        the run began; or if another process uses the folder.
     """
     run: Any = config
     out: Path | None = run.out
@@ -168,7 +168,7 @@ def open_run(
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
-    """Return the options of a stored run, but the new values of options in `free`."""
+    """Return a stored run's options, but keep the given values of options in `free`."""
     stored, theirs = _stored(run.out)["config"], {}
     for field in dataclasses.fields(run):
         if field.name in free or field.name not in stored:

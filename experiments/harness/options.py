@@ -51,7 +51,7 @@ def known(names: Collection[str]) -> Check:
 
 
 def all_of(*checks: Check) -> Check:
-    """Combine several checks into one, which runs them in order."""
+    """Combine several checks into a single check, which runs them in order."""
 
     def check(name, value):
         for each in checks:
@@ -108,7 +108,7 @@ def check_known(
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return " Did you mean …?" with the most similar known name; "" without one."""
+    """Return " Did you mean …?" with the most similar known name, or else ""."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -17,8 +17,9 @@ Config = TypeVar("Config", bound="Study")
 class Study:
     """Options that every study has; a subclass for each study adds its own options.
 
-    A subclass is also a frozen dataclass. It sets the class attributes `QUICK`,
-    `CHECKS` and `FILES`, without type annotations so that they do not become options:
+    A subclass is also a frozen dataclass. A subclass sets the class attributes `QUICK`,
+    `CHECKS` and `FILES`, without type annotations so that these attributes do not
+    become options:
 
     - `QUICK`: {option: value for `--quick`}. With these values, the study takes at most
       60 s on two cores.

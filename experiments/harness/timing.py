@@ -18,13 +18,13 @@ Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
-    """Timing of one implementation; a group has several ones of one computation."""
+    """Timing of one implementation; a group has several implementations of one task."""
 
     group: str  # name of the computation
     name: str  # name of the implementation
     ms: float  # median time of a call in milliseconds
     spread: float  # half the interquartile range of times, relative to the median
-    ratio: float  # this median / median of the first implementation in the group
+    ratio: float  # median time relative to the group's first implementation
     compile_seconds: float
     temp_mib: float
     note: str
@@ -61,8 +61,8 @@ def race(
         calls[name] = _caller(programs[name], arguments, donate)
     names = list(calls)
     for i in range(repeats):
-        # Rotate the order in which implementations are timed, because one of them may
-        # slow down the next one.
+        # Rotate the order in which implementations are timed, because one
+        # implementation may slow down the next implementation.
         for name in names[i % len(names) :] + names[: i % len(names)]:
             call = calls[name]
             for _ in range(2):

@@ -28,7 +28,8 @@ def pad(
     Args:
       sequences: arrays [T, …] of the same dtype; lengths T may differ.
       bucket: indices of the sequences to take, and the length to pad them to. By
-        default, all sequences are taken, and padded to the length of the longest one.
+        default, all sequences are taken, and padded to the length of the longest
+        sequence.
 
     Raises:
       ValueError: if a sequence is longer than the bucket, or if there are none.
@@ -93,10 +94,10 @@ def draw_batches(
 
     The function :func:`~bpvariants.training.fit` trains in chunks of several steps. All
     batches of a chunk must have the same shape, so `run` should be the number of steps
-    in a chunk. But `run` should be small, because all `run` batches have sequences of
-    similar length. On average, all sequences are drawn equally often. The probability
-    of a bucket is proportional to its number of sequences, and the sequences of a
-    bucket are drawn in random order.
+    in a chunk. On the other hand, `run` should be small, because all `run` batches have
+    sequences of similar length. On average, all sequences are drawn equally often. The
+    probability of a bucket is proportional to its number of sequences, and the
+    sequences of a bucket are drawn in random order.
 
     Args:
       buckets: buckets to draw from, made by :func:`length_buckets`.

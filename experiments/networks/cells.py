@@ -2,7 +2,7 @@
 
 h_t = cell(θ, h_{t−1}, x_t),    y_t = V h_t + c
 
-V is the matrix and c the bias of the readout.
+θ are the cell's parameters, V is the matrix and c the bias of the readout.
 """
 
 from collections.abc import Callable

@@ -108,7 +108,7 @@ def make_network(
     loss: Loss,
     init: Callable[[jax.Array], PyTree],
 ) -> Network:
-    """Return a network; the arguments are those of `Network` and :func:`make_step`."""
+    """Return a network; for the arguments, see `Network` and :func:`make_step`."""
     like = jax.eval_shape(init, jax.random.key(0))["cell"]
     zeros = lambda batch: CELLS[cell].carry(like, batch)
     visible = cells.visible(cell)

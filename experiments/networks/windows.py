@@ -49,7 +49,7 @@ class Windows:
         Each pass through the sequence begins at a random position.
         """
         usual = len(self.xs) // self.streams
-        count = (usual - self.window + 1) // self.window  # fits from any first position
+        count = (usual - self.window + 1) // self.window  # windows in each pass
         number, left_out = divmod(start, count)
         xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
         while True:

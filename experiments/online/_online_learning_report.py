@@ -9,9 +9,9 @@ from experiments import report
 from experiments.online._dynamical_systems import SYSTEMS
 
 # Published results are from the repository of a paper that was under review in 2026.
-# The network has n = 64 tanh units, with initial weights from U(±1/√n). It was trained
-# by Adam at 1e-3 on 8 streams for 15,000 steps, with 10 seeds (truncated BPTT: 5
-# seeds). The state was reset every 200 steps.
+# The network has n = 64 tanh units, with initial weights from U(±1/√n). The network was
+# trained by Adam at 1e-3 on 8 streams for 15,000 steps, with 10 seeds (truncated BPTT:
+# 5 seeds). The state was reset every 200 steps.
 PUBLISHED = {  # mean (standard deviation) of the NMSE: Hénon, Mackey–Glass, Lorenz
     "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
     "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
@@ -73,7 +73,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def cosines(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the mean cosine between each rule's gradient and that of exact RTRL.
+    """Return the mean cosine between each rule's gradient and exact RTRL's gradient.
 
     The mean is over the episodes of all seeds, then over systems.
     """
@@ -143,7 +143,7 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the cosine between each rule's gradient and that of exact RTRL.
+    """Draw the cosine between each rule's gradient and exact RTRL's gradient.
 
     The left panel shows means for each system, the right panel the course over time.
     """

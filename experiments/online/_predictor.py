@@ -68,8 +68,8 @@ def online(
 ) -> Learner:
     """Return a learner that updates the parameters after each time step.
 
-    `exact` is exact RTRL, whose gradients are compared with those of `rule`; it is None
-    if `rule` is RTRL itself.
+    The argument `exact` is exact RTRL, or None if `rule` is RTRL itself. The gradients
+    of `rule` are compared with the gradients of exact RTRL.
     """
 
     def episode(compared, pair, u, key):
@@ -105,7 +105,7 @@ def windows(rule: Callable) -> Learner:
     """Return a learner that updates the parameters by truncated BPTT.
 
     The argument `rule` computes gradients and applies updates within a sequence. The
-    gradients of truncated BPTT are not compared with those of exact RTRL.
+    gradients of truncated BPTT are not compared with the gradients of exact RTRL.
     """
 
     def episode(pair, u, key):

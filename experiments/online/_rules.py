@@ -12,8 +12,8 @@ RULES: dict[str, Callable[..., OnlineRule]] = {
     name: partial(make_online, name)
     for name in ("rtrl", "snap_1", "rflo", "kf_rtrl", "uoro")
 }
-# e-prop needs a carry (c, h), such as that of an LSTM: units read h of other units, but
-# not c.
+# e-prop needs a carry (c, h), such as an LSTM's, of which units read the part h of
+# other units, but not the part c.
 EPROP = {"eprop": partial(make_online, "eprop", visible=lambda carry: carry[1])}
 
 

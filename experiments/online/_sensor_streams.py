@@ -14,7 +14,7 @@ import optax
 
 from experiments import data
 
-IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F; 57 °F before and after this hour
+IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F in this hour, but 57 °F around it
 CHANGE = 2.0  # targets are changes of temperature in units of 2 °F per hour
 HERTZ = 9  # readings of the robot per second
 LAGS = {"robot": 10, "weather": 48}  # number of time steps that linear models read
@@ -121,7 +121,7 @@ def lagged(stream: Stream, name: str) -> np.ndarray:
 
 
 def _last_known(table: np.ndarray) -> np.ndarray:
-    """Replace a missing value by the last known value, or by its mean in `MEANS`.
+    """Replace a missing value by the last known value, or by the mean in `MEANS`.
 
     The mean replaces missing values at the start, where no value is known yet.
     """

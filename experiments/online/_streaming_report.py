@@ -16,8 +16,7 @@ ERRORS = {
     "robot": "error rate until now, %",
     "weather": "root mean square error until now, °F",
 }
-# Notes below the tables; they have results of offline models, measured outside this
-# project.
+# Notes below the tables: errors of offline models, measured outside this project.
 NOTES = {
     "robot": "Held out: the last quarter of the stream. Held-out errors of models "
     "trained on the first three quarters, measured outside of this project: majority "

@@ -1,4 +1,4 @@
-"""Copy task: the longest string that each rule learns to copy in a number of steps.
+"""Copy task: the longest string that each rule learns within a number of steps.
 
 A network reads a string of L random bits, then outputs the string in L further steps.
 The length L grows by one when the loss on these outputs falls below a fraction of ln 2,

@@ -3,10 +3,10 @@
 A tanh network reads the first coordinate of a chaotic system, and predicts its next
 value. The parameters θ are updated at every time step. After each episode (a fixed
 number of time steps), the state h and the influence ∂h/∂θ are set to zero. The study
-measures two things: the mean squared prediction error divided by the variance of the
-series (NMSE), and the cosine between each rule's gradient and the gradient of exact
-RTRL. During training by the rule, both gradients are computed at the current
-parameters.
+measures two things. The first is the NMSE, the mean squared prediction error divided by
+the variance of the series. The second is the cosine between each rule's gradient and
+the gradient of exact RTRL. During training by the rule, both gradients are computed at
+the current parameters.
 
 The cosine is measured only in some episodes. Exact RTRL runs only in these episodes,
 which is possible because the influence starts from zero in each episode. The gradients

@@ -69,5 +69,5 @@ class Network(NamedTuple):
 
 
 def softsign(s: jax.Array) -> jax.Array:
-    """Return x / (1 + |x|), the activation function of Proben1."""
+    """Return s / (1 + |s|), the activation function of Proben1."""
     return s / (1 + jnp.abs(s))

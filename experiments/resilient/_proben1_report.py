@@ -38,8 +38,8 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
 def verdict(row: dict[str, Any]) -> str:
     """Return how our test errors of a table row agree with the paper's mean test error.
 
-    The result is "" if the mean of our test errors agrees, "median" if only the median
-    of our test errors agrees, and "off" if neither agrees.
+    The result is "" if the mean of our test errors agrees. The result is "median" if
+    only the median of our test errors agrees, and "off" if neither agrees.
     """
     mean, deviation = row["published"]["test"]
     limit = 2 * (deviation + ROUNDING) + ROUNDING

@@ -55,9 +55,9 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
     """Return sentences that compare by how much each difficulty increases test errors.
 
     Each difficulty is at its hardest level. Rprop counts as more robust than another
-    update if the difficulty increases the test error of the best Rprop less. The two
-    increases must differ by more than √(s² + t²), where s and t are the standard
-    deviations of the two increases over seeds.
+    update if the difficulty increases the test error less with the best Rprop than with
+    this update. The two increases must differ by more than √(s² + t²), where s and t
+    are the standard deviations of the two increases over seeds.
     """
     sentences = []
     for axis in dict.fromkeys(row["axis"] for row in rows):

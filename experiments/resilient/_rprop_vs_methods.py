@@ -35,7 +35,7 @@ class Method(NamedTuple):
 
 
 def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
-    """Return all methods to compare; PyTorch's Rprop only if PyTorch is installed."""
+    """Return all methods to compare, with PyTorch's Rprop if PyTorch is installed."""
     labels = {"rprop": "rprop (iRprop⁻)", "grprop": "grprop (experimental)"}
     found = [
         Method(

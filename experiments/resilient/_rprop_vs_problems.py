@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     cases: jax.Array  # [runs, ...], data of each run's loss, such as a matrix
     steps: int
     targets: tuple[float, ...]  # values of the loss to reach, from high to low
-    by_target: bool  # rank by iterations to the last target (else by final loss)
+    by_target: bool  # rank methods by iterations to the last target, else by final loss
     floor: float  # losses below this value are drawn at this value
     reference: dict[str, float]  # iterations or final losses, measured elsewhere
     accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent

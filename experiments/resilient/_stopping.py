@@ -176,7 +176,7 @@ def _strip(network, settings, parts, run):
 
 
 def _gather(runs, lanes, active):
-    """Keep a quarter of the lanes (runs): all active ones, and some stopped ones."""
+    """Keep a quarter of the lanes (runs): all active lanes, and some stopped lanes."""
     order = np.argsort(~active, kind="stable")[: len(lanes) // FEWER]
     return _take(runs, order), lanes[order]
 

@@ -5,11 +5,11 @@ N unit vectors to itself through H < N logistic units. A run has solved the prob
 the first epoch at which all outputs are right. An output is right if it is below 0.4
 for the target 0, and above 0.6 for the target 1.
 
-The output y of each unit is clipped to an interval within (0, 1), and the slope
-y(1 − y) of the unit is computed from the clipped y. Without clipping, runs get stuck
-where slopes are nearly zero. The paper mentions no clipping, and does not state the
-initial weights. The study therefore tries several clipping intervals, and several
-ranges of initial weights.
+The output y of each unit is clipped to an interval within (0, 1). The slope y(1 − y) of
+the unit is computed from the clipped y. Without clipping, runs get stuck where slopes
+are nearly zero. The paper mentions no clipping, and does not state the initial weights.
+The study therefore tries several clipping intervals, and several ranges of initial
+weights.
 """
 
 import dataclasses
@@ -199,7 +199,7 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _grid(config: Config) -> list[tuple[float, float]]:
-    """Return all pairs to try of a bound of the initial weights and a value of clip."""
+    """Return all pairs (bound of the initial weights, value of clip) to try."""
     return list(itertools.product(config.weights, config.clip))
 
 
@@ -240,7 +240,7 @@ def _draw(rows: list[Row], config: Config) -> Figure:
 
 
 def _draw_runs(axis: Axes, row: Row, config: Config) -> None:
-    """Draw the numbers of epochs with one setting: dots for runs, a bar as mean."""
+    """Draw the numbers of epochs with one setting: a dot per run, a bar as the mean."""
     i, grid = VARIANTS.index(row["variant"]), _grid(config)
     j = grid.index((row["weights"], row["clip"]))
     solved, height = _solved(row, config), i + 0.8 * (j + 0.5) / len(grid) - 0.4

@@ -5,9 +5,10 @@ of Rprop. Tables 8 and 10 are about Prechelt's pivot networks: in table 8 with a
 shortcut connections, in table 10 without them. The runs of a table row train together.
 
 For table 3, the settings are those that the report states. For tables 8 and 10, the
-stated settings do not reproduce the results, but the settings in `PIVOT` do. They were
-inferred: initial weights between −0.1 and 0.1, initial step sizes from 0.05 to 0.2, and
-stopping at a generalisation loss above 2 (GL_2) instead of 5 (GL_5).
+stated settings do not reproduce the results, but the settings in `PIVOT` do. The
+settings in `PIVOT` were inferred: initial weights between −0.1 and 0.1, initial step
+sizes from 0.05 to 0.2, and stopping at a generalisation loss above 2 (GL_2) instead of
+5 (GL_5).
 
 The report says that it uses the Rprop of 1993, which is Rprop⁺, but Rprop⁻ reproduces
 the results of the report. With Rprop⁻, the test errors, numbers of epochs and

@@ -29,7 +29,7 @@ from experiments.harness.study import run_study, Study
 from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
-OWN_NOISE = 0.1  # standard deviation of a copy's noise, relative to that of pixels
+OWN_NOISE = 0.1  # standard deviation of a copy's noise; that of the pixels is 1
 RUNS = "runs.jsonl"
 
 

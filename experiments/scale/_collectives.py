@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
 KINDS += ("collective-permute",)
-BITS = {"pred": 8, "bf16": 16}  # sizes of types; other names have the size, as f32
+BITS = {"pred": 8, "bf16": 16}  # in bits; names of all other types contain the size
 OPERATION = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
 ARRAY = re.compile(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]")
 CALL = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.\-]+)")

@@ -2,11 +2,11 @@
 
     L = Σ_d W_d L_d / Σ_d W_d,    ∂L/∂θ = Σ_d W_d ∂L_d/∂θ / Σ_d W_d
 
-L is the weighted mean loss of the batch, L_d the weighted mean loss on device d, and
-W_d the sum of the loss weights on device d. Plain `jit` returns the same gradient.
-However, it sums the gradient over the devices in every time step, because the carry of
-a scan must be complete after each step. The function `data_parallel` sums the gradient
-only once per sequence.
+The weighted mean loss of the batch is L. On device d, the weighted mean loss is L_d,
+and the sum of the loss weights is W_d. Plain `jit` returns the same gradient as the
+function `data_parallel`. However, plain `jit` sums the gradient over the devices in
+every time step, because the carry of a scan must be complete after each step. The
+function `data_parallel` sums the gradient only once per sequence.
 """
 
 from typing import Any

@@ -11,7 +11,7 @@ PARTS = ("arithmetic", "weights", "loop", "sums")
 
 
 def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> float:
-    """Return how many times faster than one chip the chips of a result row train."""
+    """Return the speed-up of a result row: time with one chip / time with its chips."""
     alone = next(r for r in rows if r["units"] == row["units"] and r["chips"] == 1)
     return alone["seconds"] / row[key]
 

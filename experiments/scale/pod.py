@@ -1,9 +1,8 @@
 """Study `pod`: how fast 256 chips would train; times are calculated, not measured.
 
 There are two cases: all chips train one network, or each chip trains its share of
-10,000 networks. N is the number of parameters of a network, p the number of chips, b
-the number of streams of data on each chip, and T the number of time steps in a window.
-The time of an update has four parts:
+10,000 networks. A network has N parameters, and there are p chips. Each chip has b
+streams of data, and a window has T time steps. The time of an update has four parts:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, recompute, backward
     weights      T · (3 w + 8) N / memory bandwidth      read 3 times; gradients added
@@ -182,20 +181,19 @@ def sweep(config: Config, chips: int) -> Row:
 
 
 def least_streams(config: Config) -> float:
-    """Return the number of streams per chip for which two parts take the same time.
+    """Return the streams per chip at which arithmetic takes as long as an all-reduce.
 
-    The two parts are arithmetic and summing gradients over many chips, without latency.
-    The number of streams does not depend on the number of parameters, which cancels.
+    The all-reduce sums gradients over many chips, without latency. The number of
+    parameters cancels, so the result does not depend on it.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
 
 
 def least_batch(config: Config) -> float:
-    """Return the number of streams per chip for which two parts take the same time.
+    """Return the streams per chip at which arithmetic takes as long as reading weights.
 
-    The two parts are arithmetic and reading weights. The number of streams does not
-    depend on the number of parameters, which cancels.
+    The number of parameters cancels, so the result does not depend on it.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

@@ -75,7 +75,7 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_angles(rows: list[dict[str, Any]]) -> Figure:
-    """Draw angles between each rule's gradient and the exact one against epochs.
+    """Draw angles between each rule's gradient and the exact gradient against epochs.
 
     There is one panel for each layer.
     """

@@ -1,10 +1,10 @@
 """Feedback alignment on MNIST: test errors, and angles between gradients.
 
-The network has LeNet's shape: 5 × 5 convolutions to 6 and 16 channels, each with relu
-and 2 × 2 max pooling, then dense layers of 120, 84 and 10 units. The network is trained
-by backpropagation, and by feedback rules, which use other weights in the backward pass.
-For each layer, the study measures the angle between the gradient ∂E/∂w by a rule and
-the exact gradient, for the same images and weights w.
+The network has LeNet's shape. Two 5 × 5 convolutions, to 6 and to 16 channels, each
+have relu and 2 × 2 max pooling. Dense layers of 120, 84 and 10 units follow. The
+network is trained by backpropagation, and by feedback rules, which use other weights in
+the backward pass. For each layer, the study measures the angle between the gradient
+∂E/∂w by a rule and the exact gradient, for the same images and weights w.
 
 The test errors are compared with published test errors, which are the lowest within 100
 epochs of SGD with momentum (Sanfiz & Akrout 2021; their settings are known only from

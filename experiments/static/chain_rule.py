@@ -107,7 +107,7 @@ def _precision(config: Config) -> AbstractContextManager[Any]:
 
 
 def _digit(config: Config, way: Way) -> list[Row]:
-    """Return the factors of the digit's gradient, and differences between methods."""
+    """Return the factors of the digit's gradient, and differences between gradients."""
     with _precision(config):
         params, x, target = _problem(config)
         (value, info), grads = _backprop(params, x, target)

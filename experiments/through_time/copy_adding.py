@@ -1,8 +1,8 @@
 """The copy and adding tasks: losses, lowest losses without memory, and gradient flow.
 
-Each cell is trained by BPTT, and one cell also by truncated BPTT. For each cell, the
-study measures the norm ‖δ_t‖ of the gradient δ_t = ∂ℓ_T/∂h_t before and after training,
-where ℓ_T is the loss of the last step T, and h_t the carry of step t. If ‖δ_t‖ is tiny
+Each cell is trained by BPTT, and one cell also by truncated BPTT. Let ℓ_T be the loss
+of the last step T, and h_t the carry of step t. For each cell, the study measures the
+norm ‖δ_t‖ of the gradient δ_t = ∂ℓ_T/∂h_t before and after training. If ‖δ_t‖ is tiny
 at the steps that must be remembered, the gradient has vanished. To compute all δ_t in
 one backward pass, the study adds zeros ε_t to the carries h_t, and differentiates ℓ_T
 with respect to all ε_t.

@@ -2,10 +2,10 @@
 
     φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ ∝ β^k,        λ_1 = 1/T log ‖J_T ⋯ J_1‖
 
-φ_k is the mean norm of the gradient of a loss ℓ_s, at step s, with respect to the carry
-k steps before. β is the factor per step in an exponential fit to φ_k. λ_1 is the
-largest Lyapunov exponent of the carry h, computed from the Jacobians J_t =
-∂h_t/∂h_{t−1} of T steps.
+Here ℓ_s is the loss of step s, and h_{s−k} is the carry k steps before. The mean norm
+of the loss's gradient in this carry is φ_k, and the factor per step in an exponential
+fit to φ_k is β. The largest Lyapunov exponent λ_1 of the carry is computed from the
+Jacobians J_t = ∂h_t/∂h_{t−1} of T steps.
 
 Each network reads a text character by character, and predicts the next character. The
 two initialisations are "normal" and "orthogonal". With "normal", recurrent weights are
@@ -235,7 +235,7 @@ def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
 
 
 def make_step(cell: str) -> Callable:
-    """Return the step of a network, from a character to logits of the next one."""
+    """Return a network's step, from a character to the logits of the next character."""
     advance = cell_table.CELLS[cell]
 
     def step(params, carry, x):

@@ -7,9 +7,9 @@ is 1. The parameter affects s₁ positively through the first ten units, after f
 and negatively through the other thirteen units, after more steps. The negative effect
 is larger, so ds₁/dθ = −6. A gradient that is truncated to fewer than 41 steps has the
 wrong sign, because it contains mostly the early, positive effect. In truncated BPTT, an
-iteration runs the network for K steps from the last state, and then takes a gradient
-step on the loss ½ (s₁ − 1)². Online rules take a gradient step after every step of the
-network.
+iteration runs the network for K steps from the last state. The iteration then takes a
+gradient step on the loss ½ (s₁ − 1)². Online rules take a gradient step after every
+step of the network.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
-"""Derivatives of maxima: results under `jit` equal those of JAX without `jit`.
+"""Derivatives of maxima under `jit` equal the derivatives that JAX computes without it.
 
-The following program does not use this library, but shows the error in JAX. With most
-XLA optimisations disabled, it prints NaN:
+Without the library, some derivatives of maxima are wrong under `jit`. With most XLA
+optimisations disabled, this program, which uses only JAX, prints NaN:
 
     import jax, jax.numpy as jnp, numpy as np
     jax.config.update("jax_enable_x64", True)
@@ -48,12 +48,13 @@ def pooled(v):
 
 
 def reduced(v):
-    # JAX does not convert a reduction of this form to its primitive reduce_max.
+    # JAX uses its primitive reduce_max only for a plain maximum, and not for this
+    # function.
     most = lambda a, b: jnp.maximum(a, 1.0 * b)
     return jax.lax.reduce(v, np.array(-np.inf, v.dtype), most, (0,))
 
 
-STORED = {  # functions whose derivative compares values
+STORED = {  # their derivatives compare elements with the result
     "max": lambda v: jnp.max(pairs(v), -1),
     "min": lambda v: jnp.min(pairs(v), -1),
     "amax over several axes": lambda v: jnp.amax(pairs(v)[None], (1, 2)),
@@ -164,10 +165,10 @@ def test_maps_over_a_batch_and_keeps_results_as_they_are():
 
 
 def test_maps_over_axes_that_are_not_the_first():
-    """Check a maximum whose operand has the mapped axis last, as products have.
+    """Check `vmap` if the batch axis of the operand is the last axis, as after W @ x.
 
-    In a compiled program, JAX needs a `custom_jvp` function and its derivative to have
-    the mapped axis in one place.
+    Under `jit`, JAX requires that a `custom_jvp` function and its derivative have the
+    batch axis at the same position.
     """
     f = lambda W, x: jnp.maximum(W @ x, jnp.sin(x))
     W, xs = jnp.array([[0.3, -0.2], [0.5, 0.4]]), jnp.arange(6.0).reshape(3, 2)
@@ -188,7 +189,7 @@ def test_nan_and_infinity_are_stored_as_they_are():
     assert maxima._in_memory(jnp.zeros((0, 2))).shape == (0, 2)
 
 
-# Gradient rules, on a network that computes a maximum of sums of products
+# The following tests use networks that compute a maximum of sums of products.
 
 
 def network(largest):
@@ -203,10 +204,10 @@ def network(largest):
 
 
 def by_choice(v):
-    """Return the maximum over the last axis.
+    """Return the maximum over the last axis, computed by `jnp.where`.
 
-    The derivative of this function does not compare elements with the stored maximum,
-    as the derivative of jnp.max does.
+    The derivative of jnp.max compares each element with the stored maximum. The
+    derivative of this function makes no such comparison.
     """
     a, b, c = v[..., 0], v[..., 1], v[..., 2]
     ab = jnp.where(a > b, a, b)
@@ -256,7 +257,10 @@ def test_rtrl_is_right_for_a_maximum_as_users_compile(fast):
 
 
 def two_parts(step):
-    """Add a unit to a step that reads the old carry, so that e-prop stores a trace."""
+    """Add units to a network that remember the carry over several time steps.
+
+    Without these units, e-prop would store no trace.
+    """
 
     def two(params, carry, x):
         h, seen = carry

@@ -1,4 +1,4 @@
-"""Dense cells: results equal those of Flax and PyTorch; memory of the backward pass."""
+"""Tests of dense cells: results of Flax and PyTorch, and stored memory."""
 
 from functools import cache, partial
 
@@ -42,7 +42,10 @@ def problem(name, batch=(B,)):
 
 
 def gradient(run):
-    """Return the derivatives of a loss of all outputs and of the last carry."""
+    """Return a function that computes derivatives in params, carry, xs and initial.
+
+    The differentiated loss depends on all outputs and on the last carry.
+    """
 
     def loss(params, carry, xs, initial):
         last, ys = run(params, carry, xs, initial)
@@ -130,7 +133,7 @@ def test_equals_torch(name):
 @pytest.mark.parametrize("backward", ["scan", "two_phase"])
 @pytest.mark.fast_rows(2)
 def test_padding_and_resets_in_any_batch(name, backward):
-    """Check that our cell and Flax's have equal gradients by the same rule."""
+    """Compare gradients of our cell and of Flax's cell, with padding and resets."""
     params, carry, xs, initial = problem(name, (2, 3))
     bits = jax.random.bernoulli(jax.random.key(9), 0.6, (2, T, 2, 3))
     flags = {"mask": bits[0], "reset": bits[1]}
@@ -170,7 +173,7 @@ def test_other_transformations_work_on_steps(name):
 
 @cache
 def bytes_kept(name, kind, units=64, length=100, batch=8):
-    """Return a gradient's temporary memory, divided by the memory of the T states."""
+    """Return a gradient's temporary memory, divided by the memory of all T carries."""
     step, draw, start = parts(name)
     cast = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
     params = cast(draw(jax.random.key(0), units, units))
@@ -190,9 +193,9 @@ def bytes_kept(name, kind, units=64, length=100, batch=8):
 @pytest.mark.parametrize(("name", "most"), [("tanh", 3.5), ("gru", 7), ("lstm", 8)])
 @pytest.mark.slow
 def test_keeps_less_than_flax(name, most):
-    """Check how many values per unit and time step the backward pass needs stored.
+    """Check how many values per unit and time step are stored for the backward pass.
 
-    The counted values include the output of each step, which the loss needs.
+    These values include the output of each time step, which is needed for the loss.
     """
     assert bytes_kept(name, "lean") < most
     assert bytes_kept(name, "lean") < bytes_kept(name, "flax") - 0.5
@@ -221,7 +224,7 @@ def test_narrow_parameters_have_wide_sums(name):
 
 
 def reference_of_cudnn(x, h, c, weights, lengths, inputs, units, *settings):
-    """Run JAX's reference implementation of the LSTM in place of `rnn.lstm`."""
+    """Run JAX's reference implementation of the LSTM in place of cuDNN's."""
     *settings, _ = settings
     layers, _, bidirectional = settings
     parts = rnn.unpack_lstm_weights(weights, inputs, units, layers, bidirectional)

@@ -1,4 +1,4 @@
-"""Elementwise cells: results compared with NumPy; gradients by all exact rules."""
+"""Tests of elementwise cells against NumPy, with gradients by all exact rules."""
 
 from functools import partial
 
@@ -149,8 +149,9 @@ def test_lru_begins_within_its_ring():
     angles = jnp.exp(params["log_angle"])
     assert jnp.all((radii >= 0.3) & (radii <= 0.6))
     assert jnp.all((angles > 0) & (angles <= 0.5))
-    # Eigenvalues are uniform in the ring, so half of them are outside the circle that
-    # divides the ring into two equal areas.
+    # The initial eigenvalues are uniformly distributed in a ring of the complex plane.
+    # Half of them are outside the circle that divides the ring into two parts of equal
+    # area.
     outer = jnp.mean(radii**2 > (0.3**2 + 0.6**2) / 2)
     np.testing.assert_allclose(outer, 0.5, atol=0.07)
     assert_same(jnp.exp(params["log_gain"]) ** 2, 1 - radii**2)

@@ -1,4 +1,4 @@
-"""Contract of every cell: a step, `init` for its parameters, and `carry`."""
+"""Tests of every cell: each is a step, and has the methods `init` and `carry`."""
 
 import copy
 import doctest

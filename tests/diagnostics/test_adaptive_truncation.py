@@ -1,4 +1,4 @@
-"""Adaptive truncation: error norms and certificates, compared with NumPy."""
+"""Tests of `adaptive_truncation`: norms of error signals, and bounds of the bias."""
 
 import json
 from functools import partial
@@ -18,9 +18,11 @@ close = partial(np.testing.assert_allclose, rtol=1e-12)
 
 
 def by_hand(norms, vectors, bias, tau):
-    """Compute decay β, bias(K) and rel(K) in NumPy, as in `_adaptive_truncation.py`.
+    """Compute results of `adaptive_truncation` from norms of error signals, in NumPy.
 
-    Lists are indexed by the lag k or the lookback K, so entry 0 is unused.
+    The results are the decay of the norms per lag, and the bias of truncated BPTT for
+    each lookback. Lists are indexed by the lag or by the lookback, so entry 0 is
+    unused.
     """
     R = len(norms) - 1
     k = np.array([i for i in range(tau, R + 1) if np.log(norms[i]) > -50])
@@ -49,10 +51,10 @@ half_square = lambda y, target: (y - target) ** 2 / 2
 
 @pytest.mark.parametrize("tau", [1, 4])
 def test_a_leak_has_the_decay_that_it_has(tau):
-    """Compare error norms and bias(K) of a leaky unit with their closed forms.
+    """Compare the results for a leaky unit with closed forms.
 
-    A leaky unit with decay a has the error norms φ_k = |h_T| a^k at lags k. If the
-    decay is fitted from lag τ = 1 on, the bias of truncation at lookback K ≥ 1 is |h_T|
+    The error signals of a leaky unit with decay a have the norm |h_T| a^k at lag k. If
+    the decay is fitted from lag 1 on, the bias of truncation at lookback K ≥ 1 is |h_T|
     a^K / (1 − a).
     """
     a, T = 0.8, 60
@@ -194,7 +196,7 @@ def test_padding_and_resets(make_problem):
 
 @pytest.mark.slow
 def test_the_bias_that_a_contraction_has_is_below_the_bound():
-    """Check that the error of truncated BPTT is at most M_θ · bias(K) at lookback K.
+    """Check that the bias of truncated BPTT is at most M_θ · bias(K) at lookback K.
 
     M_θ bounds the norm of ∂h_t/∂θ, and bias(K) is the estimated bias at lookback K. The
     bound is the paper's for lookbacks K ≥ τ, the lags at which the decay is fitted.
@@ -242,13 +244,13 @@ def conclude(norms, bias=0.1, tau=1, fit="least_squares", examples=None):
 def test_edges_of_the_fit():
     growing = conclude([1.0, 1.1, 1.2, 1.3], tau=2)
     assert growing.beta > 1
-    # The estimated bias is infinite also for lookbacks K < τ.
+    # The estimated bias is also infinite for lookbacks below the lag τ, at which the
+    # fit of the decay begins.
     assert np.isinf(growing.absolute_bias).all()
     assert np.isinf(growing.relative_bias).all()
     assert (growing.lookback, growing.certified) == (4, False)
 
-    # These error norms decay, but so slowly that no lookback K up to the largest lag R
-    # has a bias below the bound.
+    # These error norms decay so slowly that no lookback K reaches the requested bias.
     flat = conclude([1.0, 0.9, 0.81, 0.729])
     assert flat.beta == pytest.approx(0.9)
     assert np.isfinite(flat.absolute_bias).all()

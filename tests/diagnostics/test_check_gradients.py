@@ -1,4 +1,4 @@
-"""Gradient checks, and comparisons of gradient rules, tested by known values."""
+"""Tests of `check_gradients` and `compare` with gradients of known values."""
 
 from functools import cache, partial
 
@@ -105,7 +105,7 @@ def test_an_online_rule_is_to_be_made_one_over_a_sequence(make_problem):
 @pytest.mark.parametrize("K", balancing.MEASURED)
 @pytest.mark.fast_rows(3)
 def test_comparison_reproduces_influence_balancing(K):
-    """Compare cosine, norm ratio and signs with values known from another program."""
+    """Compare cosine, norm ratio and signs of gradients with known values."""
     exact = gradients.bptt(balancing.step, lambda y, _: y)
     short = gradients.truncated_bptt(
         balancing.step, lambda y, _: y, every=1, lookback=K

@@ -1,8 +1,8 @@
-"""Search for NaN: planted faults in both passes, in padding and in updates are found.
+"""Tests of the search for the first NaN: it must find each fault planted in a network.
 
-All faults are planted in the same network, so that it is compiled only once. The
-network is finite for zero inputs. Each input, target and parameter can make one part of
-the network NaN or infinite.
+All faults are planted in the same network, so that it is compiled only once. For zero
+inputs, all values of the network are finite. Each input, target and parameter can make
+one part of the network NaN or infinite.
 """
 
 from functools import partial
@@ -103,7 +103,7 @@ BACK_TO_ZERO = both(
     put("initial", "slow", at=1, value=0.0),
     put("xs", "edge", at=(3, 1), value=1.0),
 )
-FAULTS = {  # Format: {fault: (expected direction, time and place, …)}.
+FAULTS = {  # Format: {fault: (change, (pass, time step, place, …))}.
     "param": (
         put("params", "w", at=(0, 1), value=NAN),
         ("before", None, "params['w']"),
@@ -222,13 +222,14 @@ def test_sums_that_overflow_are_faults_of_their_own():
     args = jnp.float32(1), jnp.zeros(()), jnp.array([2e38, 2e38], jnp.float32)
     run = partial(diagnostics.first_nonfinite, network)
     forward = run(lambda y, target: y, *args, jnp.zeros(2), weights=jnp.array([3, 3.0]))
-    # The mean of the two losses is finite, so no fault is reported.
+    # The mean of the losses is finite although their weighted sum overflows, so no
+    # fault is reported.
     assert forward.first is None
     square = run(lambda y, target: y**2, *args, jnp.zeros(2))
     assert square.first[:3] == ("forward", 0, "loss")
     steep = run(lambda y, target: (y - y) * 3, *args, jnp.zeros(2))
     assert steep.first is None
-    weights = jnp.array([1.5, -0.5], jnp.float32)  # the sum is 1
+    weights = jnp.array([1.5, -0.5], jnp.float32)  # the weights sum to 1
     summed = run(lambda y, target: y, *args, jnp.zeros(2), weights=weights)
     assert summed.first is None
     args = args[0], args[1], jnp.array([3e38, 3e38], jnp.float32)

@@ -1,4 +1,4 @@
-"""Gradient flow and Jacobian spectra, compared with known values."""
+"""Tests of `gradient_flow` and `jacobian_spectrum` with known values."""
 
 from functools import cache, partial
 
@@ -39,7 +39,7 @@ def test_flow_of_the_probe_problem(make_probe):
 @pytest.mark.parametrize(("cell", "padded"), [("lstm", False), ("nested", True)])
 @pytest.mark.fast_rows(1)
 def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
-    """Compare the look-back curve with the error norms of `adaptive_truncation`.
+    """Compare the norms of error signals at each lag with `adaptive_truncation`.
 
     The sequences have padding and resets.
     """
@@ -54,8 +54,8 @@ def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
     flow = flowing(step, loss)(*args, **flags, weights=last)
     find = partial(diagnostics.adaptive_truncation, step, loss, bias=0.1, tau=1)
     known = jax.jit(find)(*args, **flags)
-    # Because of padding, the losses of example 1 reach back at most two steps, to the
-    # given carry; skip larger lags.
+    # In example 1, only two time steps are not padding, so error signals exist only up
+    # to lag 2.
     lags = 2 if padded else 4
     close(flow.curve[1 : lags + 1], known.norms[:lags])
     assert (known.norms[:lags] > 0).all()
@@ -220,7 +220,7 @@ def test_spectrum_of_chaos():
     run = spectrum(henon, exponents=2, skip=100, batch_shape=(2,), power_iterations=1)
     starts = jnp.array([[0.1, 0.0], [0.3, 0.2]])
     found = run(jnp.array([1.4, 0.3]), starts, jnp.zeros((5000, 2, 0)))
-    # The published largest Lyapunov exponent is 0.419.
+    # Published value of the largest Lyapunov exponent of the Hénon map: 0.419
     np.testing.assert_allclose(found.exponents[:, 0], 0.419, atol=0.02)
     close(found.exponents.sum(axis=1), [np.log(0.3)] * 2)
     assert found.verdict.startswith("expanding: errors grow by a factor of e in 2.")

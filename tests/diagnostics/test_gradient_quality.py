@@ -1,4 +1,4 @@
-"""`gradient_quality`, compared with NumPy, for biased and unbiased gradient rules."""
+"""Tests of `gradient_quality` against NumPy, for biased and unbiased gradient rules."""
 
 from functools import cache, partial
 
@@ -70,7 +70,7 @@ def quality(name):
 
 
 def by_numpy(estimates, exact):
-    """Compute all quality measures of the estimates [K, size] of one array in NumPy."""
+    """Compute, in NumPy, all quality measures of K gradient estimates [K, size]."""
     norm, mean = np.linalg.norm(exact), estimates.mean(axis=0)
     lengths = np.linalg.norm(estimates, axis=1)
     cosines = estimates @ exact / (lengths * norm)
@@ -163,8 +163,9 @@ def test_flags_and_weights_reach_both_rules(make_problem):
     assert jax.tree.structure(args[0]) == jax.tree.structure(
         found.leaves, is_leaf=is_measures
     )
-    # Also compare the exact gradient with BPTT with the same flags and weights, because
-    # `gradient_quality` could ignore them both for the rule and for the exact gradient.
+    # Also compare the exact gradient that `gradient_quality` computes with BPTT. An
+    # error in passing masks, resets and weights to both gradients would otherwise go
+    # unnoticed.
     exact = jax.jit(lambda options: gradients.bptt(tanh, loss)(*args, **options))
     flat, _ = jax.flatten_util.ravel_pytree(exact(more)[1])
     assert found.total.norm == pytest.approx(float(jnp.linalg.norm(flat)), rel=1e-12)
@@ -237,7 +238,7 @@ def test_probe_p_of_snap(make_probe):
 
 @cache
 def training():
-    """Measure at several params, in one call under lax.map and in separate calls."""
+    """Measure gradient quality for three sets of params, by lax.map and one by one."""
     rule, _ = RULES["truncated"]
     params, *rest = PROBLEM
     shrink = jnp.array([1.0, 0.5, 0.1])

@@ -1,4 +1,4 @@
-"""Reports on updates, memory and operations, compared with values computed by hand."""
+"""Tests of reports on updates, memory and operations, with values computed by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Helpers of applications: batches by length, scores, audio features, baselines."""
+"""Tests of functions that several applications use, such as scores and baselines."""
 
 import doctest
 import math
@@ -57,7 +57,8 @@ def test_buckets_hold_each_sequence_once(lengths):
     for bucket in buckets:
         inside = lengths[bucket.rows]
         assert low < inside.min()
-        # A bucket's padded length is the length of its longest sequence.
+        # Each bucket (sequences of similar length) is padded to the length of its
+        # longest sequence.
         assert inside.max() == bucket.length
         assert 30 < len(bucket.rows) < 70
         low = bucket.length
@@ -194,7 +195,7 @@ def test_log_mel_is_that_of_scipy_and_of_the_definition(size, hop, bands, low, h
     _, _, stft = signal.stft(
         sound, 8000, "hann", size, size - hop, boundary=None, padded=False
     )
-    # scipy uses a periodic window, and divides by its sum.
+    # scipy divides the spectrum by the sum of the window, which is periodic.
     window = signal.get_window("hann", size)
     power = np.abs(stft * window.sum()).swapaxes(1, 2) ** 2
     filters = filters_by_definition(bands, size, 8000, low, high)

@@ -1,4 +1,4 @@
-"""Rules and updates chosen by name equal the library's; errors for wrong options."""
+"""Tests of gradient rules and updates that users choose by name."""
 
 import dataclasses
 import doctest

@@ -1,4 +1,4 @@
-"""Study compare, and the benchmarks: every task runs and writes its results."""
+"""Tests of the study compare and of the benchmarks: each writes its results."""
 
 import dataclasses
 import json
@@ -78,7 +78,7 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
 
     def advance(self, step):
         shown.append(step)
-        if len(shown) == 4:  # during the second job
+        if len(shown) == 4:  # interrupt the second job
             raise KeyboardInterrupt
 
     monkeypatch.setattr(report.Progress, "advance", advance)
@@ -96,7 +96,7 @@ def test_a_resumed_comparison_has_the_same_rows_and_report(tmp_path):
     config = compare.Config(steps=2, seeds=1, only=("sunspots",), out=tmp_path)
     result = compare.main(config)
     before = (tmp_path / "report.html").read_text()
-    # The other picture shows times, which differ between runs.
+    # Do not compare the picture of computing times, because they differ between runs.
     curves = ["sunspots-curves.png"]
     check_resumed(compare.main, config, result, lost=2, pictures=curves)
     without = lambda page: re.sub(r'base64,[^"]*|<td>[^<]*</td>|\d+ s in', "", page)

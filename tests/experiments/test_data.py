@@ -1,4 +1,4 @@
-"""Data sets: sizes and splits as documented; no test example is trained on."""
+"""Tests of data sets: their sizes and splits, and no overlap of test and training."""
 
 import os
 import shutil
@@ -135,7 +135,7 @@ def test_texts_in_classes(name, sizes, counts):
     forms = [set(map(data.same_form, part.texts)) for part in parts]
     assert not forms[0] & forms[1]
     assert not forms[2] & (forms[0] | forms[1])
-    # Fraction of the largest class, measured without this library
+    # Percentage of examples in the largest class, measured without this library
     majority = {"sms_spam": 88.7, "trec": 27.6}[name]
     assert 100 * max(counts) / sum(counts) == pytest.approx(majority, abs=0.05)
     assert len(classes) == len(counts)
@@ -177,8 +177,8 @@ def test_sentences(monkeypatch):
 def test_sentences_of_the_tutorial():
     pairs = data.tatoeba_fra_eng(data.tutorial_form, data.is_of_tutorial)
     assert [len(part) for part in pairs] == [9390, 1252, 1173]
-    # Of 11,822 pairs, 11,815 remain. Seven differ from a test or validation text only
-    # in ? or !.
+    # The tutorial has 11,822 pairs of sentences. Seven are removed, because they differ
+    # from a test or validation pair only in "?" or "!".
     words = [
         len({word for part in pairs for pair in part for word in pair[side].split()})
         for side in (0, 1)
@@ -198,7 +198,7 @@ def test_prices():
     last = shiller.months[~np.isnan(shiller.dividend)][-1]
     assert str(last) == "2023-06"
     assert str(shiller.months[~np.isnan(shiller.long_rate)][-1]) == "2023-09"
-    # Known error of forecasts of zero change on these prices
+    # Known root-mean-square error if each price is predicted to equal the previous one
     returns = np.diff(np.log(shiller.price))[1492:]
     assert np.sqrt(np.mean(returns**2)) == pytest.approx(0.0382, abs=5e-5)
 
@@ -209,7 +209,7 @@ def test_prices():
     assert alike[vix.dates <= np.datetime64("2004-06-11")].sum() == 506
     outside = lambda price: (price < vix.low) | (price > vix.high)
     assert (outside(vix.open) | outside(vix.close)).sum() == 47
-    # Known error of forecasts of no change on these prices
+    # Known root-mean-square error if each price is predicted to equal the previous one
     change = np.diff(np.log(vix.close))[7387:]
     assert np.sqrt(np.mean(change**2)) == pytest.approx(0.0787, abs=5e-5)
 

@@ -1,4 +1,4 @@
-"""Downloads: complete files or none; valid recordings are read, invalid refused."""
+"""Tests of downloads, and of recordings that users provide."""
 
 import doctest
 import hashlib
@@ -128,7 +128,7 @@ def wav(samples, rate=8000):
 
 @pytest.fixture
 def tarball(cache, monkeypatch):
-    """Make an archive of three recordings as on GitHub; expect its checksum."""
+    """Make an archive of three recordings in the format of GitHub, to be downloaded."""
     files = {
         f"{digit}_theo_{take}.wav": wav(np.arange(50 + take, dtype=np.int16))
         for digit, take in ((0, 0), (3, 7), (9, 31))

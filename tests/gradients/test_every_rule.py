@@ -1,4 +1,4 @@
-"""Contract of all gradient rules: gradients equal references; promises are kept."""
+"""Tests of promises that all gradient rules make, such as equality with `jax.grad`."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Probes P and F: two small networks with values computed without this library."""
+"""Tests on two small networks, P and F, with values computed without this library."""
 
 import json
 
@@ -94,8 +94,8 @@ def test_probe_f_neumann(terms):
     want = jnp.array(F["dV"])
     error = jnp.linalg.norm(grad - want) / jnp.linalg.norm(want)
     np.testing.assert_allclose(error, F["neumann"][terms], rtol=2e-4)
-    # The residual of the adjoint equation after K terms of the Neumann series is
-    # (Jᵀ)^{K+1} b.
+    # After K terms of the Neumann series, the residual of the adjoint equation z = Jᵀ z
+    # + b is (Jᵀ)^{K+1} b.
     h = equilibrium.h
     jacobian = (1 - h[:, None] ** 2) * V
     b = h - t

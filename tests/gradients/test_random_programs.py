@@ -1,13 +1,14 @@
-"""Every gradient rule on random programs, against plain Python loops.
+"""Gradient rules on randomly drawn networks, compared with plain Python loops.
 
-The profile "fast" of hypothesis tries 100 programs, 10 of them in the fast tier. For
-2,000 programs run
+By default, the tests draw 100 networks, 10 of them in the fast tests. To test 2,000
+networks, run
 
     python -m pytest tests/gradients/test_random_programs.py -m "slow or not slow" \\
         --hypothesis-profile=long
 
-A test that fails prints its program. `build(program)` of tests/random_programs/build.py
-makes the network of it, and `CHECKS[rule]` of checks.py compares a rule on it.
+A failing test prints the description of its network. To repeat the check, call
+`CHECKS[rule](build(description))`, with `build` and CHECKS from build.py and checks.py
+in tests/random_programs.
 """
 
 import collections
@@ -24,10 +25,10 @@ from tests.random_programs.checks import CHECKS
 from tests.random_programs.compare import Refused, Unfit
 from tests.random_programs.grammar import programs
 
-FIRST, PART = 10, 20  # number of programs of the first test, and of the others
+FIRST, PART = 10, 20  # numbers of networks in the first test and in each other test
 PARTS = range(1 + -(-(hypothesis.settings.default.max_examples - FIRST) // PART))
-# The kinds of programs, with rules that the programs of this kind are made for. Most
-# other programs are refused by these rules.
+# Format: {kind of random network: gradient rules to test with it}. Most of these rules
+# support only one kind of network.
 MADE_FOR = {
     "anything": list(CHECKS),
     "without_branches": ["rflo", "eprop", "snap"],
@@ -39,7 +40,7 @@ MADE_FOR = {
 
 @st.composite
 def cases(draw):
-    """Draw a program, two or three rules, and whether XLA optimises them."""
+    """Draw a network, one to three gradient rules, and whether XLA optimises."""
     kind = draw(st.sampled_from(["anything", *MADE_FOR]))
     first = draw(st.sampled_from(MADE_FOR[kind]))
     any_rule = st.sampled_from(list(CHECKS))
@@ -49,10 +50,11 @@ def cases(draw):
 
 
 def try_case(case, counts):
-    """Check rules on a program; count what came of it."""
+    """Check gradient rules on a network, and count the outcomes."""
     program, rules, optimised = case
     problem = build(program)
-    # A comparison that rounding errors decide has no derivative to agree on.
+    # If rounding errors decide a comparison, they also decide which derivative is
+    # right, so skip the network.
     hypothesis.assume(oracle.smallest_gap(problem) > 1e-9)
     counts["programs", "all"] += 1
     before = jax.config.read("jax_disable_most_optimizations")
@@ -71,7 +73,7 @@ def try_case(case, counts):
 
 @pytest.fixture(scope="module")
 def counts(request):
-    """Count programs for each rule; print the table after the last test."""
+    """Return counters for the results of each gradient rule; print them at the end."""
     found = collections.Counter()
     yield found
     table = [f"{rule:20} {what:20} {found[rule, what]:6}" for rule, what in found]
@@ -86,6 +88,6 @@ def test_rules_agree_with_loops(part, counts):
     test = given(cases())(lambda case: try_case(case, counts))
     size = hypothesis.settings(max_examples=PART if part else FIRST)
     hypothesis.seed(part)(size(test))()
-    if part % 5 == 4:  # compiled programs take memory, and few are used again
+    if part % 5 == 4:  # free the memory of compiled functions
         jax.clear_caches()
     gc.collect()

@@ -1,1 +1,1 @@
-"""Tables, networks, conditions and oracles of the generated matrix of tests."""
+"""Generated tests: networks, gradient rules, test conditions, and reference results."""

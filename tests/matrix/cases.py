@@ -1,7 +1,7 @@
-"""Cases of the matrix: arguments of a gradient rule, one case for each condition.
+"""Arguments for gradient rules, drawn for each test condition such as padding or NaN.
 
-All conditions of a layout have the same shapes and dtypes, so that one compiled program
-runs all of them.
+Arguments drawn for different conditions have equal shapes and dtypes, so that one
+compiled program can run with all of them.
 """
 
 import zlib
@@ -14,7 +14,7 @@ from tests.matrix.networks import D, M, networks
 
 
 class Layout(NamedTuple):
-    """Shape and dtype of a case: batch shape, number of steps, dtype."""
+    """Batch shape, number of time steps and dtype of a gradient rule's arguments."""
 
     batch: tuple[int, ...] = (3,)
     length: int = 5
@@ -38,19 +38,19 @@ class Case(NamedTuple):
 
 
 def floats(function, *trees):
-    """Apply a function to floating leaves of a tree; other leaves stay as they are."""
+    """Apply a function to the floating leaves of pytrees; keep all other leaves."""
     is_float = lambda leaf: jax.numpy.issubdtype(leaf.dtype, np.floating)
     apply = lambda leaf, *more: function(leaf, *more) if is_float(leaf) else leaf
     return jax.tree.map(apply, *trees)
 
 
 def seed_of(*names):
-    """Return a seed that depends on names only, and not on the order of tests."""
+    """Return a random seed that depends only on the given names."""
     return zlib.crc32(repr(names).encode())
 
 
 def draw(name, layout, seed=0) -> Case:
-    """Draw a case in float64 that counts every step, without resets."""
+    """Draw float64 arguments without padding and resets, with loss weights of 1."""
     network, shape = networks()[name], (layout.length, *layout.batch)
     numbers = np.random.default_rng(seed_of(name, layout.batch, layout.length, seed))
     xs, targets = numbers.normal(size=(*shape, D)), numbers.normal(size=(*shape, M))
@@ -73,7 +73,7 @@ def draw(name, layout, seed=0) -> Case:
 
 
 def rounded(tree, dtype):
-    """Round floating leaves to a dtype, and return them as float64."""
+    """Round floating leaves to a dtype, and convert them back to float64."""
     return floats(lambda leaf: np.asarray(leaf, dtype).astype(np.float64), tree)
 
 
@@ -82,7 +82,7 @@ def cast(tree, dtype):
 
 
 def spoilt(case, value=np.nan):
-    """Put a value in padding: into inputs, targets, weights; and set resets there."""
+    """Replace inputs, targets and loss weights at padded steps; integers by −7."""
     padded = ~case.mask
 
     def spoil(leaf):
@@ -99,7 +99,7 @@ def spoilt(case, value=np.nan):
 
 
 def without_label(case, value=np.nan):
-    """Put a value into the floating targets of losses with weight 0."""
+    """Replace floating targets by `value` where the weight of the loss is 0."""
 
     def spoil(leaf):
         flags = case.weights == 0
@@ -110,7 +110,7 @@ def without_label(case, value=np.nan):
 
 
 class Maker(NamedTuple):
-    """What a condition needs to make its case."""
+    """Drawn arguments of a gradient rule, and a random generator for changing them."""
 
     case: Case
     numbers: np.random.Generator
@@ -122,7 +122,7 @@ class Maker(NamedTuple):
         return self.numbers.uniform(0.2, 2.0, size=self.case.mask.shape)
 
     def time(self):
-        """Return the time of each entry of the mask."""
+        """Return the index of the time step, in an array with the shape of the mask."""
         length = self.case.mask.shape[0]
         column = np.arange(length).reshape(-1, *[1] * (self.case.mask.ndim - 1))
         return np.broadcast_to(column, self.case.mask.shape)
@@ -130,21 +130,21 @@ class Maker(NamedTuple):
     def lengths(self):
         batch = self.case.mask.shape[1:]
         lengths = self.numbers.integers(0, self.case.mask.shape[0] + 1, size=batch)
-        if lengths.size:  # One example is empty, unless it is the only one.
+        if lengths.size:  # The second example has length 0, if there is one.
             lengths.flat[0] = min(2, self.case.mask.shape[0])
         if lengths.size > 1:
             lengths.flat[1] = 0
         return lengths
 
     def of_one(self):
-        """Return flags of the first example only."""
+        """Return an array of flags that are true only for the first example."""
         flags = np.zeros(self.case.mask.shape, bool)
         flags.reshape(len(flags), -1)[:, :1] = True
         return flags
 
 
 def _everything(maker, part):
-    """Draw mask, resets, weights and missing labels together."""
+    """Draw arguments with padding, resets, loss weights and missing targets."""
     case = maker.case._replace(
         mask=maker.flags(0.75),
         reset=maker.flags(0.3),
@@ -154,7 +154,7 @@ def _everything(maker, part):
     return spoilt(case, [np.nan, -np.inf, np.inf][part % 3])
 
 
-# Each condition maps a Maker to a case. `draw` gives each condition its own numbers.
+# Format: {name of a test condition: function from a Maker to a Case}.
 CONDITIONS = {
     "plain": lambda m: m.case,
     "zero_carry": lambda m: m.case._replace(carry=floats(np.zeros_like, m.case.carry)),
@@ -207,7 +207,7 @@ CONDITIONS = {
     ),
 } | {f"everything_{k}": lambda m, k=k: _everything(m, k) for k in range(12)}
 
-# One step has no middle, and the conditions on first and last steps coincide.
+# Conditions for sequences of one time step, whose first step is also the last one.
 ONE_STEP = [
     "plain",
     "zero_carry",
@@ -223,18 +223,18 @@ ONE_STEP = [
     "nan_target_of_weight_0",
     *(f"everything_{k}" for k in range(4)),
 ]
-EMPTY = ["plain"]  # No example: value and gradients are 0.
+EMPTY = ["plain"]  # conditions for batches without examples
 
 
 def conditions_of(layout):
-    """Return the names of the conditions that differ in a layout."""
+    """Return the names of the test conditions to use for a batch shape and length."""
     if 0 in layout.batch:
         return EMPTY
     return ONE_STEP if layout.length == 1 else list(CONDITIONS)
 
 
 def make(name, layout, condition) -> Case:
-    """Make the case of a condition, in float64 rounded to the dtype of the layout."""
+    """Draw the arguments for a condition; round them to a dtype, but return float64."""
     seed = seed_of(name, layout.batch, layout.length, condition)
     maker = Maker(draw(name, layout, condition), np.random.default_rng(seed))
     return rounded(CONDITIONS[condition](maker), layout.dtype)

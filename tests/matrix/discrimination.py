@@ -1,8 +1,7 @@
-"""Which rules of the table compute which gradient, and checks that others fail.
+"""Checks that the comparison with reference gradients rejects wrong gradient rules.
 
-A comparison with an oracle shows little if it would also accept another rule. So each
-oracle is compared with the gradients of all rules that compute something else, and the
-comparison must fail for each of them.
+Each reference gradient is compared with the gradients of all gradient rules that
+compute a different approximation. Each of these comparisons must fail.
 """
 
 import pytest
@@ -18,9 +17,9 @@ from tests.matrix.programs import (
 )
 
 NETWORK, CONDITIONS = "leaky", ("plain", "weights_random", "zero_carry")
-# Definitions of gradients of the network "leaky", and all rules that compute them.
-# Order 2 is the whole influence in a dense cell. A carry that is all visible leaves
-# e-prop without traces, as the docstring of eprop says.
+# Format: {gradient rule: other rules with the same gradient for the network "leaky"}.
+# In this network, SnAp-2 stores all entries of the influence matrix ∂h/∂θ, so it equals
+# RTRL. E-prop stores no traces, because all of the carry is visible to other units.
 DEFINITIONS = {
     "bptt": {
         "bptt_step",
@@ -48,7 +47,7 @@ DEFINITIONS = {
 
 
 def others(definition, family) -> list[str]:
-    """Return the rules of a family that do not compute a definition's gradient."""
+    """Return the rules in a family whose gradient differs from a reference gradient."""
     same = DEFINITIONS[definition] | {definition}
     network = selection.networks()[NETWORK]
     return [
@@ -59,7 +58,7 @@ def others(definition, family) -> list[str]:
 
 
 def cells(definition, family) -> list[str]:
-    """Return the names of the cells that `assert_others_fail` checks."""
+    """Return the names of all comparisons that `assert_others_fail` makes."""
     return [
         f"{definition}/not/{rule}/{condition}"
         for rule in others(definition, family)
@@ -84,7 +83,7 @@ def assert_others_fail(definition, family):
                 continue
             accepted.append(name)
     assert not accepted, accepted
-    # The comparison accepts the rule itself, so that it does not fail for all.
+    # The comparison must accept the gradient rule that computes the reference gradient.
     if definition in selection.FAMILIES[family]:
         program = selection.default(definition)
         found = DEFAULT_RESULTS.get(program) or (

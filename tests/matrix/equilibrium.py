@@ -1,7 +1,8 @@
-"""Table of solvers and adjoints of fixed points; the oracle is a dense solve in NumPy.
+"""Solvers and adjoints of fixed points, with reference gradients computed in NumPy.
 
-The network is h = tanh(h W + x), with the loss Σ (h − target)². With J = ∂f/∂h and the
-derivative c of the loss in h, the adjoint is z = (I − Jᵀ)⁻¹ c.
+The network's state is the fixed point of f(h) = tanh(h W + x), and the loss is Σ (h −
+target)². The adjoint z solves the linear equation z = Jᵀ z + c. Here J is the Jacobian
+of f at the fixed point, and c is the derivative of the loss with respect to h.
 """
 
 from functools import cache
@@ -32,7 +33,7 @@ f = lambda w, h, x: jnp.tanh(h @ w + x)
 square = lambda h, target: jnp.sum((h - target) ** 2, axis=-1)
 
 _counts = np.array([1.0, 0.0, 2.0, 0.5])
-# Each condition maps (init, x, target, weights) to the changed arguments.
+# Format: {name: function that changes the arguments (init, x, target, weights)}.
 CONDITIONS = {
     "plain": lambda h, x, t, w: (h, x, t, w),
     "zero_init": lambda h, x, t, w: (0 * h, x, t, w),
@@ -52,7 +53,7 @@ CONDITIONS = {
 
 
 class Program(NamedTuple):
-    """A solver and an adjoint, compiled together."""
+    """A solver and an adjoint solver, which are tested together."""
 
     solver: str
     adjoint: str
@@ -83,7 +84,7 @@ def make(name):
 
 
 def defined(init, x, target, weights):
-    """Return the value and the gradient in W."""
+    """Return the weighted mean loss and its gradient with respect to W, by NumPy."""
     h, shares = settled(W, x), weights / (weights.sum() or 1)
     target = np.where(shares[:, None] == 0, 0, target)
     value, grad = np.sum(shares * np.sum((h - target) ** 2, axis=-1)), np.zeros_like(W)

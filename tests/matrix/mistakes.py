@@ -1,4 +1,4 @@
-"""Table of mistakes in the arguments of gradient rules, and the messages they raise."""
+"""Mistakes in the arguments of gradient rules, and the error messages they cause."""
 
 import re
 
@@ -15,7 +15,7 @@ LAYOUT = cases.Layout()
 _swapped = lambda name: lambda given: {name: jnp.swapaxes(given[name], 0, 1)}
 _with_param = lambda leaf: lambda given: {"params": given["params"] | {"bias": leaf}}
 
-# Each row: name, change of the arguments, and the message that a ValueError matches.
+# Format: {name: (function that makes the mistake, pattern of the error message)}.
 MISTAKES = {
     "params_of_integers": (
         _with_param(jnp.ones(3, int)),
@@ -97,7 +97,7 @@ MISTAKES = {
         "key must be",
     ),
 }
-# Mistakes in step and loss: name, change of (step, loss), message.
+# Format: {name: (function that changes (step, loss), pattern of the error message)}.
 FUNCTIONS = {
     "step_is_none": (lambda step, loss: (None, loss), "step must be a function"),
     "loss_is_none": (lambda step, loss: (step, None), "loss must be a function"),
@@ -137,31 +137,31 @@ FUNCTIONS = {
 
 
 def rules_of(family) -> list[str]:
-    """Return the rules of a family; `unroll` and others have no such arguments."""
+    """Return the rules in a family that have the optional arguments, such as `mask`."""
     return [rule for rule in selection.FAMILIES[family] if RULES[rule].optional]
 
 
 def mistakes_of(rule) -> list[str]:
-    """Return the names of all mistakes that a rule must name."""
+    """Return the names of the mistakes for which a rule must raise an error."""
     names = [*MISTAKES, *FUNCTIONS, "key_is_missing"]
     if rule in selection.FAMILIES["online"] and not RULES[rule].drawn:
-        names.remove("key_is_missing")  # Online rules that do not draw ignore a key.
+        names.remove("key_is_missing")  # Online rules that are not random ignore a key.
     if rule == "pes":
         names.remove("loss_of_integers")  # PES takes no derivative of the loss.
     if rule == "kf_rtrl":
-        # One loss for the batch makes the batch one example, in which the weights are
-        # multiplied by several vectors. KF-RTRL refuses this before it sees `weights`.
+        # If a loss function returns one loss for a whole batch, KF-RTRL raises a
+        # different error.
         names.remove("loss_of_batch")
     return names
 
 
 def cells(rule) -> list[str]:
-    """Return the names of the cells that `assert_named` checks."""
+    """Return the names of all checks that `assert_named` makes."""
     return [f"{rule}/mistake/{name}" for name in mistakes_of(rule)]
 
 
 class _Changed:
-    """A network with another step and loss."""
+    """A network whose step and loss function are replaced."""
 
     def __init__(self, network, change):
         self.step, self.loss = change(network.step, network.loss)
@@ -169,7 +169,7 @@ class _Changed:
 
 
 def assert_named(rule):
-    """Check that each mistake raises a ValueError with the message of the table."""
+    """Check that each mistake raises a ValueError with the expected message."""
     row, wrong = RULES[rule], []
     name = "tanh" if row.accepts(networks()["tanh"]) else "separate"
     network, case = networks()[name], cases.make(name, LAYOUT, "plain")

@@ -1,7 +1,8 @@
-"""Small networks of the matrix, each split into a cell and a readout.
+"""Small networks for tests, each split into a cell and a readout.
 
-The oracle needs this split: biased online rules treat the two parts differently. The
-functions `cell` and `readout` take one example or leaves [*batch, ...].
+The cell computes the new carry, and the readout computes the output. Reference
+gradients need this split, because biased online rules treat cell and readout
+differently. Both functions accept one example or batches of any shape.
 """
 
 from collections.abc import Callable
@@ -20,20 +21,22 @@ KEEP = lambda value: value
 
 
 class Network(NamedTuple):
-    """A step, and how it is composed of a cell and a readout.
+    """A recurrent network, as a cell that computes the carry and a readout.
 
     Attributes:
-      cell: (params, carry, x, cut) -> new carry. The cell calls `cut` on values where
-        elements of the carry are mixed.
-      readout: (params, new carry, old carry, x) -> y.
-      draw: (numbers, *batch) -> the float leaves' values of a carry, as a pytree.
+      cell: function (params, carry, x, cut) -> new carry. The cell applies the function
+        `cut` to every value that it multiplies by a recurrent weight matrix.
+      readout: function (params, new carry, old carry, x) -> y.
+      carry: function (random generator, *batch shape) -> random carry.
       params: float64 parameters.
-      visible: selects the part of a carry that other units read, for eprop.
-      splits: whether the cell calls `cut`, so that the oracle of rflo applies.
+      visible: function that selects the part of a carry that other units read; an
+        argument of `eprop`.
+      splits: whether the cell uses its argument `cut`. Only for these cells can
+        reference gradients for RFLO be computed.
       separate: whether no element of the carry depends on another element.
-      affine: whether the new carry is an elementwise affine function of the carry.
+      affine: whether each element of the new carry is an affine function of the same
+        element of the old carry.
       products: whether kf_rtrl accepts the cell.
-      floating: whether all leaves of the carry are floating arrays.
     """
 
     cell: Callable
@@ -103,13 +106,13 @@ def _separate(p, h, x, cut):
 
 
 def _mixed(p, carry, x, cut):
-    """Step a network whose carry and inputs also hold integers and random keys."""
+    """Step a network whose carry and inputs also contain integers and random keys."""
     h, (slow, count, key) = carry["fast"][0], carry["slow"]
     token = jax.nn.one_hot(x["token"], 3, dtype=h.dtype)
     add = lambda key, fold: jax.random.fold_in(key, fold)
     for _ in range(count.ndim):
         add = jax.vmap(add)
-    # The dtype of the draw is fixed, so that all dtypes of h draw the same numbers.
+    # Draw float32 for every dtype of h, so that the random numbers are the same.
     draw = lambda key: jax.random.uniform(key, (N,), jnp.float32).astype(h.dtype)
     for _ in range(count.ndim):
         draw = jax.vmap(draw)
@@ -141,7 +144,7 @@ def plain(p, new, old, x):
 
 
 def skipping(p, new, old, x):
-    """Read the new carry, and also the old carry and the input directly."""
+    """Compute an output that depends on the new carry, the old carry and the input."""
     return dense(p["out"], new) + dense(p["skip"], old) * x
 
 
@@ -162,7 +165,7 @@ def with_keys(numbers, *batch):
 
 @cache
 def networks():
-    """Return the table of networks, by name."""
+    """Return all test networks, as a dict with their names."""
     numbers = np.random.default_rng(1)
     normal = lambda *shape: jnp.asarray(0.8 * numbers.normal(size=shape))
 

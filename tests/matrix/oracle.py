@@ -1,8 +1,8 @@
-"""Oracles in float64: recursions in NumPy over the Jacobians of single steps.
+"""Reference gradients in float64, computed in NumPy from Jacobians of time steps.
 
-Notation, for one example: h_t is the carry [n] (its floating leaves, flattened), θ the
-parameters [p], ℓ_t the loss. `Slopes` has the derivatives of one step. No rule of the
-library is used, nor a scan: a Python loop skips padding, replaces the carry at resets,
+Notation, for one example: h_t is the carry of time step t, θ are the p parameters, and
+ℓ_t is the loss. The Jacobians are taken with respect to the n floating-point elements
+of the carry. A Python loop over time steps skips padding, replaces the carry at resets,
 and leaves out losses with weight 0.
 """
 
@@ -18,15 +18,15 @@ from tests.matrix.networks import networks
 
 
 class Slopes(NamedTuple):
-    """Derivatives of one step of one example, in NumPy.
+    """Loss, Jacobians and gradients of one time step of one example.
 
-    The loss is a function of θ, of the new carry h and of the old carry. Its partial
-    derivatives are `direct` [p], `signal` [n] and `skip` [n].
+    The loss is a function of the parameters, the new carry and the old carry. The
+    fields `direct`, `signal` and `skip` are its gradients with respect to these three.
     """
 
     loss: Any
     J: Any  # ∂h_t/∂h_{t−1}, [n, n]
-    J_apart: Any  # the part of J whose paths mix no elements, [n, n]
+    J_apart: Any  # like J, without derivatives through recurrent matrices
     I: Any  # ∂h_t/∂θ, [n, p]  # noqa: E741
     direct: Any
     signal: Any
@@ -35,7 +35,7 @@ class Slopes(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of one example of a trajectory."""
+    """One time step of one example, with its loss weight and derivatives."""
 
     example: int
     time: int
@@ -45,11 +45,11 @@ class Step(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """All steps outside of padding, by example, and the last carries."""
+    """All time steps that are not padding, for each example, and the last carries."""
 
     steps: list[list[Step]]
     last: Any
-    total: float  # Σ w
+    total: float  # sum of all loss weights
     length: int
     num_params: int
     num_units: int
@@ -111,7 +111,7 @@ def at(tree, *places):
 
 
 def follow(name, params, case) -> Trajectory:
-    """Run all examples of a case; linearise every step outside of padding."""
+    """Run the network on each example, and compute the Jacobians of each time step."""
     run = linearised(name)
     length, *batch = case.mask.shape
     steps, last = [], []
@@ -143,19 +143,19 @@ def follow(name, params, case) -> Trajectory:
 
 
 def last_of(carries):
-    """Stack the leaves of several examples' carries, as `numbers_of` returns them."""
+    """Stack the carries of several examples, leaf by leaf."""
     return [np.stack(leaves) for leaves in zip(*map(numbers_of, carries), strict=True)]
 
 
 def numbers_of(carry):
-    """Return the leaves of a carry as NumPy arrays; of keys, their data."""
+    """Return the leaves of a carry as NumPy arrays; random keys as their integers."""
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     data = lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf
     return [np.asarray(data(leaf)) for leaf in jax.tree.leaves(carry)]
 
 
 def value_of(trajectory):
-    """Return Σ w ℓ / Σ w without the losses of weight 0, which may be NaN."""
+    """Return the weighted mean of all losses whose weight is not 0."""
     terms = [
         step.weight * step.slopes.loss
         for found in trajectory.steps
@@ -170,12 +170,16 @@ def mean(trajectory, total):
 
 
 def exact(trajectory):
-    """Backpropagation through time, by its recursion for δ."""
+    """Return the gradient by backpropagation through time."""
     return windows(trajectory, [(trajectory.length, 0, 0)])
 
 
 def truncated(every, lookback):
-    """Return BPTT(lookback; every): a backward pass for each window of losses."""
+    """Return a function that computes the gradient of truncated BPTT from a trajectory.
+
+    After every `every` time steps, the errors of the last `every` losses are propagated
+    backwards through at most `lookback` steps.
+    """
 
     def grads(trajectory):
         length, last, found = trajectory.length, 0, []
@@ -189,7 +193,11 @@ def truncated(every, lookback):
 
 
 def windows(trajectory, ends):
-    """Add up backward passes: (end, first step whose loss counts, first step)."""
+    """Return the sum of the gradients of several backward passes.
+
+    Each element of `ends` describes one backward pass: the step after the last one, the
+    first step whose loss counts, and the first step of the pass.
+    """
     total = np.zeros(trajectory.num_params)
     for steps in trajectory.steps:
         for end, counts, begin in ends:
@@ -209,7 +217,11 @@ def windows(trajectory, ends):
 
 
 def forwards(through, signal=lambda s: (s.signal, s.skip), kept=None):
-    """Return a rule of traces: P_t = through(J) P_{t−1} + I_t, kept where `kept`."""
+    """Return a function that computes a gradient by a recursion of traces.
+
+    The traces are P_t = A_t P_{t−1} + ∂h_t/∂θ with the matrix A_t = through(slopes of
+    step t). Entries of P_t where `kept` is False are set to 0.
+    """
 
     def grads(trajectory):
         total = np.zeros(trajectory.num_params)
@@ -223,8 +235,8 @@ def forwards(through, signal=lambda s: (s.signal, s.skip), kept=None):
                     traces = np.where(kept, traces, 0)
                 if step.weight != 0:
                     to_new, to_old = signal(s)
-                    # The skip path reads the carry before the step, which is constant
-                    # at a reset, where `old` is 0.
+                    # `to_old` is the gradient with respect to the old carry, whose
+                    # traces are `old`. At a reset, these traces are 0.
                     found = s.direct + to_new @ traces + to_old @ old
                     total = total + step.weight * found
         return mean(trajectory, total)
@@ -234,9 +246,10 @@ def forwards(through, signal=lambda s: (s.signal, s.skip), kept=None):
 
 @cache
 def pattern(name, order):
-    """Return the entries of dh/dθ that are nonzero within `order` steps.
+    """Return which entries of ∂h/∂θ can be nonzero within `order` time steps.
 
-    An entry counts if it is nonzero at one or more of eight random points.
+    An entry counts as nonzero if it is nonzero for any of eight random carries and
+    parameters.
     """
     network, numbers = networks()[name], np.random.default_rng(9)
     theta, tree_of = ravel_pytree(network.params)
@@ -262,7 +275,7 @@ def pattern(name, order):
 
 
 def seen_by_others(name):
-    """Return which elements of the flattened carry are visible, for e-prop."""
+    """Return which floating-point elements of a carry are visible to other units."""
     network = networks()[name]
     carry = network.carry(np.random.default_rng(0))
     shown = {id(leaf) for leaf in jax.tree.leaves(network.visible(carry))}

@@ -1,8 +1,8 @@
-"""Programs of the matrix: a rule compiled for a network, and the claims it is held to.
+"""Compiled gradient rules, and checks of their results under all test conditions.
 
-A cell of the matrix is one claim about one program: that its results under a condition
-are those of the oracle, or that two calls agree. Cells have names, which a failing test
-prints. Compilation takes most of the time, so that one program checks many cells.
+Each check compares one result with a reference gradient, or compares the results of two
+calls. Each check has a name, which is printed if the check fails. Compilation takes
+most of the time, so each compiled gradient rule is used for many checks.
 """
 
 from collections.abc import Iterator
@@ -21,20 +21,20 @@ from tests.matrix.networks import networks
 from tests.matrix.rules import ONLINE, THROUGH_TIME
 
 RULES = THROUGH_TIME | ONLINE
-# Largest error relative to the largest entry of the oracle's array.
+# Allowed error, relative to the largest entry of the reference array
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5, "bfloat16": 0.1}
 
 
 class Result(NamedTuple):
-    """Result of one call of a rule, in NumPy."""
+    """Loss, last carry and gradient from one call of a gradient rule, in NumPy."""
 
     value: Any
     last: list[Any]  # leaves of the last carry
-    grads: Any  # [p]
+    grads: Any  # gradient of all p parameters, as one vector
 
 
 class Program(NamedTuple):
-    """A rule of the table, compiled for a network in a layout, in some way."""
+    """A gradient rule for one network and layout, called in one way (see `Way`)."""
 
     rule: str
     network: str
@@ -46,23 +46,23 @@ class Program(NamedTuple):
         return f"{self.rule}/{self.network}/{self.layout.name}/{self.way}"
 
     def cells(self) -> list[str]:
-        """Return the names of all cells that this program checks."""
+        """Return the names of all checks of this compiled gradient rule."""
         claims = list(WAYS[self.way].conditions(self.layout))
         if self.checks_all():
             claims += claims_of(self)
         return [f"{self.name}/{claim}" for claim in claims]
 
     def checks_all(self) -> bool:
-        """Return whether the claims about pairs of calls are checked, too."""
+        """Return whether the results of pairs of calls are compared, too."""
         return self.way == "jit" and 0 not in self.layout.batch
 
 
 class Way(NamedTuple):
-    """A way to call a rule, and the conditions that are checked in this way."""
+    """A way to call gradient rules, such as `vmap`, and conditions to test with it."""
 
     call: Any  # (rule, key, params of each case, cases) -> results
     conditions: Any = lambda layout: FEW
-    sees: Any = lambda case: case  # the case that the oracle gets
+    sees: Any = lambda case: case  # changes the arguments for the reference gradient
 
 
 FEW = [
@@ -124,7 +124,7 @@ def _donated(rule):
 
 
 def _value_grad(rule):
-    """Differentiate the returned value, instead of taking the returned gradient."""
+    """Compute the gradient as JAX's derivative of the value that a rule returns."""
 
     def run(params, *args, **key):
         of_value = lambda params: rule(params, *args, **key)[0]
@@ -152,7 +152,7 @@ def _four_devices(rule):
 
 
 def _only(*names):
-    """Give only some of the optional arguments."""
+    """Call a gradient rule with only the named optional arguments."""
 
     def transform(rule):
         def run(params, carry, xs, targets, *options, **key):
@@ -195,7 +195,7 @@ def key_of(rule, seed=0):
 
 
 def params_of(program, condition) -> Any:
-    """Return params in float64; under vmap, every other condition has other params."""
+    """Return float64 parameters; under vmap, every second call gets others."""
     params = cases.rounded(networks()[program.network].params, program.layout.dtype)
     second = program.way == "vmap" and FEW.index(condition) % 2
     return jax.tree.map(lambda leaf: 0.75 * leaf, params) if second else params
@@ -203,7 +203,7 @@ def params_of(program, condition) -> Any:
 
 @cache
 def results(program) -> dict[str, Result]:
-    """Compile a program and run all its conditions."""
+    """Compile a gradient rule and call it for each of its test conditions."""
     network, dtype = networks()[program.network], program.layout.dtype
     way = WAYS[program.way]
     names = way.conditions(program.layout)
@@ -218,7 +218,7 @@ def results(program) -> dict[str, Result]:
 
 @cache
 def wanted(network, layout, condition, way="jit", scaled=False):
-    """Return the trajectory of a condition, for all rules."""
+    """Run a network without the library, and return the Jacobians of all time steps."""
     case = WAYS[way].sees(cases.make(network, layout, condition))
     params = cases.rounded(networks()[network].params, layout.dtype)
     if scaled:
@@ -237,14 +237,18 @@ def assert_near(what, got, want, tolerance):
     assert got.shape == want.shape, f"{what}: shape {got.shape}, wanted {want.shape}"
     scale = np.max(np.abs(want), initial=0)
     error = np.max(np.abs(got - want), initial=0)
-    # A NaN makes the comparison false.
+    # If the error is NaN, this assertion fails.
     assert error <= tolerance * max(scale, 1e-3), (
         f"{what}: error {error:.2e} at scale {scale:.2e}, {got} for {want}"
     )
 
 
 def assert_result(program, result, trajectory, grads_of):
-    """Check value, carry and gradient; of random rules, the exact part of it."""
+    """Compare value, carry and gradient with references.
+
+    The gradient of a random rule has no reference, except for readout parameters, if
+    the rule is exact for them.
+    """
     tolerance = TOLERANCE[program.layout.dtype]
     assert_near("value", result.value, oracle.value_of(trajectory), tolerance)
     for got, want in zip(result.last, trajectory.last, strict=True):
@@ -267,16 +271,16 @@ def assert_result(program, result, trajectory, grads_of):
 
 def oracle_of(program, condition):
     row = RULES[program.rule]
-    # Steps that do not follow another step have no error signal from later steps.
+    # In these two cases, no error signal passes from one time step to another.
     alone = program.layout.length == 1 or condition == "reset_always"
-    # The derivative of the returned value is exact for every rule.
+    # For every gradient rule, JAX's derivative of the returned value is exact.
     if program.way == "value_grad" or (row.exact_alone and alone):
         return oracle.exact
     return None if row.wants is None else row.wants(program.network)
 
 
-# Claims about pairs of calls of one compiled program. Each is a function (call, case,
-# numbers) that raises AssertionError; call(case, seed=0) returns a Result.
+# Checks that compare the results of two calls. Each is a function (call, case, random
+# generator), where call(case, seed=0) returns a Result.
 
 
 def _same(got, want):
@@ -333,21 +337,21 @@ CLAIMS = {
     "scale_of_weights_is_ignored": ("everything_3", _scale_of_weights_is_ignored),
     "missing_labels_are_ignored": ("everything_3", _missing_labels_are_ignored),
     "key_matters": ("weights_random", _key_matters),
-    # `_check_all` checks these two.
+    # These two checks have no function here; `_check_all` makes them.
     "dtypes": None,
     "traced_once": None,
 }
 
 
 def claims_of(program) -> list[str]:
-    """Return the names of the claims about pairs of calls of a program."""
+    """Return the names of the checks that compare the results of two calls."""
     row = RULES[program.rule]
     draws = row.wants is None and not (row.exact_alone and program.layout.length == 1)
     return [name for name in CLAIMS if name != "key_matters" or draws]
 
 
 def check(program) -> Iterator[tuple[str, str | None]]:
-    """Yield (name of a cell, what is wrong with it or None)."""
+    """Yield the name of each check, with an error message or None."""
     if program.checks_all():
         yield from _check_all(program)
     else:
@@ -372,7 +376,11 @@ def _wrong(claim, *args):
 
 @cache
 def _compiled(program):
-    """Return (call, list of traces, raw call) for the claims about pairs of calls."""
+    """Compile a gradient rule for the checks that compare the results of two calls.
+
+    Return a function that calls it, a list with one entry for each trace, and a
+    function that returns the results as JAX arrays.
+    """
     network, dtype, traces = networks()[program.network], program.layout.dtype, []
     rule = RULES[program.rule].make(network)
 

@@ -1,4 +1,4 @@
-"""Table of gradient rules of the matrix: rules through time, and online rules."""
+"""Table of gradient rules and of the reference gradients to compare them with."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,17 +15,17 @@ FEEDBACK = np.random.default_rng(5).normal(size=(M, N))
 
 
 class Rule(NamedTuple):
-    """A row of the table.
+    """A gradient rule and its reference gradient.
 
     Attributes:
-      make: (network) -> gradient rule.
-      wants: (network name) -> oracle, a function Trajectory -> gradient. None for a
-        rule that draws at random, whose gradient has no value to compare with.
-      accepts: (network) -> whether the rule is made for the network.
-      drawn: whether the rule takes a key.
-      exact_alone: whether a random rule's gradient is exact in the readout, and exact
-        where no step follows another one.
-      optional: whether weights, mask, reset and initial may be left out.
+      make: function (network) -> gradient rule.
+      wants: function (network name) -> function (Trajectory) -> reference gradient.
+        None for rules whose gradient is random.
+      accepts: function (network) -> whether the rule supports the network.
+      drawn: whether the rule takes a random key.
+      exact_alone: whether a random rule's gradient is exact for readout parameters, and
+        exact for all parameters in a sequence of one time step.
+      optional: whether weights, mask, reset and initial are optional arguments.
     """
 
     make: Callable
@@ -62,7 +62,7 @@ def _truncated(every, lookback):
 
 
 def by_hand(run):
-    """Return a gradient rule that differentiates a user's own mean of the losses.
+    """Return a gradient rule that applies `jax.value_and_grad` to the mean loss.
 
     `run(network, params, carry, xs, **options)` returns (last carry, outputs).
     """
@@ -158,7 +158,11 @@ def _eprop_wants(name):
 
 
 def _eprop_feedback_wants(name):
-    """Return e-prop's oracle with weights B, which replace derivatives in z alone."""
+    """Return e-prop's reference gradient with feedback weights.
+
+    The feedback weights replace the derivatives of the loss only for the visible part
+    of the carry, which other units read.
+    """
     seen = oracle.seen_by_others(name)
 
     def signal(s):

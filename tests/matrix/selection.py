@@ -1,7 +1,8 @@
-"""The programs of the matrix that the tests run: a seeded sample of all programs.
+"""The tested combinations of gradient rule, network, layout and calling method.
 
-The table has a few thousand programs. Each rule runs in its default program, in some
-other networks and layouts, and in some other ways than under `jit` alone.
+Each gradient rule is tested with default choices. In addition, it is tested with some
+randomly chosen networks and layouts, and some ways of calling it, such as under `vmap`.
+The random seed is fixed.
 """
 
 from functools import cache
@@ -27,7 +28,7 @@ LAYOUTS = [
     Layout((1, 3), 5, "float32"),
 ]
 NUM_LAYOUTS, NUM_WAYS = 4, 3
-FAST = {  # The fast tier runs only these programs.
+FAST = {  # only these belong to the fast tests
     Program("bptt_every", "leaky"),
     Program("bptt_two_phase", "lstm"),
     Program("truncated_2_3", "leaky"),
@@ -40,14 +41,14 @@ FAST = {  # The fast tier runs only these programs.
 
 
 def default(rule) -> Program:
-    """Return the default program of a rule."""
+    """Return the default combination for a gradient rule."""
     fits = RULES[rule].accepts(networks()["leaky"])
     return Program(rule, "leaky" if fits else "separate")
 
 
 @cache
 def programs(family) -> list[Program]:
-    """Return the programs of a family, the fast ones first."""
+    """Return the combinations to test for a family of rules, the fast tests first."""
     found = [program for program in FAST if program.rule in FAMILIES[family]]
     found.sort()
     for rule in FAMILIES[family]:
@@ -69,7 +70,7 @@ def programs(family) -> list[Program]:
 
 
 def parameters(family):
-    """Return pytest's parameters of the programs of a family."""
+    """Return pytest's parameter sets for a family of gradient rules."""
     return [
         pytest.param(
             program,
@@ -81,7 +82,7 @@ def parameters(family):
 
 
 def assert_all_cells_hold(program):
-    """Check all cells of a program; print the name of each cell that fails."""
+    """Make all checks of a compiled rule; print the names of those that fail."""
     found = list(check(program))
     assert [name for name, _ in found] == program.cells()
     wrong = [f"{name}: {message}" for name, message in found if message is not None]

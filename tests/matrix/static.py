@@ -1,4 +1,4 @@
-"""Table of static rules of the matrix, with the delta rule in NumPy as the oracle."""
+"""Static gradient rules, with the delta rule in NumPy as reference."""
 
 from functools import cache
 from itertools import pairwise
@@ -41,7 +41,7 @@ def feedback_of(kind):
 
 
 def sent_back(kind, index, params, deltas):
-    """Return the error of the output of hidden layer `index`."""
+    """Return the error signal that arrives at the output of a hidden layer."""
     w, B = params[index + 1]["w"], feedback_of(kind)
     if kind == "dfa":
         return deltas[-1] @ np.asarray(B[index])
@@ -55,7 +55,7 @@ def sent_back(kind, index, params, deltas):
 
 
 def defined(kind, params, x, target, weights):
-    """Return the value and the gradients by the delta rule; `weights` may be 0."""
+    """Return the weighted mean loss and its gradients by the delta rule."""
     rows = lambda leaf: leaf.reshape(-1, leaf.shape[-1])
     x, target, weights = rows(x), rows(target), np.ravel(weights)
     shares = weights / (weights.sum() or 1)
@@ -78,7 +78,8 @@ def defined(kind, params, x, target, weights):
 
 KINDS = ["backprop", "fa", "dfa", "usf", "frsf"]
 LAYOUTS = {"one": (), "3": (3,), "2x2": (2, 2), "0": (0,)}
-# Each condition maps (x, target, weights, numbers) to the changed (x, target, weights).
+# Format: {name of a test condition: function that changes (x, target, weights) with a
+# random generator}.
 _seen = lambda n, w: np.arange(w.size).reshape(w.shape) % 2 * 1.0
 CONDITIONS = {
     "plain": lambda x, t, w, n: (x, t, w),
@@ -107,7 +108,7 @@ CONDITIONS = {
 
 
 class Program(NamedTuple):
-    """A static rule, compiled for a batch shape and a dtype."""
+    """A static gradient rule, compiled for a batch shape and a dtype."""
 
     kind: str
     layout: str = "3"
@@ -127,7 +128,7 @@ PROGRAMS += [Program(kind, "3", "float32") for kind in KINDS]
 
 
 def make(program, name):
-    """Return the (x, target, weights) of a condition, rounded to the dtype."""
+    """Return (x, target, weights) for a test condition, rounded to a dtype."""
     batch = LAYOUTS[program.layout]
     n = np.random.default_rng(list(name.encode()))
     given = n.normal(size=(*batch, WIDTHS[0])), n.normal(size=(*batch, WIDTHS[-1]))
@@ -137,7 +138,7 @@ def make(program, name):
 
 @cache
 def run(program):
-    """Return {condition: (value, grads)} of the compiled rule."""
+    """Return the value and the gradients of a compiled rule for each test condition."""
     if program.kind == "backprop":
         rule = gradients.backprop(LAYERS, square)
     else:

@@ -1,6 +1,7 @@
-"""Table of updates of the matrix, their recursions in NumPy, and gradient sequences.
+"""Updates, their definitions in NumPy, and sequences of gradients to test them with.
 
-A definition maps gradients [steps, p] and losses [steps] to the updates [steps, p].
+A definition computes the updates [steps, p] of p parameters from gradients [steps, p]
+and losses [steps].
 """
 
 from collections.abc import Callable
@@ -21,11 +22,11 @@ RATE, DECAY, STEPS = 0.01, 0.5, 8
 
 
 class Update(NamedTuple):
-    """A row of the table: a factory without arguments, and the definition."""
+    """A function that makes an optimiser, and the NumPy definition of its updates."""
 
     make: Callable
     defined: Callable
-    tolerance: float = 1e-12  # in float64; storage formats of few bits have more
+    tolerance: float = 1e-12  # larger if the state has few bits
 
 
 def _rprop(variant, low=1e-6, high=50.0):
@@ -59,7 +60,11 @@ def _manhattan(grads, values):
 
 
 def _forgetting(now, past):
-    """Add discounted past gradients: −(now·g_n + past·λ m_{n−1})."""
+    """Return a function that computes updates from discounted sums of gradients.
+
+    Update n is −(now · g_n + past · λ m), with the gradient g_n, the decay λ, and the
+    discounted sum m of earlier gradients.
+    """
 
     def run(grads, values):
         m, found = np.zeros(grads.shape[1]), []
@@ -150,7 +155,8 @@ UPDATES = {
 }
 SAME = {frozenset(("rprop", "irprop_minus", "rprop_packed"))}
 
-# Gradient sequences: each maps a generator and p to (gradients, losses).
+# Format: {name: function (random generator, number of parameters) -> (gradients,
+# losses)}.
 _normal = lambda n, p: n.normal(size=(STEPS, p))
 _falling = np.linspace(2, 1, STEPS)
 
@@ -206,7 +212,7 @@ DTYPES = {"float64": np.float64, "float32": np.float32, "bfloat16": ml_dtypes.bf
 
 
 class Program(NamedTuple):
-    """An update compiled for a tree and a dtype, in some way."""
+    """An update for a pytree and a dtype, called in one way, such as under `vmap`."""
 
     update: str
     tree: str = "nested"
@@ -250,7 +256,7 @@ def zeros(program):
 
 
 def drawn(program, name):
-    """Return gradients, rounded to the dtype, and losses, as float64."""
+    """Return gradients, rounded to the dtype, and losses, all in float64."""
     size = ravel_pytree(zeros(program))[0].size
     numbers = np.random.default_rng(list(name.encode()))
     grads, values = SEQUENCES[name](numbers, size)
@@ -258,7 +264,7 @@ def drawn(program, name):
 
 
 def run(program) -> dict[str, Any]:
-    """Return the updates [steps, p] that a program computes from each sequence."""
+    """Return the updates [steps, p] for each sequence of gradients."""
     params = zeros(program)
     _, tree_of = ravel_pytree(params)
     optimizer = optax.with_extra_args_support(UPDATES[program.update].make())
@@ -310,10 +316,10 @@ def run(program) -> dict[str, Any]:
 
 
 def assert_defined(program, definition, name, got):
-    """Check updates of a sequence against a definition; NaN must be at one place."""
+    """Compare updates with their definition; both must be NaN at the same elements."""
     row = UPDATES[program.update]
     grads, values = drawn(program, name)
-    if program.way == "masked":  # Gradients of masked leaves pass through unchanged.
+    if program.way == "masked":  # optax.masked does not change unmasked gradients
         picked = np.array([False] * 4 + [True] * 6)
         want = grads.copy()
         want[:, picked] = definition(grads[:, picked], values)
@@ -322,7 +328,9 @@ def assert_defined(program, definition, name, got):
     assert got.shape == want.shape
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     got, want = np.nan_to_num(got), np.nan_to_num(want)
-    # A probability near ½ is a difference of averages, so it has fewer digits.
+    # Rounding errors of probabilistic Rprop are large relative to small updates.
+    # Therefore, divide errors by at least a tenth of the largest update of the time
+    # step.
     scale = np.maximum(np.abs(want), 0.1 * np.max(np.abs(want), 1, keepdims=True))
     scale = np.maximum(scale, 1e-12)
     error = np.max(np.abs(got - want) / scale, initial=0)

@@ -1,1 +1,1 @@
-"""Planted faults in the library, which the tests should notice."""
+"""Faults planted in copies of the library, to check that the tests fail."""

@@ -1,15 +1,16 @@
 """Change the library and report whether tests fail: `python -m tests.mutations`.
 
-A fault of faults.json changes one line of one file, in a copy of the project. Then the
-tests of the changed file run on the copy: the fast tests, and with `--full` the slow
-tests as well. A fault is noticed if a test fails. Each fault takes about a minute.
+Each fault in faults.json changes one line of the library, in a copy of the project.
+Then the fast tests of the changed file are run on this copy. `--full` also runs the
+slow tests. A fault counts as noticed if a test fails. Each fault takes about a minute.
 `--only TEXT` selects the faults in files whose path contains TEXT.
 
-With `--auto` the faults are drawn from all small changes of expressions, by a fixed
-seed. Each mutant runs only those tests that run the changed line: the fast tests, and
-then the slow tests if all fast tests pass. `equivalent.json` lists the mutants that no
-test can notice; they do not count. `--resume` continues an interrupted run, and
-`--retry` also tries the survivors of that run again. `--fast` runs no slow tests.
+With `--auto`, the faults are mutants: small changes of expressions, drawn at random
+with a fixed seed. For each mutant, only the tests that execute the changed line are
+run: the fast tests, and then the slow tests if all fast tests pass. `equivalent.json`
+lists mutants that no test can notice; these are not counted. `--resume` continues an
+interrupted run. `--retry` does this too, and tests all mutants again that no test had
+noticed. `--fast` runs no slow tests.
 """
 
 import argparse
@@ -30,9 +31,9 @@ BUDGET = "seconds of fast tests, and of slow tests, that a mutant runs at most"
 
 
 def main(arguments: list[str]) -> int:
-    """Try the selected faults and print a table.
+    """Run tests with each selected fault and print a table.
 
-    Return 0 if tests notice all of them.
+    Return 0 if the tests notice all faults, and 1 otherwise.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="run slow tests too")

@@ -1,4 +1,4 @@
-"""Try automatic mutants: choose the tests that run the changed line, and count."""
+"""Automatic mutants: run the tests that execute a changed line; count the failures."""
 
 import hashlib
 import json
@@ -20,17 +20,18 @@ REASONS = {
     (each["file"], each["line"], each["old"], each["new"]): each["reason"]
     for each in EQUIVALENT
 }
-# These tests belong to all parts; others lie in a folder named like that of the code.
+# These test files are used for all mutants. All other test files are in a folder with
+# the same name as the folder of the tested code.
 SHARED = (
     *("test_checks.py", "test_array_checks.py", "test_losses.py", "test_masking.py"),
     *("test_devices.py", "test_processes.py"),
 )
 DOCTEST = "tests/test_layering.py::test_examples_in_docstrings_are_true"
-FILE_LIMIT = 1800.0  # seconds for all tests of a file, to find out which lines they run
+FILE_LIMIT = 1800.0  # seconds to record the lines that tests of a file execute
 
 
 def main(options: Any) -> int:
-    """Try the mutants and print a table; return 0 if tests notice 95 % of them."""
+    """Run tests on each mutant and print a table; return 0 if 95 % are noticed."""
     options.folder.mkdir(parents=True, exist_ok=True)
     _runs.use_cache(options.folder / "programs")
     mutants = sample(LIBRARY, options.count, options.seed)
@@ -79,7 +80,7 @@ class _Trials:
         self.library = b"".join(path.read_bytes() for path in sources)
 
     def run(self, mutant: Mutant) -> dict[str, Any]:
-        """Run the fast tests that run the line, then the slow ones, up to a failure."""
+        """Run tests of the changed line, the fast ones first, until one fails."""
         begin = time.perf_counter()
         path = self.copy / "bpvariants" / mutant.file
         source = path.read_text("utf-8")
@@ -110,7 +111,7 @@ class _Trials:
         return result["failed"], result.get("ran", 0)
 
     def _files(self, mutant: Mutant) -> list[Path]:
-        """Return the test files of the mutant's folder and of the folders above."""
+        """Return the test files in the mutant's test folder and in folders above."""
         tests = self.copy / "tests"
         folder = (tests / mutant.file).parent
         while not any(folder.rglob("test_*.py")):
@@ -123,7 +124,11 @@ class _Trials:
         return found
 
     def _files_of_slow(self, mutant: Mutant) -> list[Path]:
-        """Return the files with a fast test of the line, or with the mutant's name."""
+        """Return the test files whose slow tests may execute the changed line.
+
+        These are the files with a fast test that executes the line, and the test file
+        that is named like the changed file.
+        """
         name = f"test{Path(mutant.file).name}"
         return [
             path
@@ -134,11 +139,11 @@ class _Trials:
     def _choose(
         self, mutant: Mutant, files: Iterable[Path], slow: bool
     ) -> list[tuple[str, float]]:
-        """Return the tests that run the line and their seconds, best ones first.
+        """Return the tests that execute the changed line, and their seconds, in order.
 
-        The first rows of parametrised tests come first, those of the mutant's folder
-        before others. Tests that start processes are chosen although their lines are
-        not known.
+        The first two cases of each parametrised test come first, and among them the
+        tests in the mutant's test folder. Tests that start processes are always
+        included, because the lines that these processes execute are not recorded.
         """
         folder = f"tests/{mutant.file}".rpartition("/")[0]
         first, last = mutant.lines
@@ -159,7 +164,10 @@ class _Trials:
         return chosen
 
     def _lines(self, path: Path, slow: bool) -> dict[str, dict]:
-        """Return what each test of a file runs; keep it while nothing has changed."""
+        """Return the lines that each test of a file executes.
+
+        They are cached on disk until the test file or the library changes.
+        """
         digest = hashlib.sha256(path.read_bytes() + self.library).hexdigest()[:16]
         name = path.relative_to(self.copy).as_posix()
         kept = self.cache / f"{name.replace('/', '-')}-{slow}-{digest}.json"
@@ -181,7 +189,7 @@ _known: dict[Path, dict] = {}
 
 
 def report(mutants: list[Mutant], results: dict[tuple, dict]) -> int:
-    """Print the table of kinds and parts, the survivors and the equivalent mutants."""
+    """Print counts of noticed mutants, and all unnoticed and equivalent mutants."""
     tried = [each for each in mutants if each.key in results]
     noticed = {key for key, result in results.items() if result["noticed"]}
     rows = [(kind, [each for each in tried if each.kind == kind]) for kind in KINDS]

@@ -1,7 +1,8 @@
-"""Automatic mutants: small changes of expressions, and a sample of them.
+"""Mutants: copies of the library with one small change, and a random sample of them.
 
-A mutant replaces one expression of one file. The kinds are KINDS. Docstrings,
-annotations, imports, decorators, assertions and error messages are never changed.
+A mutant replaces one expression in one file. KINDS lists the kinds of replacements.
+Docstrings, annotations, imports, decorators, assertions and error messages are never
+changed.
 """
 
 import ast
@@ -44,7 +45,8 @@ BY_ONE: dict[type, type] = {
     ast.Gt: ast.GtE,
     ast.GtE: ast.Gt,
 }
-# The order of the arguments of these functions does not matter, or fails at once.
+# The arguments of these functions are not swapped. Either their order does not matter,
+# or the wrong order always raises an error.
 SYMMETRIC = {
     *("isinstance", "issubclass", "getattr", "hasattr", "setattr", "cast"),
     *("maximum", "minimum", "max", "min", "add", "multiply", "vdot", "array_equal"),
@@ -58,11 +60,11 @@ LEFT_ALONE = (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, ast.JoinedStr)
 class Mutant(NamedTuple):
     file: str  # relative to the folder of the library
     kind: str
-    line: str  # the line of the file on which the expression starts, stripped
+    line: str  # source line where the expression starts, stripped
     old: str
     new: str
-    place: tuple[int, int, int, int]  # first line, first byte, last line, last byte
-    lines: tuple[int, int]  # a test must run one of these lines to notice
+    place: tuple[int, int, int, int]  # first line and byte, last line and byte
+    lines: tuple[int, int]  # range of lines; a test must execute one to notice
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -80,8 +82,10 @@ class Mutant(NamedTuple):
 def sample(library: Path, count: int, seed: int) -> list[Mutant]:
     """Draw mutants of the library, at least one for each file that has any.
 
-    The rest are shared out in proportion to the number of mutants that a file has. In a
-    file each kind is equally likely. The draws of a file depend on no other file.
+    All other mutants are divided among the files in proportion to the number of
+    possible mutants of each file. Within a file, each kind of mutant is equally likely.
+    The order in which mutants of a file are drawn depends only on the file and the
+    seed.
     """
     drawn = {}
     for part in PARTS:
@@ -100,7 +104,7 @@ def sample(library: Path, count: int, seed: int) -> list[Mutant]:
 
 
 def _shuffled(mutants: list[Mutant], rng: random.Random) -> list[Mutant]:
-    """Return the mutants in random order, each kind equally likely at each draw."""
+    """Return mutants in random order; at each place, all kinds are equally likely."""
     kinds = {kind: [each for each in mutants if each.kind == kind] for kind in KINDS}
     for found in kinds.values():
         rng.shuffle(found)
@@ -111,7 +115,7 @@ def _shuffled(mutants: list[Mutant], rng: random.Random) -> list[Mutant]:
 
 
 def all_mutants(file: str, source: str) -> list[Mutant]:
-    """Return every mutant of a file."""
+    """Return all possible mutants of a file."""
     text, found = source.encode().split(b"\n"), []
     for node, lines, condition in _expressions(ast.parse(source)):
         place = node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
@@ -126,7 +130,7 @@ def all_mutants(file: str, source: str) -> list[Mutant]:
 
 
 def _segment(text: list[bytes], first: int, start: int, last: int, end: int) -> str:
-    """Return the text of an expression; `ast.get_source_segment` is far slower."""
+    """Return the source of an expression, faster than `ast.get_source_segment`."""
     if first == last:
         return text[first - 1][start:end].decode()
     lines = [text[first - 1][start:], *text[first : last - 1], text[last - 1][:end]]
@@ -136,11 +140,12 @@ def _segment(text: list[bytes], first: int, start: int, last: int, end: int) -> 
 def _expressions(
     node: ast.AST, lines: tuple[int, int] = (1, 10**6), inside: bool = False
 ) -> Iterator[tuple[ast.expr, tuple[int, int], bool]]:
-    """Yield each expression that may change, its lines, and whether it is a condition.
+    """Yield (expression, range of lines, is_condition) for each replaceable expression.
 
-    A test notices the change only if it runs one of these lines. For code of functions
-    they are the first line of the statement or lambda. Code that runs while the library
-    is imported has all lines of the file, and a default argument those of its function.
+    A test can notice a replacement only if it executes one of the lines. In a function,
+    the range is the first line of the statement or lambda. For code that is executed on
+    import, the range is the whole file. For a default argument, it is the body of the
+    function.
     """
     for field, child in _children(node):
         below = lines
@@ -159,7 +164,7 @@ def _expressions(
 
 
 def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the children of a node that may hold expressions to change."""
+    """Yield the child nodes that may contain replaceable expressions."""
     hidden = {"annotation", "returns", "decorator_list", "bases", "ctx", "op", "ops"}
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         hidden |= {"body", "test"}
@@ -180,7 +185,7 @@ def _is_left_alone(node: ast.AST) -> bool:
         return ast.unparse(node.annotation) == "TypeAlias"
     if isinstance(node, ast.Assign):
         return ast.unparse(node.targets[0]) == "__all__"
-    if isinstance(node, ast.keyword):  # zip(strict=True) is an assertion
+    if isinstance(node, ast.keyword):  # zip(strict=True) only checks lengths
         return node.arg == "strict"
     if isinstance(node, ast.Call):
         name = _name(node.func)
@@ -193,7 +198,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _changes(node: ast.expr, condition: bool) -> Iterator[tuple[str, ast.expr]]:
-    """Yield the kind and the replacement of each change of one expression."""
+    """Yield the kind and the new expression of each possible replacement."""
     if condition or _is_negation(node):
         yield "negated condition", _negated(node)
     if isinstance(node, ast.BinOp) and not _is_text_or_type(node):
@@ -214,7 +219,7 @@ def _changes(node: ast.expr, condition: bool) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _is_negation(node: ast.expr) -> bool:
-    """Return whether a condition can be negated wherever it stands."""
+    """Return whether an expression is a `not`, or a comparison by `is` or `in`."""
     if isinstance(node, ast.Compare):
         return isinstance(node.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn)
     return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
@@ -227,7 +232,7 @@ def _negated(node: ast.expr) -> ast.expr:
 
 
 def _is_text_or_type(node: ast.BinOp) -> bool:
-    """Return whether an operation joins strings, or types by `|`."""
+    """Return whether an operator joins strings, or joins types by `|`."""
     inner = list(ast.walk(node))
     text = any(
         isinstance(each, ast.JoinedStr)

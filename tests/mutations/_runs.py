@@ -1,4 +1,4 @@
-"""Run tests of a copy of the project in a fresh process, on which lines they ran."""
+"""Run tests on a copy of the project in a new process; record the executed lines."""
 
 import ast
 import contextlib
@@ -21,22 +21,23 @@ from tests.mutations._mutants import PARTS
 
 ROOT = Path(__file__).parent.parent.parent
 IGNORED = (".git", "__pycache__", "runs", ".venv", ".hypothesis", ".pytest_cache")
-# The parent of all test processes imports these, so that they start in a second. None
-# of them starts threads of JAX, which would not survive a fork.
+# A server process starts all test processes. It imports these modules once, so that
+# each test process starts within a second. These modules start no JAX threads, which
+# would not survive a fork.
 PRELOADED = ["jax", "optax", "flax.linen", "flax.nnx", "chex", "pytest"]
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy the project, to change files of the copy."""
+    """Copy the project, so that files of the library can be changed in the copy."""
     copy = folder / "project"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*IGNORED))
     return copy
 
 
 def instrument(copy: Path) -> None:
-    """Let each file of the library's copy record the lines that it runs.
+    """Insert calls into the copied library that record which lines are executed.
 
-    A call before each statement and in each lambda is faster than `sys.settrace`.
+    These calls are faster than `sys.settrace`.
     """
     (copy / "_hits.py").write_text(HITS, "utf-8")
     for path in (copy / "bpvariants").rglob("*.py"):
@@ -90,7 +91,7 @@ class _Instrument(ast.NodeTransformer):
 
 
 def write(path: Path, text: str) -> None:
-    """Write a source file; give it a new time, so that Python compiles it again."""
+    """Write a source file; set a new file time, so that Python compiles it again."""
     _writes.append(path)
     path.write_text(text, "utf-8")
     os.utime(path, (len(_writes), len(_writes)))
@@ -100,21 +101,21 @@ _writes: list[Path] = []
 
 
 def use_cache(folder: Path) -> None:
-    """Keep compiled programs in a folder; a mutant leaves most programs unchanged."""
+    """Cache compiled JAX functions on disk; most are the same for all mutants."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def run_tests(copy: Path, tests: list[str], seconds: float) -> dict[str, Any]:
-    """Run tests until one fails; return the failed one, or what else went wrong."""
+    """Run tests until one fails; return its name, or another reason for failure."""
     return _in_process(_run, copy, seconds, tests)
 
 
 def trace_tests(
     instrumented: Path, file: str, slow: bool, seconds: float
 ) -> dict[str, Any]:
-    """Run the fast or the slow tests of a file; return what each of them ran."""
+    """Run the fast or the slow tests of a file; return the lines that each executes."""
     return _in_process(_trace, instrumented, seconds, file, slow)
 
 
@@ -136,7 +137,7 @@ def _in_process(function: Any, copy: Path, seconds: float, *args: Any) -> dict:
 
 
 def _start(function, copy, answer, log, *args):
-    os.setsid()  # A test may start processes; a timeout must end them, too.
+    os.setsid()  # a timeout then also ends processes that tests start
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -167,7 +168,7 @@ def _run(tests):
 
 
 class _Chosen:
-    """Run the chosen tests in their order, up to the first that fails."""
+    """Pytest plugin that runs the chosen tests in order, until one fails."""
 
     def __init__(self, tests):
         self.places = {name: place for place, name in enumerate(tests)}
@@ -196,7 +197,7 @@ def _trace(file, slow):
 
 
 class _Tracer:
-    """Record for each test its time, whether it passes, and lines of the library."""
+    """Pytest plugin that records the time, outcome and executed lines of each test."""
 
     def __init__(self, slow):
         self.slow, self.tests = slow, {}
@@ -207,7 +208,8 @@ class _Tracer:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item):
-        # Tests share traced programs; each test must run all of its lines.
+        # JAX executes the lines of a jitted function only once and then caches it.
+        # Clear this cache, so that each test executes the lines again.
         jax.clear_caches()
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] == "tests" or "test_" in name:
@@ -233,7 +235,7 @@ class _Tracer:
 
 @contextlib.contextmanager
 def _watched_processes():
-    """Note in a list whether processes start."""
+    """Return a list that is not empty if the code in the context starts processes."""
     started, begin = [], subprocess.Popen.__init__
 
     @functools.wraps(begin)

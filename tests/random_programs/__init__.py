@@ -1,1 +1,1 @@
-"""Random programs: networks that hypothesis writes, and what every rule owes them."""
+"""Random networks drawn by hypothesis, and checks of all gradient rules on them."""

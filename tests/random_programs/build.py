@@ -1,4 +1,4 @@
-"""Build the network, the loss and the data that a description describes."""
+"""Build a network, a loss function and data from a description of the network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,12 +16,14 @@ LEAVES = ("h0", "h1", "line", "memory", "count", "key")
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A network with its loss and its data.
+    """A network with its loss function and its data.
 
     Attributes:
-      program: the description.
+      program: the description of the random network.
       carry_of: function (params, carry, x, cut=, gaps=) -> new carry, of one example.
-      output_of: function (params, new, old, x, gaps=) -> y, of one example.
+        It applies `cut` to operands whose elements are mixed, and adds the differences
+        between compared values to the list `gaps`.
+      output_of: function (params, new carry, old carry, x, gaps=) -> y, of one example.
       step: time step of the network, for the batch shape of the description.
       loss: loss function, for any number of batch axes.
       args: (params, carry, xs, targets).
@@ -37,7 +39,7 @@ class Problem:
     options: dict
 
     def first_steps(self, length: int) -> "Problem":
-        """Return the problem of the first steps only."""
+        """Return the same problem with only the first `length` time steps."""
         cut = lambda tree: jax.tree.map(lambda leaf: leaf[:length], tree)
         params, carry, xs, targets = self.args
         flags = {k: v if k == "initial" else cut(v) for k, v in self.options.items()}
@@ -87,7 +89,7 @@ def build(program: Program) -> Problem:
 
 
 def nested(leaves: dict[str, Any]) -> Any:
-    """Return the carry, a nested pytree in which absent leaves are None."""
+    """Return a carry as a nested pytree, in which missing leaves are None."""
     h0, h1, line, memory, count, key = (leaves[name] for name in LEAVES)
     cells = h0, [h1]
     return {"cells": cells, "line": line, "more": {"m": memory, "empty": ()}} | {
@@ -96,14 +98,14 @@ def nested(leaves: dict[str, Any]) -> Any:
 
 
 def flat(carry: Any) -> dict[str, Any]:
-    """Return the leaves of a carry by name; absent leaves are None."""
+    """Return the leaves of a carry by name; missing leaves are None."""
     (h0, (h1,)), (count, key) = carry["cells"], carry["extras"]
     leaves = h0, h1, carry["line"], carry["more"]["m"], count, key
     return dict(zip(LEAVES, leaves, strict=True))
 
 
 def old_vectors(program: Program, params: Any, old: dict, x: Any) -> dict[str, Any]:
-    """Return all vectors that an expression may read before the step."""
+    """Return by name the input, the biases and the vectors of the old carry."""
     vectors = {"x": x["x"], "b0": params["b"][0], "b1": params["b"][1]}
     vectors |= {"h0": old["h0"], "h1": old["h1"]}
     if old["line"] is not None:
@@ -117,7 +119,7 @@ def old_vectors(program: Program, params: Any, old: dict, x: Any) -> dict[str, A
 
 
 def advanced(old: dict[str, Any]) -> dict[str, Any]:
-    """Return the leaves of a carry with the next counter and the next key."""
+    """Increment a carry's counter and split its random key; keep all other leaves."""
     new = dict(old)
     if old["count"] is not None:
         new["count"] = old["count"] + 1
@@ -127,7 +129,7 @@ def advanced(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def updated(name: str, old: dict, value: jax.Array, cut: Callable) -> jax.Array:
-    """Return a new leaf of the carry from the value of its expression."""
+    """Return a leaf of the new carry, computed from the value of its expression."""
     if name == "line":
         return jnp.concatenate([old["line"][1:], value[None]])
     if name == "memory" and old["count"] is not None:
@@ -138,7 +140,7 @@ def updated(name: str, old: dict, value: jax.Array, cut: Callable) -> jax.Array:
 
 
 def new_vectors(new: dict[str, Any]) -> dict[str, Any]:
-    """Return all vectors that an expression may read after the step."""
+    """Return by name the vectors of the new carry that expressions may read."""
     vectors = {"new_h0": new["h0"], "new_h1": new["h1"]}
     if new["line"] is not None:
         vectors["new_oldest"] = new["line"][0]
@@ -155,7 +157,7 @@ LOSSES = {
 
 
 def data(program: Program) -> tuple[tuple, Any]:
-    """Return params, first carry, inputs and targets; and the carry after a reset."""
+    """Return (params, first carry, xs, targets), and the initial carry for resets."""
     random = np.random.default_rng(program.seed)
     n, T, batch = program.n, program.T, program.batch
     normal = lambda *shape: jnp.array(0.8 * random.normal(size=shape))

@@ -1,8 +1,8 @@
-"""For each rule a check that compares it with the oracle on one random program.
+"""Checks that compare each gradient rule with a reference on a random program.
 
-A check raises AssertionError if the rule is wrong, `Refused` if the rule refuses the
-program with the error that its documentation promises, and `Unfit` if the check cannot
-tell.
+A check raises AssertionError if the result of the gradient rule is wrong. It raises
+`Refused` if the rule raises the documented error for unsupported programs, and `Unfit`
+if there is no reference result for the program.
 """
 
 import warnings
@@ -24,7 +24,11 @@ from tests.random_programs.operations import OPERATIONS
 
 
 def is_exact(make: Callable, refuses: str | None = None) -> Callable:
-    """Return a check that the rule make(step, loss) is exact, or refuses."""
+    """Return a check that a gradient rule is exact.
+
+    make(step, loss) returns the gradient rule. The rule may raise an error whose
+    message matches the pattern `refuses`.
+    """
 
     def check(problem):
         with refusals(refuses):
@@ -35,12 +39,12 @@ def is_exact(make: Callable, refuses: str | None = None) -> Callable:
 
 
 def online(make: Callable, **settings: Any) -> Callable:
-    """Return a factory of the gradient rule of an online rule."""
+    """Return a function (step, loss) that applies an online rule to whole sequences."""
     return lambda step, loss: gradients.over_sequence(make(step, loss, **settings))
 
 
 def parallel(method: Any) -> Callable:
-    """Return a factory of gradient rules through `parallel_unroll`."""
+    """Return a function (step, loss) that makes a rule from `parallel_unroll`."""
 
     def make(step, loss):
         def rule(params, carry, xs, targets, weights, mask, reset, initial):
@@ -52,7 +56,8 @@ def parallel(method: Any) -> Callable:
                     step, params, carry, xs, method=method, mask=mask, reset=reset,
                     initial=initial, batch_ndim=counts.ndim - 1,
                 )  # fmt: skip
-                # Like the rules, keep the loss from comparing two roundings.
+                # As gradient rules do, correct the derivatives of maxima in the loss;
+                # without this, XLA may compare a value with a differently rounded copy.
                 stored = with_stored_operands(loss, ys, targets)
                 losses = jnp.where(counts > 0, stored(ys, targets), 0)
                 total = jnp.sum(counts)
@@ -66,7 +71,7 @@ def parallel(method: Any) -> Callable:
 
 
 def is_ready_for_rflo(problem: Problem) -> bool:
-    """Return whether the oracle knows which paths of the program mix elements."""
+    """Return whether a reference gradient of RFLO is available for a program."""
     program = problem.program
     parts = [program.hidden, *(expression for _, expression in program.leaves)]
     used = set().union(*map(operations_of, parts))
@@ -74,7 +79,7 @@ def is_ready_for_rflo(problem: Problem) -> bool:
 
 
 def is_traced(make: Callable, direct_only: bool) -> Callable:
-    """Return a check of a rule's traces against the dense recursion."""
+    """Return a check that compares RFLO or e-prop with a recursion of their traces."""
 
     def check(problem):
         if direct_only and not is_ready_for_rflo(problem):
@@ -95,14 +100,14 @@ def is_traced(make: Callable, direct_only: bool) -> Callable:
 
 
 def visible(problem: Problem) -> Callable:
-    """Return a function that selects the last vector or register of the carry."""
+    """Return a function that selects a leaf of the carry as visible for e-prop."""
     names = [name for name, _ in problem.program.leaves]
     name = next(each for each in ("h1", "h0", "line", "memory") if each in names)
     return lambda carry: {"visible": flat(carry)[name]}
 
 
 def inner_part(problem: Problem) -> np.ndarray:
-    """Return which floating elements of the carry are not visible, 0 or 1, [n]."""
+    """Return 0 for visible floating elements of the carry, and 1 for all others."""
     carry = next(oracle.examples_of(problem))[0]
     (seen,) = visible(problem)(carry).values()
     number = lambda leaf: jnp.full_like(leaf, float(leaf is not seen))

@@ -1,4 +1,4 @@
-"""Run compiled rules, and compare pytrees."""
+"""Run compiled gradient rules, and compare pytrees."""
 
 import re
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from tests.random_programs.build import Problem
 
 
 class Unfit(Exception):
-    """The check cannot tell what is right for a program."""
+    """There is no reference result for a random program."""
 
 
 class Refused(Exception):
-    """A rule refused a program with the error that its documentation promises."""
+    """A gradient rule raised the documented error for an unsupported program."""
 
 
 @contextmanager
 def refusals(pattern: str | None):
-    """Raise `Refused` where a ValueError has a message like `pattern`."""
+    """Raise `Refused` in place of a ValueError whose message matches `pattern`."""
     try:
         yield
     except ValueError as error:
@@ -50,7 +50,7 @@ def assert_close(got: Any, want: Any, tolerance: float = 1e-9) -> None:
 
 
 def numbers(leaf: Any) -> np.ndarray:
-    """Return a leaf as an array of NumPy, also if it is a key."""
+    """Return a leaf as a NumPy array; return a random key as its integers."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 

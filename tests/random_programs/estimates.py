@@ -1,7 +1,8 @@
-"""Checks of the estimators that draw at random, without a statistical test.
+"""Checks of gradient rules with random estimates, without statistical tests.
 
-The means of UORO, KF-RTRL and ARTBP are computed from all their draws. A draw of the
-forward gradient or of PES is compared with the estimate that its definition gives.
+For UORO, KF-RTRL and ARTBP, the mean over all possible random draws is compared with
+the exact gradient. For forward gradients and persistent evolution strategies (PES), one
+random estimate is compared with its definition.
 """
 
 import itertools
@@ -27,7 +28,7 @@ KEY = jax.random.key(0)
 
 
 def uoro(problem: Problem) -> None:
-    """Check the mean of UORO over all its signs."""
+    """Check that UORO's mean gradient over all random signs is exact."""
     rank = len(problem.program.batch)
 
     def draw(signs, leaves):
@@ -44,7 +45,7 @@ def uoro(problem: Problem) -> None:
 
 
 def kf_rtrl(problem: Problem) -> None:
-    """Check the mean of KF-RTRL over all its signs."""
+    """Check that KF-RTRL's mean gradient over all random signs is exact."""
     draw = lambda signs, shape, dtype: jnp.broadcast_to(
         signs.reshape(shape[-2:]), shape
     )
@@ -53,11 +54,12 @@ def kf_rtrl(problem: Problem) -> None:
 
 
 def check_mean(problem: Problem, online: OnlineRule, count: Callable) -> None:
-    """Check the mean over all signs of a rule whose `key` is its signs at one step.
+    """Check that the mean gradient of an online rule over all random signs is exact.
 
-    count(state) is the number of signs. Those of the last step do not matter. Examples
-    share their signs: the gradient is a sum over examples, so its mean is the same as
-    that of independent signs.
+    At each time step, the rule takes its random signs as the argument `key`.
+    count(state) is the number of these signs. The signs of the last time step have no
+    effect, so they are not varied. All examples have the same signs. This does not
+    change the mean, because the gradient is a sum over examples.
     """
     params, carry, xs, targets = problem.args
     at = lambda tree, t: jax.tree.map(lambda leaf: leaf[t], tree)
@@ -84,9 +86,9 @@ def check_mean(problem: Problem, online: OnlineRule, count: Callable) -> None:
 def over_steps(
     problem: Problem, online: OnlineRule, state: Any, shares: Any, signs: Any
 ) -> Any:
-    """Return ((value, carry), gradients) of an online rule for signs [T, size].
+    """Run an online rule with given signs [T, size]; return ((loss, carry), gradient).
 
-    `shares` are Σ_batch w / Σ w of each step, [T].
+    shares[t] is the part of the total loss weight that belongs to time step t.
     """
     params, _, xs, targets = problem.args
     flags = [problem.options[name] for name in ("weights", "mask", "reset")]
@@ -105,7 +107,7 @@ def over_steps(
 
 
 def step_shares(problem: Problem) -> np.ndarray:
-    """Return Σ_batch w / Σ w of each step, [T]."""
+    """Return the part [T] of the total loss weight that belongs to each time step."""
     shares = np.zeros(len(problem.args[2]["x"]))
     for _, _, steps in oracle.examples_of(problem):
         for t, _, _, weight, _ in steps:
@@ -114,7 +116,7 @@ def step_shares(problem: Problem) -> np.ndarray:
 
 
 def artbp(problem: Problem) -> None:
-    """Check the mean of ARTBP over all its cuts, each with its probability."""
+    """Check that ARTBP's mean gradient over all possible cuts is exact."""
     kappa, T = 0.4, problem.program.T
     rule = _artbp._with_cuts(problem.step, problem.loss, None)
     cuts = np.array(list(itertools.product([0.0, 1.0], repeat=T - 1)))
@@ -123,8 +125,9 @@ def artbp(problem: Problem) -> None:
     options = problem.options
 
     def estimate(cuts):
-        # A uniform number of 0 is below κ, so it cuts; 0.9 does not. No cut precedes
-        # the first step.
+        # ARTBP cuts the sequence at steps where a uniform random number is below the
+        # probability κ. Here 0 makes a cut and 0.9 makes none. Never cut before the
+        # first step.
         uniforms = jnp.concatenate([jnp.full(1, 0.9), 0.9 * (1 - cuts)])
 
         def draw(shape, dtype, mask, reset):
@@ -142,7 +145,10 @@ def artbp(problem: Problem) -> None:
 
 
 def forward_gradient(problem: Problem) -> None:
-    """Check one draw: the gradient is the mean of (∇L · v) v over directions v."""
+    """Compare a forward gradient with its definition, the mean of (g · v) v.
+
+    Here g is the exact gradient, and the mean is over the random directions v.
+    """
     online = gradients.forward_gradient(problem.step, problem.loss, directions=2)
     params, carry, xs, targets = problem.args
     options = dict(problem.options)
@@ -163,9 +169,11 @@ def forward_gradient(problem: Problem) -> None:
 
 
 def pes(problem: Problem) -> None:
-    """Check one draw of PES, a new perturbation ε at each step, against its definition.
+    """Compare an estimate by persistent evolution strategies (PES) with its definition.
 
-    The gradient of step t is (ℓ_t⁺ − ℓ_t⁻) ξ_t / (2σ²), with losses at θ ± ε_t.
+    The estimate of time step t is (ℓ_t⁺ − ℓ_t⁻) ξ_t / (2σ²). Here ℓ_t⁺ and ℓ_t⁻ are the
+    losses for the parameters θ + ε_t and θ − ε_t, with a random perturbation ε_t of
+    standard deviation σ. The sum of the perturbations up to time step t is ξ_t.
     """
     sigma, options = 0.1, problem.options
     online = gradients.pes(problem.step, problem.loss, pairs=1, sigma=sigma)
@@ -184,7 +192,7 @@ def pes(problem: Problem) -> None:
     T = problem.program.T
     inputs = xs, targets, flags, jax.random.split(KEY, T)
     state, (values, grads, noise) = jax.jit(partial(jax.lax.scan, body))(state, inputs)
-    of_pair = jax.tree.map(lambda leaf: leaf[:, 0], noise)  # of the only pair
+    of_pair = jax.tree.map(lambda leaf: leaf[:, 0], noise)
     moved = lambda sign: oracle.run(
         problem,
         lambda t: jax.tree.map(lambda p, e: p + sign * e, params, at(of_pair, t)),
@@ -201,10 +209,10 @@ def pes(problem: Problem) -> None:
 
 
 def accumulated(problem: Problem, noise: Any) -> Any:
-    """Return ξ of each step, from ε of each step, leaves [T, ...].
+    """Return, for each time step, the sum of the perturbations up to this step.
 
-    A step that is all padding adds nothing. If all examples that go on are reset, ξ
-    starts again.
+    A step at which all examples are padding adds nothing to the sum. The sum starts
+    again at a step at which all examples are reset and none is padding.
     """
     T, batch = problem.program.T, problem.program.batch
     mask, reset = (problem.options[name] for name in ("mask", "reset"))

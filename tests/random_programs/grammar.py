@@ -1,7 +1,8 @@
-"""Descriptions of random programs, and hypothesis strategies that draw them.
+"""Descriptions of random networks, and hypothesis strategies that draw them.
 
-A description prints as Python, so a failure is built again by pasting what hypothesis
-printed: `build(Program(...))` in `build.py`. Descriptions shrink to fewer operations.
+If a test fails, hypothesis prints the description as Python code. To build the network
+again, pass this code to `build` in `build.py`. Hypothesis also searches for a shorter
+description that fails.
 """
 
 from dataclasses import dataclass
@@ -21,16 +22,18 @@ class Program:
 
     Attributes:
       leaves: the floating leaves of the carry, as (name, expression) pairs. "h0" and
-        "h1" are vectors [n]. "line" is a shift register [2, n] that is pushed, and
-        "memory" [2, n] has slots, of which one is overwritten.
-      output: the output, which also reads new leaves of the carry.
-      hidden: an expression "a" that all of these read, or None.
-      extras: which of "count", "key" the carry also has.
-      loss: "square", "log_softmax" or "largest".
-      n, T, batch: sizes.
-      weights, mask, reset: for each step the values of the examples, or None.
-      initial: whether the state after a reset is not the first carry.
-      seed: seed of params, carry, inputs and targets.
+        "h1" are vectors [n]. "line" is a shift register [2, n], to which each step
+        appends a vector. "memory" [2, n] has two slots, of which each step overwrites
+        one.
+      output: an expression for the output, which may read the new carry.
+      hidden: an expression for a vector "a" that other expressions may read, or None.
+      extras: further leaves of the carry: "count", a counter, and "key", a random key.
+      loss: name of the loss function: "square", "log_softmax" or "largest".
+      n, T, batch: number of units, number of time steps, and batch shape.
+      weights, mask, reset: loss weights, padding mask and resets for each time step and
+        example, or None.
+      initial: whether the carry after a reset differs from the first carry.
+      seed: random seed for params, carry, inputs and targets.
     """
 
     leaves: tuple[tuple[str, Expression], ...]
@@ -65,7 +68,10 @@ def names_of(expression: Expression) -> set[str]:
 
 
 def expressions(names: list[str], **properties: bool) -> st.SearchStrategy:
-    """Return expressions over these vectors, of operations with these properties."""
+    """Return a strategy for expressions that read the named vectors.
+
+    The expressions contain only operations whose attributes have the given values.
+    """
     chosen = {
         name: operation.kinds
         for name, operation in OPERATIONS.items()
@@ -85,7 +91,7 @@ def expressions(names: list[str], **properties: bool) -> st.SearchStrategy:
 
 
 def grown(names: list[str], **properties: bool) -> st.SearchStrategy:
-    """Return expressions with an operation on top, so that no leaf is only copied."""
+    """Return a strategy for expressions that apply at least one operation."""
     top = st.sampled_from(["tanh", "sin", "leak", "gate", "halve"])
 
     def under(name):
@@ -101,23 +107,27 @@ BIASES = ["b0", "b1"]
 
 
 def read_names(layout: tuple[str, ...], extras: tuple[str, ...]) -> list[str]:
-    """Return the vectors that a step reads from its old carry and its input."""
+    """Return the names of the input and of the vectors in the old carry."""
     of_leaf = {"h0": ["h0"], "h1": ["h1"], "line": ["oldest", "latest"], "memory": []}
     of_extra = {"count": ["clock"], "key": ["noise"]}
     names = [name for leaf in layout for name in of_leaf[leaf]]
-    # The carry is named twice, so that more expressions read it.
+    # The names of the carry's vectors occur twice, so that expressions use them more
+    # often.
     return [*names, *names, "x", *(name for each in extras for name in of_extra[each])]
 
 
 def new_names(layout: tuple[str, ...]) -> list[str]:
-    """Return the vectors that an output reads from the new carry."""
+    """Return the names of the vectors in the new carry that an output may read."""
     of_leaf = {"h0": ["new_h0"], "h1": ["new_h1"], "line": ["new_oldest"], "memory": []}
     return [name for leaf in layout for name in of_leaf[leaf]]
 
 
 @st.composite
 def anything(draw, **properties):
-    """Draw a network; operations on its way to the carry have these properties."""
+    """Draw a network.
+
+    The operations that compute its carry have attributes with the given values.
+    """
     layout = draw(st.sampled_from(LAYOUTS))
     extras = draw(st.sampled_from([(), ("count",), ("key",), ("count", "key")]))
     names = [*read_names(layout, extras), *BIASES]
@@ -133,7 +143,7 @@ def anything(draw, **properties):
 
 @st.composite
 def elementwise(draw):
-    """Draw a network whose units do not mix, except of the input and in the output."""
+    """Draw a network whose units do not read each other's carry."""
     layout = draw(st.sampled_from([("h0",), ("h0", "h1")]))
     of_input = expressions(["x", "b0"])
     leaves = []
@@ -146,7 +156,7 @@ def elementwise(draw):
 
 @st.composite
 def affine(draw):
-    """Draw a network whose new carry is A h + u, element by element."""
+    """Draw a network with the new carry a h + u, where a and u depend on the input."""
     layout = draw(st.sampled_from([("h0",), ("h0", "h1")]))
     of_input = expressions(["x", "b0", "b1"])
     leaves = [
@@ -159,7 +169,11 @@ def affine(draw):
 
 @st.composite
 def factorised(draw):
-    """Draw a network whose weights enter once: u = e W0 + e' W1 + b0 is "a"."""
+    """Draw a network that uses each weight matrix once, as KF-RTRL requires.
+
+    The vector "a" is e₀ W0 + e₁ W1 + b0, with expressions e₀ and e₁ that contain no
+    weights.
+    """
     layout = draw(st.sampled_from([("h0",), ("h0", "h1"), ("h0", "line")]))
     names = read_names(layout, ())
     factor = expressions(names, of_params=False)
@@ -181,7 +195,7 @@ KINDS = {
 
 @st.composite
 def programs(draw, kind: str):
-    """Draw a network of one kind, its sizes, flags and data."""
+    """Draw a network of the given kind, its sizes, padding, resets and loss weights."""
     network = draw(KINDS[kind])
     T, batch = draw(st.sampled_from([2, 3, 4, 1])), draw(st.sampled_from([(), (2,)]))
     count = batch[0] if batch else 1

@@ -1,9 +1,9 @@
-"""Operations of random programs, each on vectors [n] of one example.
+"""Operations of random programs, on vectors [n] of one example.
 
-RFLO leaves out derivatives through operations that mix elements. Each operation here
-says by itself which of its operands it mixes: it applies `env.cut` to them. `env.cut`
-is the identity, except in the oracle of RFLO, where it is `stop_gradient`. So the
-oracle does not depend on how the library classifies primitives.
+RFLO ignores derivatives through operations that mix elements. Each operation applies
+the function `env.cut` to the operands whose elements it mixes. For reference gradients
+of RFLO, `env.cut` is `stop_gradient`; otherwise, it is the identity. These reference
+gradients do not depend on how the library classifies primitives.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,15 @@ import numpy as np
 
 
 class Operation(NamedTuple):
-    """An operation and its operands.
+    """An operation of a random program.
 
-    `kinds` has a letter for each operand: "v" is a vector expression, "w" is the name
-    of a weight matrix. `of_params` is whether it reads params. `splits` is whether it
-    is element-wise. `for_rflo` is whether `env.cut` states all that RFLO leaves out.
+    Attributes:
+      kinds: one letter for each operand: "v" for a vector expression, "w" for the name
+        of a weight matrix.
+      run: function (env, *operands) -> vector.
+      of_params: whether the operation uses parameters of the network.
+      splits: whether the operation is elementwise.
+      for_rflo: whether the operation applies `env.cut` to all values that RFLO ignores.
     """
 
     kinds: str
@@ -30,14 +34,14 @@ class Operation(NamedTuple):
 
 
 class Env(NamedTuple):
-    """What expressions can read: named vectors, params, memory, count, and `cut`."""
+    """Values that expressions can read, such as vectors and params, and `cut`."""
 
     vectors: dict[str, Any]
     params: dict[str, Any]
     memory: Any  # [2, n], or None
     count: Any  # [] int, or None
     cut: Callable[[Any], Any]
-    gaps: list | None = None  # collects the gaps between the values that are compared
+    gaps: list | None = None  # collects differences between compared values
 
 
 def evaluate(expression: Any, env: Env) -> jax.Array:
@@ -56,10 +60,7 @@ def evaluate(expression: Any, env: Env) -> jax.Array:
 
 
 def gaps_between(operands: list[jax.Array]) -> list[float]:
-    """Return all gaps between elements of the operands and the constants of programs.
-
-    Elements that are equal compare alike in every program, so they count as no gap.
-    """
+    """Return the nonzero differences between sorted operands and constants."""
     vectors = [np.ravel(v) for v in operands]
     values = np.sort(np.concatenate([*vectors, [-0.4, 0.0, 0.4]]))
     gaps = np.diff(values)
@@ -90,7 +91,7 @@ def same(value: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def highest(v: jax.Array) -> jax.Array:
-    """Return a position that depends on data, []; ties go to the first element."""
+    """Return the index of the largest element."""
     return jnp.argmax(v)
 
 
@@ -113,7 +114,7 @@ def convolve(env, v):
 
 def scatter(env, where, v):
     n = len(v)
-    places = (highest(env.cut(where)) + jnp.arange(n) ** 2) % n  # some places twice
+    places = (highest(env.cut(where)) + jnp.arange(n) ** 2) % n  # may repeat
     return jnp.zeros_like(v).at[places].add(env.cut(v))
 
 
@@ -132,8 +133,8 @@ def cholesky(env, a, b):
     return lower @ env.cut(b)
 
 
-# The functions below are made once, so that the oracle, which runs operation by
-# operation, does not compile them again for each program.
+# These functions are defined at module level, so that JAX compiles them only once for
+# all programs.
 
 
 def turn(state, k):
@@ -156,7 +157,7 @@ def halved(state):
 
 
 def count_down(env, v, other):
-    """Scale by the number of turns of a `while` loop, which depends on data."""
+    """Multiply by a factor that grows with the iterations of a `while` loop."""
     start = jax.lax.stop_gradient(jnp.abs(v).sum()), jnp.array(0.25)
     return jax.lax.while_loop(is_large, halved, start)[1] * other
 
@@ -177,7 +178,7 @@ BRANCHES = (
 
 
 def switch(env, v, other):
-    """Choose one of three branches, by the counter of the carry if there is one."""
+    """Apply one of three functions; the carry's counter or the vector v selects it."""
     index = highest(v) if env.count is None else env.count
     return jax.lax.switch(index % 3, BRANCHES, other)
 
@@ -288,8 +289,8 @@ OPERATIONS = _operations() | {
     "jit": Operation("wv", lambda env, W, v: jitted(W, v), True, for_rflo=False),
 }
 
-# Operations that compare elements. If a gap between the compared elements is as small
-# as rounding errors, the derivative depends on rounding.
+# Operations that compare elements. If the difference between two compared elements is
+# as small as rounding errors, the derivative depends on rounding.
 COMPARING = {
     *("relu", "clip", "surrogate", "maximum", "minimum", "where", "max", "min"),
     *("sort", "top_k", "gather", "pick", "cummax", "scatter", "scatter_max"),

@@ -1,7 +1,8 @@
-"""What rules should return, by plain Python loops over examples and time.
+"""Reference gradients, computed by plain Python loops over examples and time steps.
 
-Notation: h_t is the carry, θ the params, ℓ_t the loss of one example. A step of padding
-is left out, a reset starts again from the initial carry.
+Notation, for one example: h_t is the carry of time step t, θ are the params, and ℓ_t is
+the loss. The loops skip padded steps, and replace the carry by the initial carry at
+resets.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from tests.random_programs.build import Problem
 
 
 def examples_of(problem: Problem):
-    """Yield, for each example, its first carry, initial carry and list of steps.
+    """Yield, for each example, its first carry, initial carry and list of time steps.
 
-    A step is (t, x, target, weight, reset); there are none for padding.
+    A time step is the tuple (t, x, target, weight, reset). Padded steps are left out.
     """
     _, carry, xs, targets = problem.args
     weights, mask, reset, initial = (
@@ -42,15 +43,16 @@ def examples_of(problem: Problem):
 
 
 def total_weight(problem: Problem) -> float:
-    """Return Σ w, or 1 if nothing counts."""
+    """Return the sum of all loss weights, or 1 if the sum is 0."""
     steps = [step for _, _, steps in examples_of(problem) for step in steps]
     return sum(weight for *_, weight, _ in steps) or 1.0
 
 
 def run(problem: Problem, params_at: Callable[[int], Any]) -> tuple[list, Any]:
-    """Return Σ_batch w ℓ / Σ w of each step, and the carry after the last step.
+    """Return the contribution of each time step to the mean loss, and the last carry.
 
-    `params_at` returns the params of step t.
+    The mean over all time steps and examples is weighted by the loss weights.
+    `params_at(t)` returns the parameters of time step t.
     """
     T = len(jax.tree.leaves(problem.args[2])[0])
     losses, ends, total = [jnp.zeros(())] * T, [], total_weight(problem)
@@ -68,9 +70,9 @@ def run(problem: Problem, params_at: Callable[[int], Any]) -> tuple[list, Any]:
     return losses, jax.tree.map(stack, *ends)
 
 
-@lru_cache(8)  # all rules of a program are compared with one result
+@lru_cache(8)  # all gradient rules have the same reference
 def exact(problem: Problem) -> tuple[tuple[Any, Any], Any]:
-    """Return ((value, carry), gradients), as gradient rules do."""
+    """Return ((mean loss, last carry), gradient), computed by `jax.grad`."""
 
     def loss(params):
         losses, carry = run(problem, lambda t: params)
@@ -80,7 +82,7 @@ def exact(problem: Problem) -> tuple[tuple[Any, Any], Any]:
 
 
 def smallest_gap(problem: Problem) -> float:
-    """Return the smallest gap between two values that the program compares."""
+    """Return the smallest nonzero difference between values that a program compares."""
     gaps, params = [np.inf], problem.args[0]
     for carry, initial, steps in examples_of(problem):
         for _, x, _, _, again in steps:
@@ -91,11 +93,12 @@ def smallest_gap(problem: Problem) -> float:
 
 
 def traced(problem: Problem, kept: np.ndarray, direct_only: bool) -> Any:
-    """Return the gradients of the traces P_t = J̃_t P_{t−1} + ∂h_t/∂θ.
+    """Return a gradient by the recursion of traces P_t = J̃_t P_{t−1} + ∂h_t/∂θ.
 
-    J̃ is ∂h_t/∂h_{t−1} in the elements of h_{t−1} that `kept` [n] selects. With
-    `direct_only` it has no paths that mix elements. The gradient of step t is
-    ∂ℓ/∂θ + ∂ℓ/∂h_t P_t + ∂ℓ/∂h_{t−1} P_{t−1}.
+    The matrix J̃_t is the Jacobian ∂h_t/∂h_{t−1}, with zeros in the columns where
+    `kept` is 0. If `direct_only` is true, operations that mix elements have the
+    derivative 0 in J̃_t. The gradient of one time step is ∂ℓ_t/∂θ + ∂ℓ_t/∂h_t P_t +
+    ∂ℓ_t/∂h_{t−1} P_{t−1}.
     """
     params, split = ravel_pytree(problem.args[0])
     cut = jax.lax.stop_gradient if direct_only else lambda v: v
@@ -127,7 +130,7 @@ def traced(problem: Problem, kept: np.ndarray, direct_only: bool) -> Any:
 
 
 def floats(carry: Any) -> tuple[Any, Callable]:
-    """Return the floating elements of a carry [n], and a function to replace them."""
+    """Return the floating elements [n] of a carry, and a function to replace them."""
     leaves, structure = jax.tree.flatten(carry)
     is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
     chosen = [leaf for leaf, yes in zip(leaves, is_float, strict=True) if yes]

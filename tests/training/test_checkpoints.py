@@ -1,4 +1,4 @@
-"""Checkpoints: a resumed training is bit-identical to one without interruption."""
+"""Tests that a resumed training is bit-identical to an uninterrupted one."""
 
 import gc
 import json
@@ -24,7 +24,7 @@ START = {"w": jnp.ones(3), "half": jnp.ones(2, jnp.bfloat16), "none": jnp.zeros(
 
 
 def rule(params, carry, x, *, key):
-    """Rule for params and carry with leaves of every kind.
+    """Return value and gradients for params and carry with leaves of every kind.
 
     The leaves are random keys, integers, half-precision floats, empty arrays, and so
     on.

@@ -1,4 +1,4 @@
-"""Full disks and damaged files: an error is raised, and the training can resume."""
+"""Tests of training on full disks and with damaged files."""
 
 import contextlib
 import gc
@@ -56,7 +56,7 @@ def run(folder, full="no"):
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """Mount a disk of 1 MB, too small for all checkpoints and another file."""
+    """Mount a disk of 1 MB in memory, on which not all checkpoints fit."""
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     try:
         made = subprocess.run(command, capture_output=True).returncode == 0

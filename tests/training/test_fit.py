@@ -1,4 +1,4 @@
-"""Training loop: results do not depend on the number of steps in a chunk."""
+"""Tests of the training loop, whose results do not depend on the chunk length."""
 
 import chex
 import jax

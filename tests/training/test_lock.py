@@ -1,4 +1,4 @@
-"""A lock on a folder or a file: only one process at a time may use it."""
+"""Tests of locks: only one process at a time may use a folder or a file."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Logs and early ends of a training: metrics, `stop`, NaN, Ctrl-C, devices."""
+"""Tests of logs of a training, and of early ends by `stop`, NaN or Ctrl-C."""
 
 import contextlib
 import itertools
@@ -61,7 +61,7 @@ def test_a_rule_that_draws_has_a_key_of_its_own_at_each_step(chunk):
         lambda w, *, key: drawing(w, key, key=key), SGD, START, (), steps=5, draws=True,
         key=key,
     )  # fmt: skip
-    # A rule may draw random numbers without `sample`.
+    # A rule may draw random numbers even if `fit` gets no function `sample`.
     assert_equal(alone.values, result.values)
 
 
@@ -292,7 +292,7 @@ def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
 
 
 def test_params_that_are_given_are_not_written_over(monkeypatch):
-    # With a limit of 0, every state is overwritten (donated).
+    # States larger than SMALL bytes are donated (overwritten). With SMALL = 0, all are.
     monkeypatch.setattr("bpvariants.training.loop._chunk.SMALL", 0)
     params = {"w": jnp.zeros(2), "v": START}
     of_two = lambda p, x: rule(p["w"] + p["v"], x)

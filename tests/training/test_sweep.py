@@ -1,4 +1,4 @@
-"""Sweeps: runs under `vmap` equal single runs, and killed sweeps resume."""
+"""Tests of sweeps: runs under `vmap` equal single runs, and killed sweeps resume."""
 
 import dataclasses
 import json
@@ -256,12 +256,12 @@ def test_blocks_fit_in_memory():
     ("tried", "max_bytes", "devices", "want"),
     [
         ([(8, 800)], 300, 1, 3),
-        ([(8, 800)], 300, 2, 2),  # a multiple of the number of devices
+        ([(8, 800)], 300, 2, 2),  # rounded down to a multiple of 2 devices
         ([(8, 800)], 799, 1, 7),
-        ([(8, 1000), (4, 600)], 450, 1, 2),  # 200 bytes and 100 for each run
+        ([(8, 1000), (4, 600)], 450, 1, 2),  # 200 bytes, and 100 for each run
         ([(8, 1000), (4, 600)], 250, 1, 1),
         ([(8, 1000), (4, 1000)], 900, 1, 1),
-        ([(8, 2000), (4, 600)], 300, 1, 2),  # The fixed bytes are not negative.
+        ([(8, 2000), (4, 600)], 300, 1, 2),  # negative fixed bytes count as 0
     ],
 )
 def test_the_next_block_to_try_follows_from_those_that_did_not_fit(

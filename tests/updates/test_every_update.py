@@ -1,4 +1,4 @@
-"""Contract of all updates: promises that every update must keep."""
+"""Tests of promises that all updates make."""
 
 import inspect
 from functools import partial
@@ -73,7 +73,7 @@ def test_table_has_every_optimizer():
     named = {name for name in functions if name.islower() and name[0] != "_"}
     others = {"irprop_minus", "rprop_report", "effective_step", "replay"}
     others |= {"discounted_least_squares", "recursive_least_squares"}
-    # Another test checks this projection after another update.
+    # The projection only changes the result of another update, so it has its own tests.
     others |= {"project_spectral_norm"}
     assert {name for name in named if "scale" not in name} <= {*UPDATES, *others}
 
@@ -95,7 +95,7 @@ def test_keeps_dtype_whatever_that_of_traced_hyperparameters(
     traced = jax.tree.map(jnp.float32, numbers | {"learning_rate": 0.1})
     end, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
     chex.assert_trees_all_equal_shapes_and_dtypes(end, start)
-    # The dtype of the learning rate may differ.
+    # The dtype of the learning rate may differ from the dtype of the params.
     traced["learning_rate"] = jnp.float64(0.1)
     again, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
     chex.assert_trees_all_close(again, end, rtol=1e-2)
@@ -181,8 +181,9 @@ def test_compiles_once(make_update, params):
 
 @pytest.mark.fast_rows(2)
 def test_state_may_be_donated(make_update, params):
-    """Donate the state to `update`, which may overwrite it; no arrays share memory."""
-    # The returned update has this size, so it may use memory of the donated state.
+    """Donate the state to `update`; params and the new state must stay valid."""
+    # XLA may write the returned update to the memory of the donated state, because both
+    # have this size.
     params = {"w": jnp.ones(5, jnp.float32)}
     optimizer = optax.with_extra_args_support(make_update(0.1))
     update = lambda state, params: optimizer.update(params, state, params, value=1.0)
@@ -347,7 +348,8 @@ def test_complex_params_have_no_sign(name):
         with jax.numpy_dtype_promotion("standard"):
             move, _ = split.update(z * (3 - 4j), split.init(z), 0 * z)
         want = np.full(2, -0.05 + 0.05j)
-        # GRprop sets the step of one element from all others: (0.05·(3 − 8) + δ) / 3.
+        # GRprop computes the step of one weight from all other steps and a small
+        # constant δ: (0.05 · (3 − 8) + δ) / 3.
         if name == "grprop":
             want[0] = -0.25 / 3 + 0.05j
         np.testing.assert_allclose(move, want, rtol=1e-2)

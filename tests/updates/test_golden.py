@@ -1,4 +1,4 @@
-"""Every update, compared with golden traces, which were computed by hand."""
+"""Tests of all updates against golden traces, which were computed by hand."""
 
 import json
 

@@ -1,10 +1,10 @@
-"""Matrix of tests: updates × trees × dtypes × sequences of gradients."""
+"""Updates with many pytrees, dtypes and sequences of gradients, compared with NumPy."""
 
 import pytest
 
 from tests.matrix import updates as table
 
-# The printed form of `forgetting` warns about its effective step.
+# With scale_past=False, `forgetting` warns that its effective step is large.
 pytestmark = pytest.mark.filterwarnings("ignore:.*effective")
 
 

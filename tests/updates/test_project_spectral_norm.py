@@ -1,4 +1,4 @@
-"""Spectral-norm projection, compared with the singular value decomposition."""
+"""Tests of the spectral-norm projection, against a singular value decomposition."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_the_new_matrix_is_shrunk_to_the_limit(shape):
 
 
 def test_power_iteration_approaches_from_below_and_goes_on():
-    """Check that the spectral norm exceeds the limit slightly, then less and less."""
+    """Check that the norm exceeds its limit slightly, and less with each call."""
     w = jnp.array(NUMBERS.normal(size=(40, 40)))
     rule = updates.project_spectral_norm(0.95, steps=5)
 
@@ -64,7 +64,10 @@ def test_one_among_several_is_chosen_by_a_mask():
 
 
 def test_a_direction_that_had_died_out_comes_back():
-    """Check that v finds the largest singular value although its component became 0."""
+    """Check that power iteration finds a singular vector that it had lost.
+
+    The component of the iterated vector in this direction had become 0.
+    """
     rule = updates.project_spectral_norm(1.0)
     first, second = (jnp.diag(jnp.array(d)) for d in ([0.9, 1e-3], [0.9, 3.0]))
     body = lambda state, _: (apply(rule, first, 0 * first, state)[1], None)
@@ -103,7 +106,7 @@ def test_complex_matrices_are_shrunk():
 
 
 def test_a_network_under_it_stays_contractive():
-    """Train with the projection; else, the spectral norm would exceed 1."""
+    """Train with the projection, without which the spectral norm would exceed 1."""
     x = jnp.array(NUMBERS.normal(size=(8, 6)))
     loss = lambda w: jnp.mean((jnp.tanh(x @ w) - 2.0) ** 2)
 

@@ -1,9 +1,10 @@
 """Real-time recurrent learning (RTRL) of element-wise recurrences, with little memory.
 
 Let h_t be the carry and θ the parameters. If each unit of the carry depends only on its
-own past, ∂h_t/∂h_{t−1} is diagonal (or has small blocks, for instance for the real and
-imaginary part of a complex unit). Each parameter then influences only one unit, or one
-block. The influence e_t = dh_t/dθ of a parameter on its unit is
+own past, ∂h_t/∂h_{t−1} is diagonal. If the units are complex, ∂h_t/∂h_{t−1} has small
+blocks, one for the real and imaginary part of each unit. Each parameter usually enters
+one unit, and then influences only this unit. The influence e_t = dh_t/dθ of a parameter
+on its unit is
 
     e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    element by element.
 """
@@ -13,7 +14,7 @@ from bpvariants.types import Loss, OnlineRule, Step
 
 
 def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
-    """Exact RTRL of an element-wise recurrence, with memory B·p.
+    """Exact RTRL of an element-wise recurrence, with little memory.
 
     For B examples, memory is B·p for any sequence length, where p is the number of
     params that the carry depends on. An update takes the time of a few steps of the
@@ -29,9 +30,9 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
 
     Raises:
-      ValueError: in `init` and `update`, if by the step's jaxpr a parameter can
-        influence, over several steps, a unit that it does not influence within one
-        step; and in the same cases as :func:`rtrl`.
+      ValueError: in `init` and `update`, if the step's jaxpr lets a parameter influence
+        over several steps a unit that the parameter does not influence within one step.
+        Also in the cases in which :func:`rtrl` raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -54,7 +55,6 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
 
 def _check_separate(plan):
-    """Check that each parameter influences only the units that it enters directly."""
     if not plan.is_exact:
         raise ValueError(
             "step must be element-wise in its carry, so that each parameter influences "

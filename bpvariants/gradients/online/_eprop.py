@@ -32,13 +32,13 @@ def eprop(
         ε_t = ∂v_t/∂v_{t−1} ε_{t−1} + ∂v_t/∂θ,    e_t = ∂z_t/∂v_t ε_t + ∂z_t/∂θ
         g_t = ∂ℓ_t/∂θ + S_t e_t,    S_t = ∂ℓ_t/∂z_t
 
-    Here v is the internal and z the visible part of the carry, ε an eligibility vector,
-    e an eligibility trace, g the gradient, ℓ the loss and S the learning signal. The
-    derivatives in ε and e treat z_{t−1} as a constant. ∂ℓ_t/∂θ is the derivative
-    through the readout, at fixed v_t and z_t. The rule is exact if nothing depends on
-    z_{t−1}, or if the given signal is S_t = dE/dz_t, where E is the loss of the whole
-    sequence. Otherwise the rule is biased. If the loss also depends on v_t, v_{t−1} or
-    z_{t−1} directly, g_t includes these derivatives.
+    Here v is the internal and z the visible part of the carry, ε an eligibility vector
+    and e an eligibility trace. g is the gradient, ℓ the loss and S the learning signal.
+    The derivatives in ε and e treat z_{t−1} as a constant. ∂ℓ_t/∂θ is the derivative
+    through the readout, at fixed v_t and z_t. The rule is exact if the step does not
+    use z_{t−1}. The rule is also exact if the given signal is S_t = dE/dz_t, where E is
+    the loss of the whole sequence. In all other cases, the rule is biased. If the loss
+    also depends on v_t, v_{t−1} or z_{t−1} directly, g_t includes these derivatives.
 
     If the new carry depends on no internal part of the old carry, there are no traces
     of earlier steps. Examples are a carry that is all visible, and cells without an
@@ -47,8 +47,9 @@ def eprop(
     and no `signal` is given, `init` gives a warning.
 
     With feedback weights B, the learning signal is S_t = ∂ℓ_t/∂y_t B, where ℓ_t is the
-    loss. This signal replaces all derivatives of the loss in the visible part: through
-    the readout, and from an output that depends on the old visible part directly.
+    loss. S_t replaces all derivatives of the loss in the visible part: the derivative
+    through the readout, and the derivative of an output that depends directly on the
+    old visible part.
 
     With a `signal`, the learning signal is S_t = signal(y_t, target_t). If the signal
     depends on more than y_t, put the additional values into the target. S_t replaces
@@ -58,25 +59,26 @@ def eprop(
     mean, for T steps and B examples. The signal of a loss with weight 0 does not count.
 
     A unit may remember its own spikes, for example in an adaptive threshold. The
-    eligibility vector ε includes this memory only if the step computes the unit's
-    spikes again from the internal part v_{t−1} instead of reading the visible part
-    z_{t−1}. Define the derivative of a spike by `jax.custom_jvp`.
+    eligibility vector ε includes the effect of these spikes only if the step does not
+    read the spikes from the visible part z_{t−1}. Instead, the step must compute the
+    spikes again from the internal part v_{t−1}. Define the derivative of a spike by
+    `jax.custom_jvp`.
 
     For B examples, memory is B·p times the number of elements of the internal part v
-    that one parameter can influence if the visible part z_{t−1} is constant (1 in an
-    LSTM). p is the number of parameters without those of the readout. If the loss
+    that one parameter can influence at constant z_{t−1}. In an LSTM, this number is 1.
+    p is the number of parameters, without the parameters of the readout. If the loss
     depends on v_{t−1} or z_{t−1} directly, traces of z are stored too. An update takes
     the time of a few backward passes through the step. If elements of the internal part
-    affect each other, memory and time grow to those of :func:`rtrl`. The docstring of
-    :func:`rtrl` lists further limits of online rules.
+    affect each other, memory and time grow, at most to the memory and time of
+    :func:`rtrl`. The docstring of :func:`rtrl` lists further limits of online rules.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       visible: function that returns the visible part of a carry: whole, unchanged
         leaves of the carry, each only once. For the carry (c, h) of an LSTM, use
-        `lambda carry: carry[1]`. The function gets placeholders instead of arrays, so
-        it must not compute with them.
+        `lambda carry: carry[1]`. The function must not compute with the leaves, because
+        it gets placeholders instead of arrays.
       feedback: "symmetric"; or weights B that :func:`random_feedback` returns for the
         visible part; or an :class:`AdaptiveFeedback`.
       signal: None, or a function (y, target) -> S_t, with leaves [*batch, ...] like the
@@ -87,9 +89,9 @@ def eprop(
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if feedback is invalid, or given together with a signal; in `init`
-        and `update`, if visible, feedback or signal do not fit the network, and in the
-        same cases as :func:`rtrl`.
+      ValueError: if feedback is invalid, or given together with a signal. In `init` and
+        `update`, if visible, feedback or signal do not fit the network, and in the
+        cases in which :func:`rtrl` raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp

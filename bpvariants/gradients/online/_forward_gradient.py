@@ -1,14 +1,15 @@
 """The forward gradient: derivative along a random direction, times that direction.
 
-Notation: θ are the parameters as a vector [p], L is the loss of a sequence, ℓ_t the
-loss of step t, h_t the carry, and v a random vector [p] with E[v vᵀ] = I. A dot marks a
-derivative in the direction v. Forward-mode differentiation computes this derivative
-together with each step of the network, without storing earlier steps:
+Notation: θ are the parameters as a vector [p], h_t is the carry, L the loss of a
+sequence, and ℓ_t the loss of step t. The direction v is a random vector [p] with E[v
+vᵀ] = I. A dot marks a derivative in the direction v. Forward-mode differentiation
+computes this derivative together with each step of the network, without storing earlier
+steps:
 
     ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
     ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
 
-Because the direction v is the same at all steps, the derivatives ℓ̇_t of the losses add
+The direction v is equal at all steps. Therefore, the derivatives ℓ̇_t of the losses add
 up to ∇L·v, the derivative of the sequence's loss L. The estimate (∇L·v) v therefore has
 the mean E[v vᵀ] ∇L = ∇L.
 """
@@ -41,7 +42,7 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class ForwardGradientState(NamedTuple):
     """State of :func:`forward_gradient` after step t, with K directions."""
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # ḣ_t, tangents of h_t: for each floating leaf of the carry an array
     # [K, *shape of the leaf], float32 or wider
     carry_tangent: list[jax.Array]
@@ -58,14 +59,14 @@ def forward_gradient(
 
         ĝ_t = mean over K directions of ℓ̇_t v,      Σ_t ĝ_t = mean of (∇L·v) v
 
-    ĝ_t is the estimate at step t, v a random direction, ℓ̇_t the derivative of the loss
-    of step t in this direction, and L the loss of the sequence.
+    ĝ_t is the estimate at step t, and v a random direction. ℓ̇_t is the derivative of
+    the loss of step t in this direction, and L the loss of the sequence.
 
     The first update after `init` draws the directions from the key of this update. All
     examples and all later steps share these directions. If params do not change, the
-    sum of the estimates is therefore unbiased for the whole sequence, even if the
-    sequence is processed in several parts. To draw new directions for each sequence,
-    call `init` again.
+    sum of the estimates is therefore unbiased for the whole sequence. The sum is also
+    unbiased if the sequence is processed in several parts. To draw new directions for
+    each sequence, call `init` again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
     for K Rademacher directions and (p + 1)/K · ‖g‖² for K normal directions, where g is

@@ -1,12 +1,13 @@
 """KF-RTRL: replace the influence by a random Kronecker product with the same mean.
 
 Notation, for one example: h_t is the carry as a vector [n], ℓ_t the loss of step t and
-J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step only through
-u_t = â_t Θ. An example is u = b + x_t W + h_{t−1} U, with â_t = (1, x_t, h_{t−1}) and
-Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m]. Within one step, the influence ∂h_t/∂Θ is
-D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j] â_t[i]. RTRL's influence M_t = dh_t/dΘ is
-M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL replaces M_t by one product Ω_t ⊗ A_t of factors
-Ω_t [n, m] and A_t [k]. At each step, random signs ν, ν′ are drawn from {−1, 1}:
+J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step only through u_t
+= â_t Θ. With biases b, weights W and U, and inputs x_t, an example is u_t = b + x_t W +
+h_{t−1} U with â_t = (1, x_t, h_{t−1}) and Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m].
+Within one step, the influence ∂h_t/∂Θ is D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j]
+â_t[i]. RTRL's influence M_t = dh_t/dΘ is M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL
+replaces M_t by one product Ω_t ⊗ A_t of factors Ω_t [n, m] and A_t [k]. At each step,
+random signs ν, ν′ are drawn from {−1, 1}:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
@@ -69,7 +70,7 @@ class KroneckerFactors(NamedTuple):
 class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # the factors A_t and Ω_t of each block of params, in the order of the step's jaxpr
     influence: list[KroneckerFactors]
     initial: PyTree  # carry after a reset
@@ -87,24 +88,24 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     The mean of the estimate over the signs is the gradient of :func:`rtrl`. If params
     do not change along a sequence, the mean for the sequence is the gradient of
-    :func:`bptt`. Among the params that the carry depends on, each matrix must be used
-    once, in a product with one vector, and all other params must be biases. Before the
-    product, params may be rearranged, and multiplied by constants, such as a mask that
-    does not depend on params, carry or inputs.
+    :func:`bptt`. Each matrix that the carry depends on must be used once, in a product
+    with one vector. All other params that the carry depends on must be biases. Before
+    the product, params may be rearranged, and multiplied by constants. An example of a
+    constant is a mask that does not depend on params, carry or inputs.
 
-    Products and biases that are only added to each other share one pair of factors
-    A, Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs,
-    because its reset gate separates the products. Flax cells have one pair for each
-    gate. The rule finds the pairs in the step's jaxpr while tracing, but not inside
-    loops, nor inside a `custom_jvp`, which has its own derivative. Each example and
-    each pair has its own random signs.
+    Products and biases that are only added to each other share one pair of factors A,
+    Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs, because
+    its reset gate separates the products. Flax cells have one pair for each gate. The
+    rule finds the pairs in the step's jaxpr while tracing, except in loops, and in
+    functions made by `jax.custom_jvp`. Each example and each pair has its own random
+    signs.
 
-    For B examples and n elements in the carry of one example, memory is B·(n·m + k) for
-    each pair of factors, whose product u = â Θ multiplies a vector â of k elements by a
-    matrix Θ [k, m]. For a tanh network, this memory is of order B·n², whereas
-    :func:`rtrl` needs order B·n³. An update takes the time of B·(n + 1) backward passes
-    and B·n²·m multiplications. For params that the carry does not depend on (a
-    readout), the gradient is exact, without extra memory or time.
+    A pair of factors belongs to a product u = â Θ of a vector â [k] and a matrix Θ [k,
+    m]. For B examples with n carry elements each, its memory is B·(n·m + k). For a tanh
+    network, this memory is of order B·n², whereas :func:`rtrl` needs order B·n³. An
+    update takes the time of B·(n + 1) backward passes and B·n²·m multiplications. For
+    params that the carry does not depend on (a readout), the gradient is exact, without
+    extra memory or time.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
     step depends on params (a learned h_0), this carry is treated as a constant.
@@ -195,7 +196,6 @@ def _with_signs(
 
 
 def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
-    """Check that the state's influence has the shapes of `zeros`."""
     shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
     got, want = shapes(influence), shapes(zeros)
     if got != want:
@@ -208,10 +208,7 @@ def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
 def _zero_factors(
     program: FactorisedStep, carry: PyTree, batch: tuple[int, ...]
 ) -> list[KroneckerFactors]:
-    """Return the factors A and Ω before the first step, which are zeros.
-
-    For each block [k, m] of params, A is [*batch, k] and Ω is [*batch, n, m].
-    """
+    """Return the factors A and Ω of each block before the first step: zeros."""
     zeros = lambda *shape: jnp.zeros((*batch, *shape), carry_dtype(carry))
     size = sum(math.prod(a.shape[len(batch) :]) for a in floating_leaves(carry))
     shapes = [block.parameters.shape for block in program.blocks]
@@ -225,10 +222,11 @@ def _add_influence(
     program: FactorisedStep,
     batch_rank: int,
 ) -> PyTree:
-    """Return the gradient ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}.
+    """Add to the gradient the part that goes through the old carry h_{t−1}.
 
-    `direct` is ∂ℓ/∂θ, the loss's derivative at fixed old carry h_{t−1}; `errors` are
-    ∂ℓ/∂h_{t−1}; `influence` has the factors Ω_{t−1} and A_{t−1} of each block.
+    `direct` is the loss's gradient in params at fixed h_{t−1}, and `errors` are the
+    loss's derivatives in h_{t−1}. The factor Ω of each block in `influence` is
+    multiplied by the errors, and the result by the block's factor A.
     """
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))
@@ -248,7 +246,6 @@ def _propagate(
     influence: list[KroneckerFactors],
     signs: jax.Array,
 ) -> list[KroneckerFactors]:
-    """Return the factors A_t and Ω_t of each block of params after this step."""
     linearise = over_batch(partial(linearise_factors, program), len(now.batch))
     jacobian, immediate = linearise(params, now.start, now.inputs)
     size = lambda array: norm(array, len(now.batch)) + EPSILON

@@ -32,7 +32,7 @@ class OnlineStep(NamedTuple):
       start: the carry at the start of the step, after resets.
       inputs: (x, target), which are zeros in padding. If there are weights, the target
         is `Counted`.
-      batch: the batch shape.
+      batch: shape of the batch.
       dtype: dtype of the losses.
       mask: [*batch], False in padding; or None.
       reset: [*batch], True at a reset; or None.
@@ -49,20 +49,19 @@ class OnlineStep(NamedTuple):
     reset: jax.Array | None
 
     def restarted(self, state: PyTree, fresh: PyTree | None = None) -> PyTree:
-        """Return `state`, but `fresh` for examples that are reset at this step.
+        """Replace `state` by `fresh` for examples that are reset at this step.
 
-        The leaves of both are [*batch, ...]. By default, `fresh` is zeros.
+        `state` and `fresh` have leaves [*batch, ...]. By default, `fresh` is zeros.
         """
         fresh = jax.tree.map(jnp.zeros_like, state) if fresh is None else fresh
         return restart(state, fresh, self.mask, self.reset)
 
     def kept(self, new: PyTree, old: PyTree) -> PyTree:
-        """Return `new`, but `old` for examples that are padding at this step."""
+        """Replace `new` by `old` for examples that are padding at this step."""
         return keep(new, old, self.mask)
 
 
 def check_state(rule: str, state: object, kind: type) -> None:
-    """Check that a state has the type `kind` of the online rule `rule`."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be what {rule}'s init or update returned, got "
@@ -71,7 +70,6 @@ def check_state(rule: str, state: object, kind: type) -> None:
 
 
 def check_fits(rule: str, part: str, got: PyTree, want: PyTree) -> None:
-    """Check that the field `part` of a state has the structure and shapes of `want`."""
     shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
     structure = jax.tree.structure
     if structure(got) != structure(want) or shapes(got) != shapes(want):
@@ -92,8 +90,8 @@ def enter_first_step(
 ) -> tuple[OnlineStep, PyTree]:
     """Check the arguments of an online rule's init; return (first step, initial).
 
-    `inputs` may be `jax.ShapeDtypeStruct`s. The `start` of the first step is `carry`,
-    as JAX arrays, and `initial` is the carry after a reset.
+    `inputs` may be `jax.ShapeDtypeStruct`s. The returned `initial` is the carry after a
+    reset.
     """
     if not isinstance(inputs, tuple | list) or len(inputs) != 2:
         raise ValueError(
@@ -126,7 +124,7 @@ def enter_step(
 ) -> OnlineStep:
     """Check and prepare the arguments of an online rule's update.
 
-    `advance` is the network's step with the loss as output, as `with_loss` returns it.
+    `advance` is the network's step, with the loss as output.
     """
     for name, tree in {"x": x, "target": target}.items():
         check_arrays(name, tree)

@@ -38,9 +38,10 @@ def over_sequence(
 
     L is the mean loss of the sequence, and w_t are the weights of the losses of step t.
     g_t is the gradient that the online rule returns at step t, for the mean loss of the
-    batch. The rule needs the memory of the online rule and of one more gradient, and,
-    for T steps, the time of T updates of the online rule. Weights may be negative. But
-    if the nonzero weights of a step add up to W_t = 0, the result is NaN.
+    batch. The returned rule needs the memory of the online rule and of one more
+    gradient. For T steps, the time is that of T updates of the online rule. Weights may
+    be negative. But if the nonzero weights of a step add up to W_t = 0, the result is
+    NaN.
 
     With an `update`, the returned rule also trains: it updates the parameters after
     each `every` steps, and has the form
@@ -48,32 +49,32 @@ def over_sequence(
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
     The new pair (params, opt_state) is returned instead of the gradients. Each
-    parameter update gets dL/dθ of the steps since the previous one. If the update
-    accepts `value`, it also gets the mean loss of these steps. If T is not a multiple
-    of `every`, the last parameter update comes after step T, with fewer steps. A
-    parameter update does not change the pair if the weights of the losses of its steps
-    sum to 0, or if the batch is empty. The returned value is the mean of all losses,
-    each computed with the parameters of its step.
+    parameter update gets the gradient dL/dθ of the steps since the previous parameter
+    update. If the update accepts `value`, it also gets the mean loss of these steps. If
+    the number of steps T is not a multiple of `every`, the last parameter update comes
+    after step T, with fewer steps. A parameter update does not change the pair if the
+    weights of the losses of its steps sum to 0, or if the batch is empty. The returned
+    value is the mean of all losses, each computed with the parameters of its step.
 
-    A parameter update does not reset the state of the online rule. The carry h_t and
-    the rest of the state, such as the influence dh_t/dθ of :func:`rtrl`, therefore
-    depend in part on older parameters. The gradient at step t is then not the gradient
-    at any single θ. For small parameter changes, this is the usual approximation of
-    online learning. If `every` is at least T, the gradients are not approximated. With
-    an `update`, memory also includes the pair (params, opt_state), for any T.
+    A parameter update does not reset the state of the online rule. The state, such as
+    the carry h_t and the influence dh_t/dθ of :func:`rtrl`, therefore depends in part
+    on older parameters. The gradient at step t is then not the gradient at any single
+    θ. For small parameter changes, this is the usual approximation of online learning.
+    If `every` is at least T, the gradients are not approximated. With an `update`,
+    memory also includes the pair (params, opt_state), for any T.
 
     By default, each call begins with a new state of the online rule and returns only
     the carry; the influence and adapted feedback weights are discarded. To pass the
     whole state to the next call, set `keep_state`. The state of the online rule then
     replaces the carry, both in the arguments and in the result.
 
-    A learning signal, as in :func:`eprop`, is part of the targets. It is multiplied by
-    the weight of the loss of the same example and step.
+    A learning signal, as in :func:`eprop`, is part of the targets. The signal of an
+    example at a step is multiplied by the weight of this example's loss at this step.
 
     Examples may be sharded under `jax.jit` without further settings. `jax.shard_map`
-    needs check_vma=False, because it would take the zeros in a new state to be equal on
-    all devices. Each device then returns the gradients of its own examples; average
-    these gradients with `jax.lax.pmean`.
+    needs check_vma=False. With check_vma=True, JAX would take the zeros in a new state
+    to be equal on all devices. Each device then returns the gradients of its own
+    examples; average these gradients with `jax.lax.pmean`.
 
     Args:
       online: the online rule, for instance the result of :func:`rtrl`.
@@ -88,11 +89,11 @@ def over_sequence(
       one key for each time step.
 
     Raises:
-      ValueError: if online is not an online rule, if `update` is not a gradient
-        transformation, or if `every` is not an integer of at least 1 or is given
+      ValueError: if online is not an online rule, or `update` is not a gradient
+        transformation. Also if `every` is not an integer of at least 1, or is given
         without an update. The returned rule raises a ValueError if lengths, shapes or
-        dtypes disagree, if there is an update but params is not a pair, or if `initial`
-        is given although keep_state is True.
+        dtypes disagree. It also raises one if there is an update but params is not a
+        pair, or if `initial` is given although keep_state is True.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -190,8 +191,8 @@ def over_sequence(
 def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRule:
     """Return `online`, with error messages that give shapes of the whole sequence.
 
-    `online.update` gets arrays [*batch] of one step, but the user gave weights, mask
-    and reset as [T, *batch].
+    The user gave weights, mask and reset as [T, *batch], but `online.update` gets one
+    step's entries [*batch].
     """
 
     def update(*args, **options):
@@ -207,7 +208,7 @@ def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRu
 def _name_wrong_entries(
     rule: OnlineRule, params: PyTree, state: PyTree, steps: PyTree
 ) -> None:
-    """Trace one step, whose error says whether the weights or the mask are wrong."""
+    """Trace one step, to raise an error if weights or mask have a wrong shape."""
 
     def step(inputs):
         x, target, options = inputs
@@ -217,7 +218,6 @@ def _name_wrong_entries(
 
 
 def _keys(key: jax.Array | None, length: int) -> jax.Array | None:
-    """Return a key for each step, or None if there is no key."""
     if key is None:
         return None
     check_single_key(key)

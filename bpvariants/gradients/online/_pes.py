@@ -70,23 +70,24 @@ def pes(
     ĝ_t is the estimate at step t. ε is a random perturbation of the parameters θ with
     standard deviation σ, drawn anew every `window` steps. ξ is the sum of all
     perturbations so far. A pair is two networks, with parameters θ + ε and θ − ε and
-    losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over perturbations, and
-    Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. This gradient
-    differs from the gradient of :func:`bptt` by O(σ²). A small σ magnifies rounding
-    errors of parameters and losses, because the estimate divides by σ. The estimate
-    includes effects over any number of steps, also over more steps than `window`. The
-    returned value and carry come from the network with the unperturbed parameters θ.
+    losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over perturbations. The
+    sum Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. The smoothed
+    loss's gradient differs from the gradient of :func:`bptt` by O(σ²). A small σ
+    magnifies rounding errors of parameters and losses, because the estimate divides by
+    σ. The estimate includes effects over any number of steps, also over more steps than
+    `window`. The returned value and carry come from the network with the unperturbed
+    parameters θ.
 
-    Step and loss need no derivative, so they may be piecewise constant, such as a
-    number of errors or a rounded value. Losses may be integers or bool, and are cast to
-    floating numbers.
+    Step and loss need no derivative. The loss may therefore be piecewise constant, such
+    as a number of errors or a rounded value. Losses may be integers or bool, and are
+    cast to floating numbers.
 
     The variance grows with the number p of parameters, as in :func:`forward_gradient`.
-    (`forward_gradient` costs about the same and has no error from σ.) The variance of
-    PES also grows with the number of windows since the start, because each loss is
-    multiplied by the sum ξ of the perturbations of all windows. With longer windows, ξ
-    is a sum of fewer perturbations. If `window` is at least the sequence length, PES is
-    the usual antithetic evolution strategy for whole sequences.
+    (The rule `forward_gradient` takes about the same time and has no error of order
+    σ².) The variance of PES also grows with the number of windows since the start,
+    because each loss is multiplied by the sum ξ of the perturbations of all windows.
+    With longer windows, ξ is a sum of fewer perturbations. If `window` is at least the
+    sequence length, PES is the usual antithetic evolution strategy for whole sequences.
 
     If all examples are reset at the same step, the sum ξ of perturbations is set to the
     current perturbation. If only some examples are reset, ξ does not change, because
@@ -200,7 +201,7 @@ def _draw(
     noise, sums = jax.lax.cond(first, another, lambda: (leaves, sums))
     if now.reset is not None:
         began = now.reset if now.mask is None else now.reset & now.mask
-        anew = jnp.all(began) & _goes_on(now)  # `all` of an empty batch is True
+        anew = jnp.all(began) & _goes_on(now)  # jnp.all of an empty batch is True
         sums = [jnp.where(anew, *both) for both in zip(noise, sums, strict=True)]
     return structure.unflatten(noise), structure.unflatten(sums)
 
@@ -213,8 +214,7 @@ def _play(
 ) -> tuple[jax.Array, PyTree]:
     """Run one step of the two networks of each of the N pairs.
 
-    Return the mean losses [N, 2] and the new carries, leaves [2, N, ...]. `enter`, a
-    function carry -> `OnlineStep`, checks and prepares the arguments of the step.
+    Return the mean losses [N, 2] and the new carries, with leaves [2, N, ...].
     """
 
     def play(sign, noise, carry):
@@ -230,7 +230,7 @@ def _play(
 
 
 def _goes_on(now: OnlineStep) -> jax.Array:
-    """Return a scalar: whether this step is not padding for at least one example."""
+    """Return whether at least one example is not padding at this step, as a scalar."""
     return jnp.array(True) if now.mask is None else jnp.any(now.mask)
 
 

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_single_key
 
-# Function (key, shape, dtype) -> random array v, whose elements have E[v vᵀ] = I.
+# Function (key, shape, dtype) -> independent random numbers of mean 0 and variance 1.
 Draw = Callable[..., jax.Array]
 
 
 def check_key(rule: str, key: jax.Array | None) -> None:
-    """Check that a key was given to an online rule that uses random numbers."""
     if key is None:
         raise ValueError(
             f"key must be given, as a keyword, because {rule} draws at random. Use "
@@ -28,7 +27,7 @@ def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     check_single_key(key)
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # one bit for a sign
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1
     return 1 - 2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype)
 
 
@@ -36,7 +35,6 @@ DISTRIBUTIONS = {"rademacher": rademacher, "normal": jax.random.normal}
 
 
 def check_distribution(distribution: str) -> None:
-    """Check that `distribution` is the name of a distribution."""
     if distribution not in DISTRIBUTIONS:
         raise ValueError(
             f"distribution must be one of {sorted(DISTRIBUTIONS)}, got "
@@ -47,7 +45,6 @@ def check_distribution(distribution: str) -> None:
 def draw_like(
     key: Any, leaves: Sequence[jax.Array], draw: Draw = rademacher
 ) -> list[jax.Array]:
-    """Draw random arrays with the shapes and dtypes of `leaves`."""
     check_single_key(key)
     keys = jax.random.split(key, len(leaves))
     return [

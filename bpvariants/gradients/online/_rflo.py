@@ -29,26 +29,27 @@ def rflo(
 
     P_t are the traces, g_t the gradient at step t, c_t the learning signal, and J̃_t a
     part of the Jacobian ∂h_t/∂h_{t−1}. J̃_t includes only element-wise paths, such as
-    through a leak or a gate. It excludes paths through matrix products, through sums
+    through a leak or a gate. J̃_t excludes paths through matrix products, through sums
     along an axis, and through other operations that may combine different elements:
     branches, loops and refs (mutable arrays) within the step. ∂ℓ_t/∂θ is the derivative
     of the loss through the readout, at fixed carry h_t.
 
-    The rule is exact for T = 1, and if the elements of the carry do not affect each
-    other; otherwise it is biased. In a cell without a leak or a gate, such as
-    `cells.tanh`, J̃_t is 0. With symmetric feedback the rule is then
+    The rule is exact for sequences of one step, and if the elements of the carry do not
+    affect each other. In all other cases, the rule is biased. In a cell without a leak
+    or a gate, such as `cells.tanh`, J̃_t is 0. With symmetric feedback the rule is then
     :func:`truncated_bptt` with every=1, lookback=1.
 
     With feedback weights B, the learning signal is c_t = ∂ℓ_t/∂y_t B. This signal
     replaces the derivatives of the loss ℓ_t through the readout. If the output depends
     on h_{t−1} directly, the gradient ignores this dependence too.
 
-    For B examples of a leaky or gated cell, memory is B·p times the number of carry
-    elements that one parameter enters and that the next step reads element-wise. In an
-    LSTM, this number is 1, for an element of c, because only matrix products read h. p
-    is the number of parameters without those of the readout. An update takes the time
-    of a few backward passes through the step. `step` gets one example at a time, as in
-    :func:`rtrl`, whose docstring lists further limits of online rules.
+    Consider the carry elements that one parameter enters and that the next step reads
+    element-wise. For B examples of a leaky or gated cell, memory is B·p times the
+    number of these elements. In an LSTM, this number is 1, for an element of c, because
+    only matrix products read h. p is the number of parameters, without the parameters
+    of the readout. An update takes the time of a few backward passes through the step.
+    `step` gets one example at a time, as in :func:`rtrl`, whose docstring lists further
+    limits of online rules.
 
     Args:
       step: one time step of the network.
@@ -62,9 +63,9 @@ def rflo(
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if feedback is invalid, or given together with a signal; in `init`
-        and `update`, if feedback or signal do not fit the network, and in the same
-        cases as :func:`rtrl`.
+      ValueError: if feedback is invalid, or given together with a signal. In `init` and
+        `update`, if feedback or signal do not fit the network, and in the cases in
+        which :func:`rtrl` raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp

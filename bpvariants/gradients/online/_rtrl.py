@@ -10,11 +10,11 @@ With M_{t−1}, the gradient of a loss is available as soon as the loss is known
 
     dℓ_t/dθ = ∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ.
 
-Entries of the influence that are always zero are neither stored nor computed; they are
-found from the jaxpr of the step. For parameters of a readout, nothing is stored. In a
-stack of cells, the influence of a layer's parameters on the carries of lower layers is
-not stored. In an element-wise recurrence, only the influence of each parameter on its
-own unit is stored.
+The jaxpr of the step shows which entries of the influence are always zero. These
+entries are neither stored nor computed. For parameters of a readout, nothing is stored.
+In a stack of cells, the influence of a layer's parameters on the carries of lower
+layers is not stored. In an element-wise recurrence, only the influence of each
+parameter on its own unit is stored.
 """
 
 from bpvariants.gradients.online._influence.rule import influence_rule
@@ -29,17 +29,17 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     For B examples of a dense cell with n carry elements and p parameters, memory is
     B·n·p for any sequence length. Each update takes B·n²·p multiplications for the
-    product J_t M_{t−1}, where J_t is the Jacobian of the step in its carry, and M_{t−1}
-    the influence. The backward passes through a step, n for J_t and one for ∂h_t/∂θ,
-    cost little in comparison. Only entries of the influence that can be nonzero are
-    stored and computed. p counts only arrays that the carry depends on, so a readout
-    needs no memory for the influence.
+    product J_t M_{t−1} of the step's Jacobian J_t = ∂h_t/∂h_{t−1} and the influence
+    M_{t−1}. The backward passes through a step, n for J_t and one for ∂h_t/∂θ, cost
+    little in comparison. Only entries of the influence that can be nonzero are stored
+    and computed. p counts only arrays that the carry depends on, so a readout needs no
+    memory for the influence.
 
-    `step` gets one example at a time, as a batch of one. Random arrays that the step
-    draws with the shape of the batch, such as for dropout, are therefore equal for all
-    examples. If the step needs an array with batch axes, pass it in x. If the carry
-    before the first step depends on params (a learned h_0), this carry is treated as a
-    constant.
+    `step` gets one example at a time, as a batch of one. If the step draws random
+    arrays with the shape of the batch, such as for dropout, these arrays are therefore
+    equal for all examples. If the step needs an array with batch axes, pass the array
+    in x. If the carry before the first step depends on params (a learned h_0), this
+    carry is treated as a constant.
 
     Args:
       step: one time step of the network.
@@ -50,9 +50,9 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if the step's jaxpr needs other entries of M than the jaxpr traced
-        in `init`; in both, if shapes or dtypes disagree, or if the step has no
-        forward-mode derivative (jax.custom_vjp).
+        in `update`, if the step's jaxpr needs other entries of the influence M than the
+        jaxpr traced in `init`. In both, if shapes or dtypes disagree, or if the step
+        has no forward-mode derivative (jax.custom_vjp).
 
     Example:
       >>> import jax.numpy as jnp

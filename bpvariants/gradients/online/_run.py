@@ -62,7 +62,8 @@ def learn_on_the_way(
     """
     length = jax.tree.leaves(steps)[0].shape[0]
     whole, rest = divmod(length, size)
-    # False for an empty batch: then all arrays of the carry, xs and targets are empty.
+    # `examples` is False for an empty batch: no array of carry, xs or targets has
+    # elements.
     examples = any(map(jnp.size, jax.tree.leaves((state.carry, steps[:2]))))
 
     def window(reached, begin, size):
@@ -74,7 +75,8 @@ def learn_on_the_way(
         pair = updated(update, pair, value, grads, total != 0)
         return (pair, state), (total * value, total)
 
-    # Scan over a counter `begin`: an array of the begins of all windows grows with T.
+    # The scan's carry counts in `begin`, because an array of the first step of each
+    # window would grow with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         reached, sums = window(reached, begin, size)
@@ -100,6 +102,6 @@ def _shares(weights: jax.Array | None, length: int) -> jax.Array:
     by_step = jnp.sum(weights, axis=tuple(range(1, weights.ndim)), dtype=float)
     total = jnp.sum(by_step)
     shares = jnp.where(total == 0, 0, by_step / jnp.where(total == 0, 1, total))
-    # If the nonzero weights of a step add up to 0, its mean loss is 0 / 0: return NaN.
+    # Return NaN for a step whose nonzero weights add up to 0: its mean loss is 0 / 0.
     count = jnp.any(weights.astype(bool), axis=tuple(range(1, weights.ndim)))
     return jnp.where((by_step == 0) & count, jnp.nan, shares)

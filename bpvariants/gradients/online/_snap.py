@@ -22,12 +22,13 @@ from bpvariants.types import Loss, OnlineRule, Step
 def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
     """SnAp-n: RTRL without the influence on units that takes more than n steps.
 
-    The rule is biased, except if `order` is at least 1 + the diameter of the graph of
-    recurrent connections; then the rule is exact. A dense cell needs order 2 for this,
+    The rule is exact if `order` is at least 1 + the diameter of the graph of recurrent
+    connections; otherwise the rule is biased. A dense cell needs order 2 to be exact,
     an element-wise cell order 1. The sparsity pattern of the influence M is found from
-    the step's jaxpr, so it is valid for all values. Constant masks of weights, and
-    gathers and scatters with constant indices, make M sparse; a weight whose value is 0
-    does not. The pattern for an order contains the patterns for all lower orders.
+    the step's jaxpr, so the pattern is valid for all values. Constant masks of weights,
+    and gathers and scatters with constant indices, make M sparse. A weight whose value
+    is 0 does not make M sparse. The pattern for an order contains the patterns for all
+    lower orders.
 
     If each parameter enters one unit, order 1 takes memory and time of B·p for B
     examples and p parameters. Order 1 needs only the diagonal entries of the Jacobian

@@ -9,10 +9,10 @@ At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
     θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁,
     dℓ_t/dθ ≈ (∂ℓ_t/∂h_{t−1} s̃_{t−1}) θ̃_{t−1} + ∂ℓ_t/∂θ.
 
-Because E[ν νᵀ] is the identity and E[ν] = 0, E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t
-for all positive ρ₀ and ρ₁, if ρ₀ does not depend on ν_t and ρ₁ is the same for ν_t and
-−ν_t. The scales ρ₀ and ρ₁ balance the norms of the added terms, so that the variance is
-small:
+The scale ρ₀ must not depend on ν_t, and ρ₁ must be the same for ν_t and −ν_t. Because
+E[ν νᵀ] is the identity and E[ν] = 0, the mean is then exact for all positive ρ₀ and ρ₁:
+E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t. The scales ρ₀ and ρ₁ balance the norms of
+the added terms, so that the variance is small:
 
     ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
     ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.
@@ -55,7 +55,7 @@ Leaves = list[jax.Array]
 class UOROState(NamedTuple):
     """State of :func:`uoro` after step t; the influence dh_t/dθ is about s̃_t θ̃_t."""
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
     # [*batch, ...], float32 or wider
     carry_factor: Leaves
@@ -126,10 +126,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, Leaves], Leaves]
 ) -> OnlineRule:
-    """Return the UORO rule that draws random signs by `draw`.
-
-    The function `draw` (key, arrays) returns signs with the arrays' shapes and dtypes.
-    """
+    """Return the UORO rule that draws the random signs by `draw(key, arrays)`."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -180,10 +177,10 @@ def _with_signs(
 def _push(
     now: OnlineStep, params: PyTree, carry_factor: Leaves
 ) -> tuple[Leaves, jax.Array]:
-    """Return J_t s̃_{t−1} and ∂ℓ_t/∂h_{t−1} s̃_{t−1} of each example, by one JVP.
+    """Multiply the step's Jacobian and the loss's gradient by the old carry factor.
 
-    J_t is the Jacobian of the step in its carry, ℓ_t is the loss, and s̃_{t−1} is
-    `carry_factor`.
+    The Jacobian and the gradient are derivatives in the old carry. One forward-mode
+    derivative in the direction `carry_factor` returns both products for each example.
     """
 
     def of_carry(leaves):
@@ -198,10 +195,9 @@ def _push(
 def _pull(
     now: OnlineStep, params: PyTree, params_factor: PyTree, signs: Leaves
 ) -> PyTree:
-    """Return ν_tᵀ I_t of each example, by one VJP for each example.
+    """Multiply the random signs by the derivative ∂h_t/∂θ of the new carry in params.
 
-    ν_t are the `signs`, and I_t = ∂h_t/∂θ. The result has the shapes of
-    `params_factor`.
+    This takes one backward pass for each example.
     """
     thetas, structure = jax.tree.flatten(params)
     reaches = [part is not None for part in structure.flatten_up_to(params_factor)]
@@ -224,10 +220,11 @@ def _pull(
 
 
 def _add_influence(direct: PyTree, changes: jax.Array, params_factor: PyTree) -> PyTree:
-    """Return the gradient ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} s̃_{t−1}) θ̃_{t−1}.
+    """Add to the gradient the part that goes through the old carry.
 
-    `direct` is ∂ℓ/∂θ, the loss's derivative at fixed old carry h_{t−1}. `changes` are
-    the products ∂ℓ/∂h_{t−1} s̃_{t−1}, and `params_factor` is θ̃_{t−1}.
+    `direct` is the gradient at fixed old carry. `changes` has, for each example, the
+    loss's derivative in the direction of the carry factor. This number is multiplied
+    by the example's `params_factor`, and the products are summed over the batch.
     """
     grads, structure = jax.tree.flatten(direct)
     for i, part in enumerate(structure.flatten_up_to(params_factor)):
@@ -244,10 +241,10 @@ def _propagate(
     pulled: PyTree,
     batch_rank: int,
 ) -> list[PyTree]:
-    """Return the factors s̃_t and θ̃_t after this step, [s̃_t, θ̃_t].
+    """Return the carry factor and the params factor after this step.
 
-    `pushed` is J_t s̃_{t−1}, `params_factor` is θ̃_{t−1}, `signs` are ν_t, and `pulled`
-    is ν_tᵀ I_t, as in the equations at the top of this file.
+    `params_factor` is the old params factor. `pushed` is the step's Jacobian times the
+    old carry factor, and `pulled` is `signs` times ∂h_t/∂θ.
     """
     size = lambda tree: norm(tree, batch_rank) + EPSILON
     old_scale = jnp.sqrt(size(params_factor) / size(pushed))

@@ -23,7 +23,7 @@ from bpvariants.types import Loss, PyTree, Step
 class Cost(NamedTuple):
     """Cost of a remat policy for one gradient, returned by :func:`predicted_cost`."""
 
-    policy: Every | Slots  # policy to run; every(number of time steps) for remat=None
+    policy: Every | Slots  # policy that is run; None is run as every(number of steps)
     evaluations: int  # number of times that one gradient evaluates the step
     bytes: int | None  # bytes that the policy stores; None if no `size` is given
 
@@ -33,14 +33,14 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
 
     The predicted bytes include only the carries and residuals that the policy stores.
     Inputs, outputs, params and the gradient need additional memory. XLA may need
-    somewhat more memory than predicted, or less if it can compute one array from
-    another.
+    somewhat more memory than predicted. XLA may also need less memory, if it does not
+    store an array that it can compute from another stored array.
 
     Args:
       num_steps: T, the number of time steps.
       remat: a remat policy, as for :func:`bptt` and :func:`unroll`.
-      size: memory that one step needs, in bytes, as returned by :func:`step_bytes`. It
-        is required for a :func:`budget`, and to predict bytes.
+      size: memory that one step needs, in bytes, as returned by :func:`step_bytes`. The
+        size is required for a :func:`budget`, and to predict bytes.
 
     Returns:
       A NamedTuple: `policy`, the policy to run, which for a budget is the chosen
@@ -49,8 +49,9 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
       no size is given.
 
     Raises:
-      ValueError: if num_steps is not an integer of at least 1, if remat or size has the
-        wrong type, if a budget comes without a size, or if no policy fits the budget.
+      ValueError: if num_steps is not an integer of at least 1, or if remat or size has
+        the wrong type. Also if a budget comes without a size, or is too small for all
+        policies.
 
     Example:
       >>> from bpvariants import gradients
@@ -75,10 +76,10 @@ def step_bytes(
     loss: Loss | None = None,
     target: PyTree = None,
 ) -> StepBytes:
-    """Return how many bytes of memory a step of a network needs, without running it.
+    """Return how many bytes of memory a step of a network needs; the step is not run.
 
-    With a mask or resets, a step needs a little more memory than returned: for the
-    flags of each example, and for a second copy of the inputs.
+    With a mask or resets, a step needs a little more memory than returned: for the mask
+    and resets of the step, and for a second copy of the inputs.
 
     Args:
       step: one time step of the network.
@@ -115,7 +116,6 @@ def step_bytes(
 
 
 def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
-    """Return the :class:`Cost` of a remat policy for a sequence of `length` steps."""
     check_remat(remat)
     if isinstance(remat, Budget):
         return _within(length, remat.num_bytes, size)
@@ -150,17 +150,14 @@ def _bytes(length: int, lengths: tuple[int, ...], size: StepBytes) -> int:
     stretches, left = divmod(length, k)
     copy = length * size.inputs if left else 0
     # The backward pass begins with the last `left` steps, which are too few for a
-    # stretch of k steps. It frees their memory before it recomputes a stretch.
+    # stretch of k steps. The memory of these steps is freed before a stretch is
+    # recomputed.
     most = max(_bytes(n, tuple(rest), size) for n in (k, left))
     return stretches * size.carry + most + copy
 
 
 def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
-    """Return the cost of the policy that a budget of `num_bytes` chooses.
-
-    Of the candidate policies that store at most `num_bytes`, this is the policy that
-    evaluates the step the fewest times.
-    """
+    """Return the cost of the policy that `budget(num_bytes)` chooses."""
     if size is None:
         raise ValueError(
             "size must be given with a budget; get it from gradients.remat.step_bytes."
@@ -168,7 +165,7 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
-    # `every(k)` needs the least memory at a k that may not divide T, so add this k.
+    # The k at which `every(k)` stores the fewest bytes may not divide the length.
     best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
     ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]

@@ -12,9 +12,9 @@ policies store these numbers of bytes and need these numbers S of evaluations:
     slots(m)       c (m + 1) + r                           S = T + ρT − C(m+ρ, m+1) + 1
 
 where C is a binomial coefficient, and ρ is the smallest integer such that
-C(m+ρ, m) ≥ T. If k does not divide T, the last T mod k steps form a shorter stretch.
-`every(k)` stores the residuals of these steps; `every(k, l)` stores a carry every l of
-these steps. A copy of the inputs then needs d T more bytes. All policies compute the
+C(m+ρ, m) ≥ T. If k does not divide T, the last T mod k steps are left over. `every(k)`
+stores the residuals of these last steps; `every(k, l)` stores a carry every l of these
+last steps. A copy of the inputs then needs d T more bytes. All policies compute the
 same gradient.
 """
 
@@ -46,7 +46,6 @@ Remat: TypeAlias = Literal["step"] | Every | Slots | Budget | None
 
 
 def check_remat(remat: object) -> None:
-    """Check that a value is one of the remat policies."""
     known = remat is None or isinstance(remat, Every | Slots | Budget)
     if not known and not (isinstance(remat, str) and remat == "step"):
         raise ValueError(
@@ -59,13 +58,14 @@ def check_remat(remat: object) -> None:
 def every(*lengths: int) -> Every:
     """Store the carry every k steps, and recompute the steps between stored carries.
 
-    The memory needed for T steps is T/k carries, and the residuals of k steps. This
-    memory is smallest at k = √(T c/r) if a carry has c bytes and the residuals of a
-    step have r bytes. The extra time is one more forward pass. Each further length
-    divides every stretch of k steps into shorter stretches, and takes one more forward
-    pass. For example, `every(100, 10)` stores a carry every 100 steps. The backward
-    pass then recomputes each stretch of 100 steps, and stores a carry every 10 steps of
-    this stretch. The policy `every(1)` is equal to "step".
+    The memory needed for T steps is T/k carries, and the residuals of k steps, which
+    are the arrays that the backward pass needs. This memory is smallest at k = √(T c/r)
+    if a carry has c bytes and the residuals of a step have r bytes. The extra time is
+    one more forward pass. Each further length divides every stretch of k steps into
+    shorter stretches, and takes one more forward pass. For example, `every(100, 10)`
+    stores a carry every 100 steps. The backward pass then recomputes each stretch of
+    100 steps, and stores a carry every 10 steps of this stretch. The policy `every(1)`
+    is equal to "step".
 
     Args:
       lengths: k, the number of steps in a stretch, then optionally the lengths of
@@ -139,7 +139,7 @@ def slots(number: int) -> Slots:
 def budget(num_bytes: int) -> Budget:
     """Choose the fastest policy that stores at most `num_bytes` bytes.
 
-    The policy is the first of these that stores at most `num_bytes`:
+    The chosen policy is the first in this list that stores at most `num_bytes`:
 
     1. None, which stores the residuals of all steps;
     2. `every(k)` with the k that stores the fewest bytes;

@@ -1,4 +1,4 @@
-"""Scan with a remat policy, which tells which arrays the backward pass recomputes."""
+"""Scan whose remat policy says which arrays the backward pass recomputes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from bpvariants.types import PyTree
 def remat_scan(
     body: Callable, given: PyTree, carry: PyTree, xs: PyTree, remat: Remat
 ) -> tuple[PyTree, PyTree]:
-    """Scan `body(given, carry, x)` over xs; store for gradients what `remat` says."""
+    """Scan `body(given, carry, x)` over xs with the remat policy `remat`."""
     length = jax.tree.leaves(xs)[0].shape[0]
     size = None
     if isinstance(remat, Budget):

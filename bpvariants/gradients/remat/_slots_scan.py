@@ -1,16 +1,17 @@
 """Scan that stores at most m carries, and a backward pass by the binomial schedule.
 
-Notation: a slot is memory for one carry. E(t, m) is the smallest number of evaluations
-of the step for the backward pass of t steps with m slots, if one slot has the carry
-before the first step. C(a, b) is a binomial coefficient. The schedule advances by y
-steps and stores the carry after these steps. The best number y attains the minimum in
+Notation: a slot is memory for one carry. The backward pass of t steps with m slots
+takes at least E(t, m) evaluations of the step, if one slot has the carry before the
+first step. C(a, b) is a binomial coefficient. The schedule advances by y steps and
+stores the carry after these steps. The best number y attains the minimum in
 
     E(t, m) = min_y [ y + E(t−y, m−1) + E(y, m) ],    E(t, 1) = t (t+1)/2,  E(1, m) = 1.
 
 The minimum is E(t, m) = t + ρt − C(m+ρ, m+1), where ρ is the smallest integer such that
 C(m+ρ, m) ≥ t. A number y is optimal if and only if  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
 C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass makes the first advances of the
-schedule. It also evaluates the last step, so a gradient takes E(t, m) + 1 evaluations.
+schedule, and also evaluates the last step. A gradient therefore takes E(t, m) + 1
+evaluations.
 """
 
 import math
@@ -35,9 +36,10 @@ TWICE = (
 
 
 class Schedule(NamedTuple):
-    """Order in which to evaluate T steps, and slots for their carries: integer arrays.
+    """Binomial schedule for the backward pass of T steps, as integer arrays.
 
-    A slot is memory for one carry; the slots 0, …, m − 1 store m carries.
+    A slot is memory for one carry; the slots 0, …, m − 1 store m carries. An advance is
+    an evaluation of one step in the backward pass, to compute the next carry.
     """
 
     # [T]: slot in which the forward pass stores the carry before each step. An extra
@@ -206,9 +208,9 @@ def schedule(length: int, num_slots: int) -> Schedule:
 
 
 def _advance(length: int, num_slots: int) -> int:
-    """Return after how many steps to store the next carry.
+    """Return the number of steps to advance before the next carry is stored.
 
-    Of several optimal numbers of steps, return the smallest.
+    If several numbers of steps are optimal, return the smallest.
     """
     rounds = _rounds(length, num_slots)
     return max(
@@ -219,7 +221,7 @@ def _advance(length: int, num_slots: int) -> int:
 
 
 def _rounds(length: int, num_slots: int) -> int:
-    """Return the smallest integer ρ with C(m+ρ, m) ≥ T, for m slots and T steps.
+    """Return the smallest ρ with C(m+ρ, m) ≥ T, for m slots and T steps.
 
     C is a binomial coefficient.
     """

@@ -16,9 +16,9 @@ from bpvariants.types import PyTree
 class StepBytes(NamedTuple):
     """Memory for one step of a network and a whole batch, in bytes."""
 
-    carry: int  # bytes of the carry
+    carry: int
     kept: int  # bytes that the step stores for its backward pass, including its carry
-    inputs: int  # bytes of x, target and flags
+    inputs: int  # bytes of x, target, mask and reset
 
 
 def measure(body: Callable, given: PyTree, carry: PyTree, x: PyTree) -> StepBytes:

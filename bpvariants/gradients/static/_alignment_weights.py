@@ -104,7 +104,7 @@ def alignment_weights(
 
 
 def initializer_or_default(initializer: Callable | None) -> Callable:
-    """Check an initializer; return it, or the default, Xavier's."""
+    """Return a checked initializer; None stands for Xavier initialisation."""
     if initializer is None:
         return jax.nn.initializers.glorot_normal()
     check_function(
@@ -116,7 +116,6 @@ def initializer_or_default(initializer: Callable | None) -> Callable:
 
 
 def check_kind(kind: str) -> None:
-    """Raise a ValueError if `kind` is not a kind of feedback alignment."""
     if kind not in get_args(AlignmentKind):
         raise ValueError(
             f"kind must be one of {', '.join(get_args(AlignmentKind))}; got {kind!r}."

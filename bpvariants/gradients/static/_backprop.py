@@ -1,7 +1,7 @@
 """Static backpropagation, written as the chain rule of each layer.
 
-Notation: layer l of Λ layers takes the output y_{l−1} of the layer below, computes the
-net input s_l with its weights w_l, and returns the output y_l,
+Notation: layer l of Λ layers takes the output y_{l−1} of the layer below. The layer
+computes the net input s_l with its weights w_l, and returns the output y_l,
 
     s_l = S_l(w_l, y_{l−1}),    y_l = φ_l(s_l),    y_0 = x,    l = 1 … Λ.
 
@@ -34,8 +34,8 @@ from bpvariants._losses import (
 from bpvariants.gradients.static._layer_info import BackpropInfo, LayerInfo
 from bpvariants.types import Loss, PyTree
 
-# A layer is a pair of functions: (params of the layer, y of the layer below) -> net
-# input s of the layer, and activation s -> y of the layer.
+# A layer is a pair of functions: (params of the layer, output y of the layer below) ->
+# net input s of the layer, and activation s -> output y of the layer.
 Layer: TypeAlias = tuple[Callable[[PyTree, PyTree], PyTree], Callable[[PyTree], PyTree]]
 
 
@@ -47,9 +47,9 @@ def backprop(
     `backprop` computes the same gradient as `jax.value_and_grad` at the same cost: the
     time of about three forward passes, and memory for all activations. Use
     `jax.value_and_grad` if you need only the gradient, and `backprop` if you also need
-    the factors of the chain rule. A layer may be dense, a convolution, a residual
-    block, or several branches, because the output y of a layer can be any pytree. For a
-    network that is not split into layers, see :func:`layer_deltas`.
+    the factors of the chain rule. A layer may be dense, a convolution or a residual
+    block. A layer may also have several branches, because its output y can be any
+    pytree. For a network that is not split into layers, see :func:`layer_deltas`.
 
     Args:
       layers: for each layer a pair of differentiable functions: (params of the layer, y
@@ -66,9 +66,9 @@ def backprop(
     Raises:
       ValueError: if layers is empty, or has an entry that is not a pair of functions.
         The returned function raises a ValueError if params does not have one entry for
-        each layer, if a layer cannot take the output of the layer below, if params or
-        outputs of layers are not floating, or if loss does not return one value for
-        each example.
+        each layer, or if a layer cannot take the output of the layer below. The
+        function also raises one if params or outputs of layers are not floating, or if
+        loss does not return one value for each example.
 
     Example:
       >>> import jax.numpy as jnp
@@ -114,12 +114,11 @@ class Pass(NamedTuple):
     x: PyTree  # y_{l−1}, input of the layer
     s: PyTree  # s_l, net input of the layer
     y: PyTree  # y_l, output of the layer
-    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # ∂E/∂s -> (∂E/∂w, ∂E/∂x)
-    pull_y: Callable[[PyTree], tuple[PyTree]]  # ∂E/∂y -> (∂E/∂s,)
+    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # maps ∂E/∂s to (∂E/∂w, ∂E/∂x)
+    pull_y: Callable[[PyTree], tuple[PyTree]]  # maps ∂E/∂y to (∂E/∂s,)
 
 
 def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:
-    """Run the layers; return the :class:`Pass` of each layer."""
     check_params(params, len(layers))
     check_arrays("x", x)
     passes, y = [], x
@@ -152,7 +151,6 @@ def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pas
 
 
 def check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Check that layers are pairs of functions, and return them as a tuple."""
     other = (
         "For a cell, or any step of a recurrent network, use gradients.bptt(step, "
         "loss); for a network that is one function, jax.grad or gradients.layer_deltas."
@@ -176,7 +174,6 @@ def check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def check_params(params: PyTree, num_layers: int) -> None:
-    """Check that params are floating arrays, with one entry for each layer."""
     check_floating("params", params)
     if isinstance(params, dict) or not hasattr(params, "__len__"):
         raise ValueError(
@@ -222,15 +219,15 @@ def backward_pass(
       error: ∂E/∂y_Λ, the derivative of the mean loss in the last layer's output.
       batch_ndim: the number of batch axes.
       direct: function (index of a hidden layer, counted from 0; last layer's δ_Λ) ->
-        array or pytree that the hidden layer uses as ∂E/∂y_l. Default: the ∂E/∂y_l
-        that the layer above computes.
+        array or pytree that the hidden layer uses as ∂E/∂y, with its output y.
+        Default: the ∂E/∂y that the layer above computes.
     """
     info, grads, last_delta = [], [], None
     for i, (x, s, y, pull_s, pull_y) in reversed(list(enumerate(passes))):
         if direct is not None and last_delta is not None:
             error = direct(i, last_delta)
-        (delta,) = pull_y(error)  # ∂E/∂y · ∂y/∂s
-        grad, error_below = pull_s(delta)  # δ · ∂s/∂w, and δ · ∂s/∂y
+        (delta,) = pull_y(error)
+        grad, error_below = pull_s(delta)
         last_delta = delta if last_delta is None else last_delta
         info.append(LayerInfo(x, s, y, error, delta, grad))
         grads.append(grad)

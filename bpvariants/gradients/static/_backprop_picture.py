@@ -107,7 +107,6 @@ def _draw_layer(axes: Any, place: int, factors: dict[str, float], colour: Any) -
 
 
 def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Draw an arrow between the rims of two nodes."""
     gap = np.subtract(end, start)
     gap = gap / np.linalg.norm(gap) * RADIUS
     arrow = {"arrowstyle": "->", "color": "dimgrey"}

@@ -2,8 +2,9 @@
 
 Notation: layer l of Λ layers computes s_l = S_l(w_l, y_{l−1}) and y_l = φ_l(s_l), as in
 `_backprop`. S_l is affine in y, and J_l(w) = ∂S_l/∂y is its Jacobian at the weights w.
-Backpropagation computes ∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}). Feedback alignment replaces
-∂E/∂y_l by one of these products with random arrays B or R, or a constant α:
+E is the mean loss, and δ_l = ∂E/∂s_l. Backpropagation computes ∂E/∂y_l =
+δ_{l+1} J_{l+1}(w_{l+1}). Feedback alignment replaces ∂E/∂y_l by one of these products
+with random arrays B or R, or a constant α:
 
     fa      δ_{l+1} J_{l+1}(B_{l+1})                    B drawn once
     usf     δ_{l+1} J_{l+1}(α sgn w_{l+1})
@@ -11,7 +12,7 @@ Backpropagation computes ∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}). Feedback align
     frsf    δ_{l+1} J_{l+1}(|R_{l+1}| ⊙ sgn w_{l+1})    R drawn once
     dfa     δ_Λ B_l                                     B drawn once, for every l < Λ
 
-The equations δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l stay the same. The
+The equations δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l do not change. The
 last layer's gradient is exact, because ∂E/∂y_l is replaced only for l < Λ.
 """
 
@@ -81,9 +82,9 @@ def feedback_alignment(
     Args:
       layers: for each layer a pair of functions: (params of the layer, y of the layer
         below) -> net input s, and the activation s -> y. If a layer's weights are
-        replaced, the layer's first function must be affine in y. Write a layer that
-        contains several nonlinear layers with :func:`feedback_dense` and
-        :func:`feedback_conv`.
+        replaced, the layer's first function must be affine in y. If a layer contains
+        several nonlinear layers, use :func:`feedback_dense` and :func:`feedback_conv`
+        inside the layer's function.
       loss: function (last layer's y, target) -> one loss for each example.
       kind: "fa" (feedback alignment), "dfa" (direct feedback alignment), or a kind
         whose feedback weights have the signs of the layer's weights: "usf" (uniform),
@@ -99,14 +100,14 @@ def feedback_alignment(
       ((value, info), grads), like the function that :func:`backprop` returns. "fa",
       "dfa" and "frsf" need `feedback`: one entry for each layer, drawn by
       :func:`alignment_weights`. "brsf" needs `key`, a new key for each batch. info has
-      the approximate errors ∂E/∂y_l. To compare them with the exact errors, use
+      the approximate errors ∂E/∂y_l. To compare approximate and exact errors, use
       :func:`alignment_angles`.
 
     Raises:
       ValueError: if kind is unknown. The returned function raises a ValueError if
-        feedback or key is missing or is not used by this kind, if feedback does not fit
-        the params, if a layer with replaced weights is not affine in y, or in the cases
-        in which :func:`backprop` raises one.
+        feedback or key is missing or is not used by this kind, or if feedback does not
+        fit the params. The function also raises one if a layer with replaced weights is
+        not affine in y, and in the cases in which :func:`backprop` raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -236,10 +237,7 @@ def _check_affine(index, function, theta, y):
 
 
 def _direct(layers, loss, params, x, target, weights, feedback):
-    """Return ((value, info), grads) of "dfa", direct feedback alignment.
-
-    "dfa" sends the last layer's delta δ_Λ to every hidden layer.
-    """
+    """Return ((value, info), grads) of "dfa", direct feedback alignment."""
     passes = forward_pass(layers, params, x)
     value, error, batch_ndim = loss_and_error(loss, passes[-1].y, x, target, weights)
     example = lambda tree: jax.tree.map(

@@ -195,8 +195,8 @@ def with_feedback(
     """Return a function (params, others, y) -> s; its derivative in y uses `others`.
 
     The returned function computes s = `function(params, y)`, which must be affine in y.
-    Its derivative in y is the derivative of `function(others, y)`. Its gradient in
-    `others` is 0.
+    The derivative of s in y is replaced by the derivative of `function(others, y)`. The
+    gradient in `others` is 0.
     """
 
     @jax.custom_vjp
@@ -230,7 +230,6 @@ def _checked_strides(strides: Any, spatial: int) -> tuple[int, ...]:
 
 
 def check_scale(scale: Scale) -> None:
-    """Check that a scale is "xavier", "kaiming" or a number."""
     _alpha(scale, (1, 1))
 
 

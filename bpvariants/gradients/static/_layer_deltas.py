@@ -32,11 +32,12 @@ class LayerDelta(NamedTuple):
 
 
 def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta]:
-    """Return a function's named intermediate values, and its exact derivatives in them.
+    """Return the exact derivatives of a function's result in named intermediate values.
 
         δ_i = ∂E/∂z_i = ∂E/∂ε_i at ε = 0,    with z_i replaced by z_i + ε_i
 
-    The following values have a name:
+    Here E is the function's result, z_i a named intermediate value, and δ_i the
+    derivative, which is called delta. The following values have a name:
 
     - a value tagged by `jax.ad_checkpoint.checkpoint_name(z, "name")`;
     - the output of every call of a Flax Linen module. Its name is the module's path,
@@ -44,9 +45,9 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
     - the output of every argument that is an NNX module, and of every NNX module inside
       such an argument. Its name is a path or a class, as for Linen modules.
 
-    If a name occurs several times, because a layer is called twice or its output is a
-    pytree, "[0]", "[1]", … are appended in the order of computation. Inside `lax.scan`,
-    values and deltas have time as their first axis, [T, ...].
+    A name may occur several times, because a layer is called twice or its output is a
+    pytree. Then "[0]", "[1]", … are appended in the order of computation. Inside
+    `lax.scan`, values and deltas have time as their first axis, [T, ...].
 
     `layer_deltas` works under `jit`. Time and memory are those of `jax.grad`, plus
     memory for the named values.

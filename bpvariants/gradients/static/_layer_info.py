@@ -15,11 +15,11 @@ from bpvariants.types import PyTree
 
 
 class LayerInfo(NamedTuple):
-    """Values and derivatives of one layer, leaves [*batch, ...].
+    """Values and derivatives of one layer, with leaves of shape [*batch, ...].
 
-    All derivatives are derivatives of the weighted mean loss E. For one example, they
-    are the derivatives of that example's own loss, multiplied by the example's share
-    w / Σ w of all weights w. Without weights, this share is 1 / (number of examples).
+    All derivatives are derivatives of the weighted mean loss E. The derivatives of one
+    example are derivatives of the example's own loss, multiplied by the share w / Σ w
+    of the example's weight w. Without weights, the share is 1 / (number of examples).
     `grad` has the shapes of the layer's params, without batch axes.
     """
 
@@ -63,9 +63,10 @@ class BackpropInfo(tuple[LayerInfo, ...]):
 
         The column "shapes" has the shapes of the layer's input x and output y, batch
         axes first. All norms are Euclidean, over all array elements of all examples.
-        The column "dead" is the fraction of units whose δ is 0 in every example, so
-        that their weights get no gradient. Dead units are, for example, relu units that
-        are never active, and all units of a layer that receives no error.
+        The column "dead" is the fraction of units whose δ = ∂E/∂s is 0 in every
+        example, with mean loss E and net input s. The weights of these units get no
+        gradient. Dead units are, for example, relu units that are never active, and all
+        units of a layer that receives no error.
         """
         header = ["layer", "shapes", "‖y‖", "‖s‖", "‖δ‖", "‖∂E/∂w‖", "dead"]
         rows = [header]
@@ -78,10 +79,11 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         return aligned(rows)
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw the chain rule of a network: for each layer ∂E/∂y, ∂y/∂s, ∂s/∂w.
+        """Draw the chain rule of a network: factors ∂E/∂y, ∂y/∂s, ∂s/∂w of each layer.
 
-        Each layer is a column of three nodes, and the last layer is at the right. The
-        top node shows ‖∂E/∂y‖. The other two nodes show by how much the factors ∂y/∂s
+        E is the mean loss; y, s and w are a layer's output, net input and weights; and
+        δ is ∂E/∂s. Each layer is a column of three nodes; the last layer is at the
+        right. The top node shows ‖∂E/∂y‖. The other two nodes show by how much ∂y/∂s
         and ∂s/∂w scale this norm: ‖δ‖ / ‖∂E/∂y‖ and ‖∂E/∂w‖ / ‖δ‖. The text at the
         bottom is ‖∂E/∂w‖, the product of the values of all three nodes. The text next
         to the lower arrow is ‖δ‖, the product of the values of the upper two nodes. An

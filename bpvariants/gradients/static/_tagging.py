@@ -51,7 +51,7 @@ _contexts: list[Callable] = []
 
 
 def _tag_output(call, args, kwargs, context):
-    """Call a method of a Linen module, and tag the output if it is `__call__`.
+    """Call a method of a Linen module, and tag the output of the method `__call__`.
 
     This function is an interceptor for `flax.linen.intercept_methods`.
     """
@@ -68,7 +68,7 @@ def _tag(root: Any) -> Any:
 
     for path, module in list(nnx.iter_graph(root)):  # Flax < 0.12.1 has no iter_modules
         kind: Any = type(module)
-        # Not `callable(kind)`, which is true of every class.
+        # `callable(kind)` would be True for every class.
         if not isinstance(module, nnx.Module) or not hasattr(kind, "__call__"):  # noqa: B004
             continue
         name = "/".join(map(str, path)) or kind.__name__

@@ -2,14 +2,15 @@
 
 Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, and δ_t the
 error signal at h_t. Between steps t and t + 1 the backward pass is cut with probability
-κ_t: then cut_t = 1, and no error signal passes; otherwise cut_t = 0. κ_t may depend on
-earlier cuts, but not on the data. Error signals that pass are scaled up, to compensate
-for the cuts on average:
+κ_t. At a cut, cut_t is 1, and no error signal passes. Without a cut, cut_t is 0. κ_t
+may depend on earlier cuts, but not on the data. Error signals that pass are scaled up,
+to compensate for the cuts on average:
 
     δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1}.
 
-Given the earlier cuts, each factor (1 − cut_t) / (1 − κ_t) has mean 1. So products of
-these factors have mean 1 too, and the mean of the estimate is the exact gradient.
+Given the earlier cuts, each factor (1 − cut_t) / (1 − κ_t) has mean 1. Products of
+these factors therefore also have mean 1, and the mean of the estimate is the exact
+gradient.
 """
 
 from collections.abc import Callable
@@ -55,8 +56,8 @@ def artbp(
 
         δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1},   P(cut_t) = κ_t
 
-    δ_t is the error signal at the carry h_t, ℓ_t the loss of step t, J_t the Jacobian
-    ∂h_t/∂h_{t−1}, and κ_t the probability that the backward pass is cut after step t.
+    δ_t is the error signal at the carry h_t, ℓ_t the loss of step t, and J_t the
+    Jacobian ∂h_t/∂h_{t−1}. The backward pass is cut after step t with probability κ_t.
 
     The gradient is unbiased at fixed params; the value and the carry are exact. The
     variance of the gradient grows fast with the probability κ of a cut. With constant
@@ -64,16 +65,16 @@ def artbp(
     multiplied by (1 − κ)^−k. With κ = 0 the rule is BPTT.
 
     Under `jit` shapes are static, and a segment between two cuts may be as long as the
-    sequence. Therefore, this rule takes the same time and memory as :func:`bptt`. Its
-    purpose is to study how much variance unbiased truncation adds. To save memory, you
-    would have to choose the cuts outside of `jit`, and store only one segment at a
-    time.
+    sequence. Therefore, this rule takes the same time and memory as :func:`bptt`. The
+    rule's purpose is to study how much variance unbiased truncation adds. To save
+    memory, you would have to choose the cuts outside of `jit`, and store only one
+    segment at a time.
 
-    Each example has its own random cuts. Cuts shared by the batch would be unbiased
-    too, but with more variance, because the random errors of the examples would not
-    average out. No error signal passes a reset, so a reset starts a new segment. In
-    padding, error signals are neither cut nor scaled, and the step does not count as a
-    step since the last cut.
+    Each example has its own random cuts. Cuts shared by the batch would be unbiased,
+    too. But shared cuts would cause more variance, because the random errors of the
+    examples would not average out. No error signal passes a reset, so a reset starts a
+    new segment. In padding, error signals are neither cut nor scaled, and the step does
+    not count as a step since the last cut.
 
     Args:
       step: one time step of the network.
@@ -165,8 +166,8 @@ def _cuts(
     """Cut the backward pass wherever `uniforms` is below κ, the probability of a cut.
 
     `uniforms` [T, *batch] is drawn from [0, 1). The age of a step is the number of
-    steps since the last cut, reset or start. A step of age 0 is the first step or a
-    reset. It gets no cut, because no error signal goes back from it to earlier steps.
+    steps since the last cut, reset or start. A step of age 0, which is the first step
+    or a reset, sends no error signal to earlier steps. This step therefore gets no cut.
     """
     schedule = truncation if callable(truncation) else lambda age: truncation
 
@@ -184,7 +185,7 @@ def _cuts(
         age = older if mask is None else jnp.where(mask, older, age)
         return age, Cuts(cut, kappa)
 
-    # The cast hides no error: `guarded` rejects masks and resets that are not boolean.
+    # The cast is safe, because `guarded` rejects masks and resets that are not bool.
     mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
     if mask is not None and reset is not None:
         reset = reset & mask

@@ -34,17 +34,17 @@ def bidirectional(
     """Run one network forwards in time and another backwards, each as by `unroll`.
 
     A bidirectional network is not a step, because its outputs depend on future inputs.
-    Therefore, gradient rules do not accept it. Call this function under `jax.grad`,
-    with your own loss on the outputs. Derivatives are exact. The cost is the time and
-    memory of two calls of :func:`unroll`, plus a copy of xs. To add another layer,
-    bidirectional or not, concatenate the two outputs along their features and pass them
-    as xs of that layer.
+    Gradient rules therefore do not accept a bidirectional network. Call this function
+    under `jax.grad`, with your own loss on the outputs. Derivatives are exact. The cost
+    is the time and memory of two calls of :func:`unroll`, plus a copy of xs. To add
+    another layer, bidirectional or not, concatenate the two outputs along their
+    features. The result is the xs of the other layer.
 
     If a mask marks padding, the backward network begins at each example's last step
     that is not padding. Both networks also skip padding in the middle of a sequence. A
     reset marks the first step of an episode. The forward network restarts before it
-    runs this step. The backward network restarts after this step, before it reads the
-    preceding episode.
+    runs the first step of an episode. The backward network restarts after the first
+    step of an episode, before it reads the preceding episode.
 
     Args:
       forward_step: the network that reads from the first step to the last.

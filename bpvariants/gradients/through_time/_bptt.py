@@ -51,19 +51,19 @@ def bptt(
       backward: algorithm of the backward pass, which does not affect the results.
         "scan" goes back one step at a time, and computes the weights' gradient at each
         step by matrix products. "two_phase" divides the sequence into blocks of steps
-        and goes through each block twice: first it computes only the error signals,
-        then the weights' gradient by one matrix product for all steps and examples of
-        the block. "two_phase" requires remat=None. On a CPU, "two_phase" took 0.5 to
-        0.9 of the time of "scan" with batches of 1 and 8, but up to 1.1 of that time
-        with a batch of 64, so measure both on your network.
+        and goes through each block twice. It first computes only the error signals of
+        the block. Then it computes the weights' gradient by one matrix product for all
+        steps and examples of the block. "two_phase" requires remat=None. Measure both
+        on your network: on a CPU, "two_phase" took 0.5 to 0.9 of the time of "scan"
+        with batches of 1 and 8, but up to 1.1 of that time with a batch of 64.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
 
     Raises:
-      ValueError: if step or loss is not a function; when the rule is called, if
-        lengths, shapes or dtypes disagree, if a key is given, if remat or backward is
-        unknown, or if remat and backward cannot be combined.
+      ValueError: if step or loss is not a function, if remat or backward is unknown, or
+        if remat and backward cannot be combined. When the rule is called, if lengths,
+        shapes or dtypes disagree, or if a key is given.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -29,10 +29,10 @@ def discounted_weights(
     """Return weights λ^{T−t}, [T], that make a gradient rule forget early losses.
 
     λ is the forgetting factor `decay`, T the number of time steps, and ℓ_t the loss of
-    step t. A gradient rule divides by the sum of the weights, so it returns a weighted
-    mean of the losses, whose scale does not depend on λ. To get the value and the
-    gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's results by w.sum(), where
-    w = discounted_weights(T, λ).
+    step t. A gradient rule divides by the sum of the weights. Its value is therefore a
+    weighted mean of the losses, whose scale does not depend on λ. To get the value and
+    the gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's results by w.sum(),
+    where w = discounted_weights(T, λ).
 
     With a batch of B examples, a rule's weights must be [T, B]; use
     `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum of the
@@ -65,7 +65,7 @@ def discounted_weights(
     check_count("num_steps", num_steps, remedy="it is T, the length of the sequence")
     optional = {} if learning_rate is None else {"learning_rate": learning_rate}
     for name, setting in {"decay": decay, **optional}.items():
-        if not isinstance(setting, complex):  # which the next check refuses
+        if not isinstance(setting, complex):  # check_real refuses complex numbers
             check_scalar(name, setting)
         check_real(name, setting)
     if are_numbers(decay) and not 0 <= decay <= 1:

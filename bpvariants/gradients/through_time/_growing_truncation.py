@@ -22,14 +22,13 @@ def growing_truncation(
     with age, the probability that a segment between two cuts lasts more than l steps is
     proportional to l^−α for large l. With constant κ this probability would fall
     exponentially. For large ℓ₀, the mean age of all steps of a long sequence is ℓ₀, and
-    the mean length of a segment is (α − 2) / (α − 1) · ℓ₀. (Both means are
+    the mean length of a segment is (α − 2) / (α − 1) · ℓ₀. (These means are
     approximations, because an integral replaces a sum. Whether the paper on ARTBP uses
     this schedule was not verified.)
 
     Args:
-      mean_length: ℓ₀, the mean age of a sequence's steps. It must be greater than
-        (α − 1) / (α − 2), so that the probability of a cut after the first step is
-        below 1.
+      mean_length: ℓ₀, the mean age of a sequence's steps. ℓ₀ must be greater than (α −
+        1) / (α − 2), so that the probability of a cut after the first step is below 1.
       alpha: exponent α > 2 of the probability l^−α that a segment lasts more than l
         steps. For α ≤ 2 the mean age would be infinite.
 

@@ -9,9 +9,9 @@ t, and a linear recurrence computes the correction d_t of h^i_t from the residua
 
 λ is the setting `shrink`: λ = 0 is Newton's method, and λ = 1 is Picard's iteration.
 Quasi-Newton replaces the Jacobian J_t by its diagonal. In all three methods, the carry
-of step t is exact after t iterations, because the residuals and corrections are then 0
-at all steps up to t. The iterations are not differentiated. Instead, the derivative of
-the solution is computed, in reverse mode from the loss L and the adjoint z of h:
+of step t is exact after t iterations. All residuals and corrections up to step t are 0
+then. The iterations are not differentiated. Instead, the derivative of the solution is
+computed, in reverse mode from the loss L and the adjoint z of h:
 
     z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 """
@@ -47,10 +47,10 @@ class newton:
 
         h_t ← f_t + (1 − λ) J_t (h_{t−1} − its old value)    until |Δh| ≤ tol max |h|
 
-    h_t is the carry, with n elements for one example, f_t the new carry that step t
-    computes from the old h_{t−1}, and J_t the Jacobian ∂f_t/∂h_{t−1}. λ is the setting
-    `shrink`, and Δh the change of h in an iteration. Each iteration updates the whole
-    trajectory of T steps.
+    h_t is the carry, with n elements for one example. f_t is the new carry that step t
+    computes from the old h_{t−1}, and J_t is the Jacobian ∂f_t/∂h_{t−1}. λ is the
+    setting `shrink`, and Δh the change of h in an iteration. Each iteration updates the
+    whole trajectory of T steps.
 
     With jacobian="full" and shrink=0, convergence is quadratic near the solution. For
     each example with n carry elements, an iteration takes n + 1 evaluations of every
@@ -61,13 +61,14 @@ class newton:
 
     With jacobian="diagonal" the method is quasi-Newton (quasi-DEER), *not* Newton's.
     Quasi-Newton uses only the diagonal of the Jacobians, so it takes memory of T·n for
-    n carry elements, and few multiplications. It needs more iterations than Newton's
-    method, unless units hardly affect each other directly.
+    n carry elements, and few multiplications. Quasi-Newton needs more iterations than
+    Newton's method, unless units hardly affect each other directly.
 
     Derivatives are exact with both settings of `jacobian`, because the adjoint equation
     contains the full Jacobians. With "diagonal", a quasi-Newton iteration also solves
-    the adjoint equation, to the same tol. If that iteration does not converge for an
-    example, for instance because it overflows, the derivative of this example is NaN.
+    the adjoint equation, with the tolerance tol. If the iteration for the adjoint
+    equation does not converge for an example, for instance because of an overflow, the
+    derivative of this example is NaN.
 
     If the network is chaotic or unstable, products of Jacobians over many steps grow,
     and iterations make no progress. shrink = λ > 0 multiplies each Jacobian by 1 − λ,
@@ -92,12 +93,12 @@ class newton:
       tol: an example has converged when an iteration changes no carry element by more
         than tol times the largest element of the same leaf along the trajectory. A tol
         below 4 machine epsilons is raised to 4 epsilons.
-      max_steps: largest number of iterations. More than T + 1 iterations are never run,
-        because T are enough, and one more detects that nothing changes.
+      max_steps: largest number of iterations. At most T + 1 iterations are run: T
+        iterations are enough, and one more detects that nothing changes.
       on_failure: what to do with examples that do not converge or are not finite.
-        "sequential" runs the network step by step to compute them again, which takes
-        the time of a sequential run of the whole batch. "nan" makes their results and
-        derivatives NaN.
+        "sequential" computes these examples again, step by step. This takes the time of
+        a sequential run of the whole batch. "nan" makes their results and derivatives
+        NaN.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -218,7 +219,7 @@ def solve_tangent(
             x = dense_scan(matrices, -y, reverse)
             return jax.lax.cond(
                 jnp.all(jnp.isfinite(x)),
-                lambda: x,  # otherwise, a matrix product may have overflowed
+                lambda: x,  # else a product of two matrices may have overflowed
                 lambda: dense_scan_in_order(matrices, -y, reverse),
             )
         exact = newton("diagonal", method.shrink, method.tol, y.shape[0] + 1)
@@ -235,10 +236,10 @@ def solve_tangent(
 def _propagate(
     slopes: Gap, wrong: jax.Array, jacobian: Jacobian, keep: jax.Array, reverse: bool
 ) -> jax.Array:
-    """Return the corrections d_t = (1 − λ) J_t d_{t−1} + r_t of all carries.
+    """Compute the correction of each step's carry by a linear recurrence along time.
 
-    `wrong` has the residuals r_t, and `keep` is 1 − λ. `slopes` is a linear function
-    that contains the Jacobians J_t: slopes(v)_t is J_t v_{t−1} − v_t.
+    `wrong` has the residuals, `keep` is 1 − λ with the setting λ = `shrink`, and
+    slopes(v)_t is J_t v_{t−1} − v_t with the Jacobian J_t of step t.
     """
     if jacobian == "full":
         return dense_scan(keep * _matrices(slopes, wrong), wrong, reverse)
@@ -246,16 +247,15 @@ def _propagate(
 
 
 def _matrices(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return Jacobians J_t [T, *batch, n, n]; slopes(v)_t is J_t v_{t−1} − v_t."""
     basis = jnp.eye(like.shape[-1], dtype=like.dtype)
     column = lambda e: carried(slopes, _everywhere(e, like))
     return jnp.moveaxis(jax.vmap(column)(basis), 0, -1)
 
 
 def _diagonals(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return the diagonals of Jacobians J_t, [T, *batch, n], one entry at a time.
+    """Return the diagonal of each step's Jacobian, [T, *batch, n].
 
-    One entry at a time takes less memory; slopes(v)_t is J_t v_{t−1} − v_t.
+    One entry of all diagonals is computed at a time, because this takes less memory.
     """
     numbers = jnp.arange(like.shape[-1])
 

@@ -18,7 +18,7 @@ from bpvariants.types import PyTree
 
 
 def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
-    """Return J_t v_{t−1}, [T, ...], the derivatives of all new carries along v.
+    """Return the derivative J_t v_{t−1} of each new carry in the direction v, [T, ...].
 
     J_t is the Jacobian of step t, and slopes(v)_t is J_t v_{t−1} − v_t. The sum
     slopes(v) + v would lose digits where J_t is small. Therefore, `slopes` is called
@@ -39,11 +39,11 @@ def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
 
 
 def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTree:
-    """Return all h_t = A_t ⊙ h_{t−1} + u_t, with A_t in `factors`.
+    """Solve the recurrence h_t = A_t ⊙ h_{t−1} + u_t for all h_t in parallel.
 
-    A_t, u_t and h_t are pytrees of equal shapes. For T steps and n elements, the number
-    of multiplications is of order T·n, memory is a few times T·n, and the scan has
-    log₂ T sequential levels.
+    `factors` contains A_t for all steps t. A_t, u_t and h_t are pytrees of equal
+    shapes. For T steps and n elements, the number of multiplications is of order T·n,
+    and memory is a few times T·n. The scan has log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -55,10 +55,11 @@ def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTre
 
 
 def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
-    """Return all h_t = A_t h_{t−1} + u_t, [T, *batch, n]; matrices A [T, *batch, n, n].
+    """Solve the recurrence h_t = A_t h_{t−1} + u_t for all h_t in parallel.
 
-    The number of multiplications is of order T·n³, memory is a few times T·n², and the
-    scan has log₂ T sequential levels.
+    `matrices` contains A_t for all steps t, [T, *batch, n, n]; u and h are [T, *batch,
+    n]. The number of multiplications is of order T·n³, and memory is a few times T·n².
+    The scan has log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -73,7 +74,7 @@ def dense_scan_in_order(
 ) -> jax.Array:
     """Compute the result of :func:`dense_scan` step by step.
 
-    Matrices are only multiplied by vectors, not by other matrices.
+    Matrices are only multiplied by vectors, because products of matrices may overflow.
     """
 
     def body(h, inputs):

@@ -39,10 +39,11 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
     """Return the trajectory of an elementwise affine step, and the result of a check.
 
     The trajectory is the result of one Newton iteration from 0. If the Jacobians of the
-    step are diagonal, one tangent of all ones yields all their entries. A second
-    tangent, computed at the trajectory in a direction whose elements all differ, checks
-    that the Jacobians are diagonal and constant. The second result marks the carry
-    elements, [T, *batch, ...], that passed this check.
+    step are diagonal, one forward derivative, in a direction of all ones, contains all
+    their entries. Another forward derivative checks that the Jacobians are diagonal and
+    constant. This derivative is computed at the trajectory, in a direction whose
+    elements all differ. The second result marks the carry elements, [T, *batch, ...],
+    that passed this check.
     """
 
     def new_carries(hs):
@@ -52,7 +53,7 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
         return jax.tree.map(jnp.subtract, new_carries(hs), hs)
 
     def solve(gap, zeros):
-        del gap  # its derivative A_t h_{t−1} − h_t would lose digits of the factors A_t
+        del gap  # the derivative A_t h_{t−1} − h_t of `gap` loses digits of A_t
         ones = jax.tree.map(jnp.ones_like, zeros)
         return elementwise_scan(*jax.jvp(new_carries, (zeros,), (ones,))[::-1])
 

@@ -89,18 +89,19 @@ def parallel_unroll(
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
     The results are differentiable in params, carry, initial and xs, and in all arrays
-    that step closes over, in forward and in reverse mode, any number of times. The
+    that step closes over. Forward mode and reverse mode work, any number of times. The
     iterations are not differentiated. Instead, the derivative of the trajectory is
     computed by one more linear recurrence.
 
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
       such as `cells.lru` and `cells.min_gru`. The factor A_t and the summand u_t may
       depend in any way on θ and x_t, and may be complex for a complex carry. The method
-      finds A_t and u_t from the step. It takes as many operations as a few unrolls, in
-      parallel except for log₂ T sequential levels; memory is several times T·n for n
-      carry elements. If the jaxpr of the step shows that the step is not elementwise
-      affine, an error is raised. If only computed values show that it is not, results
-      and derivatives are NaN.
+      finds A_t and u_t from the step. The number of operations is that of a few
+      unrolls. The operations run in parallel, except for log₂ T sequential levels.
+      Memory is several times T·n for n carry elements. If the jaxpr of the step shows
+      that the step is not elementwise affine, an error is raised. If only computed
+      values show that the step is not elementwise affine, results and derivatives are
+      NaN.
     - "newton" is for any step. Pass a :class:`newton` to choose the settings; its
       docstring states the costs. By default, examples that do not converge are run step
       by step.
@@ -136,9 +137,9 @@ def parallel_unroll(
       [T, *batch, ...], both as from :func:`unroll`; and a :class:`ParallelInfo`.
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree, if the carry is not floating,
-        or if the method is "linear" and the step's jaxpr shows that the step is not
-        elementwise affine.
+      ValueError: if lengths, shapes or dtypes disagree, or if the carry is not
+        floating. With method "linear", also if the step's jaxpr shows that the step is
+        not elementwise affine.
 
     Example:
       >>> import jax.numpy as jnp
@@ -223,7 +224,10 @@ def _inspect(
 
 
 def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
-    """Multiply examples that are not right by NaN, so that derivatives are NaN too."""
+    """Multiply the values of examples with a wrong trajectory by NaN.
+
+    The derivatives of these examples are then NaN, too.
+    """
 
     def spoil(leaf):
         if not is_floating(leaf):

@@ -19,9 +19,9 @@ def stack(steps: Iterable[Step]) -> Step:
 
     The stack is an ordinary step: every gradient rule, :func:`unroll`,
     :func:`bidirectional` and `stack` itself accept it. Each time step of the stack runs
-    one time step of every layer. Time and memory are the sums of those of the layers.
-    :func:`rtrl` stores the influence of a layer's parameters only on this layer and on
-    the layers above it.
+    one time step of every layer. Time and memory are the sums of the times and memories
+    of the layers. :func:`rtrl` stores the influence of a layer's parameters only on
+    this layer and on the layers above it.
 
     Args:
       steps: the layers, lowest first, such as the `apply` of Linen cells. The y of a
@@ -33,8 +33,9 @@ def stack(steps: Iterable[Step]) -> Step:
 
     Raises:
       ValueError: if there are no steps, or if a step is not a function. The stack
-        raises a ValueError if params or carry do not have one entry for each layer, or
-        if a layer's new and old carry differ in structure, shapes or dtypes.
+        raises a ValueError if params or carry do not have one entry for each layer. The
+        stack also raises one if a layer's new and old carry differ in structure, shapes
+        or dtypes.
 
     Example:
       >>> import jax.numpy as jnp

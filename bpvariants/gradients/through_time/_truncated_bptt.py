@@ -13,9 +13,9 @@ at a time, so that the residuals of only h steps are stored. (One scan with
 `stop_gradient` every h′ steps gives the gradient for h = h′, but stores the residuals
 of all T steps.)
 
-A window passes to the next window the carry from which the next window starts, and the
-inputs, masks and resets of those steps of the next window that have run already. In a
-stream, a call passes the same values to the next call.
+Each window hands on the carry from which the next window starts. Each window also hands
+on the inputs, masks and resets of the steps that the next window runs again. In a
+stream, a call hands on the same values to the next call.
 """
 
 import dataclasses
@@ -57,10 +57,10 @@ from bpvariants.types import GradientRule, Loss, PyTree, Step
 class Call(NamedTuple):
     """Arguments that are equal for all windows of a call."""
 
-    step: Step  # one time step of the network
+    step: Step
     advance: Step  # the step, with the loss as output
-    initial: PyTree  # carry after a reset
-    consumer: Consumer  # what to do with the gradients of windows
+    initial: PyTree
+    consumer: Consumer  # sums gradients of windows, or updates params
     block: Block  # new steps of the call and their targets
 
 
@@ -68,8 +68,8 @@ class Reached(NamedTuple):
     """State of a call at the end of a window."""
 
     end: PyTree  # carry at the end of the window
-    held: Held  # start of the next window
-    state: PyTree  # state of the consumer
+    held: Held
+    state: PyTree
 
 
 def truncated_bptt(
@@ -101,19 +101,20 @@ def truncated_bptt(
 
     The new pair (params, opt_state) is returned instead of the gradients. The update
     gets the gradient of the window's mean loss Σ w·ℓ / Σ w, with losses ℓ and weights
-    w. If the update accepts `value`, it gets this mean loss too. A window whose weights
-    sum to 0 does not change the pair.
+    w. An update that accepts `value` also gets the window's mean loss. A window whose
+    weights sum to 0 does not change the pair.
 
     The value of a call with an update is the mean of all losses, each computed with the
     params of its window. Neither the value nor the gradients therefore belong to one
     single value of params.
 
     Other frameworks detach the carry and update after every k steps. An update with
-    every = lookback = k gives the same results if k divides T. Otherwise the last
-    r = T mod k steps differ. In other frameworks, error signals of these r steps travel
-    back to the first of the r steps. In this rule, the error signals travel back k
-    steps, into the previous window, so that the last update differs. To get the same
-    update as in other frameworks, make a separate call for the last r steps.
+    every = lookback = k gives the results of other frameworks if k divides the number
+    of steps T. If k does not divide T, the last r = T mod k steps differ. In other
+    frameworks, error signals of these r steps travel back to the first of the r steps.
+    In this rule, the error signals travel back k steps, into the previous window, so
+    that the last update differs. To get the same update as in other frameworks, make a
+    separate call for the last r steps.
 
     If lookback > every, each window runs its first steps again, with the new params,
     but from a carry computed with older params. The returned carry comes from the last
@@ -134,9 +135,9 @@ def truncated_bptt(
     Raises:
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
         or if `update` is not a gradient transformation. The returned rule raises a
-        ValueError if lengths, shapes or dtypes disagree, if a stream comes from a rule
-        with another every or lookback, if there is an update but params is not a pair,
-        or if a key is given.
+        ValueError if lengths, shapes or dtypes disagree, or if a key is given. The rule
+        also raises one if a stream comes from a rule with another every or lookback, or
+        if there is an update but params is not a pair.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -214,7 +215,6 @@ def truncated_bptt(
 
 
 def _checked_lookback(every: int, lookback: int | None) -> int:
-    """Check `every` and `lookback`; return the lookback."""
     check_count("every", every)
     if lookback is None:
         return 2 * every
@@ -242,11 +242,12 @@ def _run_windows(
     if first:
         ends = phase + first == every
         reached = _take(call, reached, 0, first, every if ends else 0)
-    # If 1, the last window but one is not in the scan, because the last window begins
-    # only `rest` steps after it.
+    # `apart` is 1 if the last window starts only `rest` steps after the start of the
+    # window before it. That earlier window then runs outside of the scan.
     apart = int(to_end and rest > 0)
 
-    # Scan over a counter `begin`: an array of the begins of all windows grows with T.
+    # The scan's carry counts in `begin`, because an array of the first step of each
+    # window would grow with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         return (_take(call, reached, begin, every, every), begin + every), None

@@ -1,4 +1,4 @@
-"""Two uses of the gradients of windows: sum them, or update params after each window.
+"""Sum the gradients of windows, or update params by the gradient of each window.
 
 A window is the part of a sequence that one backward pass of truncated BPTT covers.
 """
@@ -72,11 +72,7 @@ def learn(
     weights: jax.Array | None,
     losses: jax.ShapeDtypeStruct,
 ) -> Consumer:
-    """Return a consumer that updates params after each window.
-
-    The update gets the gradient of the window's mean loss Σ w·ℓ / Σ w, with losses ℓ
-    and weights w. The value of the call is the weighted mean of all its losses.
-    """
+    """Return a consumer that updates params after each window."""
 
     def take(state, gradient_at, weights, length):
         both, total, total_weight = state

@@ -75,8 +75,9 @@ def stream(carry: PyTree) -> TruncatedStream:
     A call of a stream may end within a block of `every` steps. The lookback of this
     block is then measured from the step at which the whole block will end. In a call
     with a plain carry, the lookback of the last block is measured from the end of the
-    call. One long call with a plain carry therefore differs from a stream only in the
-    gradients of the last block's losses, and only if T is not a multiple of `every`.
+    call. One long call with a plain carry therefore differs from a stream only if T is
+    not a multiple of `every`. Even then, only the gradients of the last block's losses
+    differ.
 
     At a reset, the carry is replaced by the `initial` of the most recent call that got
     an `initial`. If no call got an `initial`, the carry is replaced by the carry that
@@ -86,9 +87,9 @@ def stream(carry: PyTree) -> TruncatedStream:
     Besides carries, a stream stores the inputs, masks and resets of lookback − every
     steps and of the steps taken in the current block. Each call runs all stored steps
     again, so calls should be longer than the stored steps. If the lengths of all calls
-    are equal and a multiple of `every`, they share one compiled program from the second
-    call on. Then the stream is also a valid carry for `jax.lax.scan` and
-    `training.fit`.
+    are equal and a multiple of `every`, one compiled program serves all calls from the
+    second call on. With such lengths, the stream is also a valid carry for
+    `jax.lax.scan` and `training.fit`.
 
     Args:
       carry: the state h_0 before the first step, leaves [*batch, ...].
@@ -126,11 +127,7 @@ def stream(carry: PyTree) -> TruncatedStream:
 def resume(
     stream: TruncatedStream, new: Steps, every: int, lookback: int
 ) -> tuple[Held, Steps]:
-    """Return the start of a call's first window, and the new steps of the call.
-
-    If only the stored or only the new steps have a mask, the other steps get a mask
-    that marks no padding. Resets are completed in the same way.
-    """
+    """Return the start of a call's first window, and the new steps of the call."""
     if stream.every is None:
         steps = idle(new, lookback - every)
         return Held(stream.carry, steps), new
@@ -158,7 +155,6 @@ def leave(
     every: int,
     lookback: int,
 ) -> TruncatedStream:
-    """Return the stream that a call of `length` steps passes to the next call."""
     return TruncatedStream(
         carry=carry,
         initial=stream.initial,
@@ -173,10 +169,10 @@ def leave(
 def _both_or_neither(
     name: str, default: bool, held: Steps, new: Steps
 ) -> tuple[Steps, Steps]:
-    """Complete the flags `name`, "mask" or "reset", of the held and the new steps.
+    """Complete the mask or the resets of the held and the new steps.
 
-    If only the held or only the new steps have these flags, the other steps get flags
-    of value `default`.
+    If only the held or only the new steps have the flags `name`, the other steps get
+    flags of value `default`.
     """
     given = [getattr(steps, name) for steps in (held, new)]
     known = next((flags for flags in given if flags is not None), None)

@@ -1,8 +1,8 @@
 """One window of truncated BPTT: its steps, and its gradient.
 
 A window starts from a constant carry. The window first runs the held steps, whose
-losses were counted in earlier windows. Then it runs the new steps and counts their
-losses.
+losses were counted in earlier windows. After the held steps, the window runs the new
+steps, whose losses it counts.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ class Steps(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Start of the next window: its first carry, and its steps that already ran."""
+    """Start of the next window of a sequence."""
 
     start: PyTree  # first carry of the next window
-    steps: Steps | None  # its steps that already ran; None if there are none
+    steps: Steps | None  # steps of the next window that already ran; or None
 
 
 class Block(NamedTuple):
@@ -47,8 +47,8 @@ class Block(NamedTuple):
     targets: PyTree
 
 
-# Function (params, shares) -> ((Σ shares · losses, (carry at the end, Held)), grads).
-# Shares are weights w / Σ w of the losses; grads are float32 or wider.
+# Function (params, shares) -> ((mean loss, (carry at the window's end, Held)), grads).
+# Shares are normalised weights w / Σ w of the losses; grads are float32 or wider.
 GradientAt = Callable[
     [PyTree, jax.Array], tuple[tuple[jax.Array, tuple[PyTree, Held]], PyTree]
 ]
@@ -59,16 +59,9 @@ def window(
 ) -> GradientAt:
     """Return a function that computes the loss and the gradient of one window.
 
-    The function also returns the carry at the end of the window, and the start of the
-    next window.
-
-    Args:
-      step: one time step of the network.
-      advance: the same time step, with the loss as output.
-      initial: the carry after a reset.
-      held: first carry of this window, and its steps that have already run.
-      block: the new steps, whose losses count.
-      drop: number of steps from this window's start to the next window's start.
+    `advance` is the step with the loss as output. `held` is the start of this window,
+    and `block` has the new steps, whose losses count. The next window starts `drop`
+    steps after the start of this window.
     """
     steps = after(held.steps, block.steps)
     total = num_steps(steps)
@@ -104,9 +97,9 @@ def window(
 
 
 def _before_losses(step: Step) -> Step:
-    """Return a step (params, carry, (x, began)) -> (carry, None).
+    """Return a step that computes only the new carry.
 
-    If `began` is False, the step does not change the carry.
+    A placeholder step, which `began` marks by False, does not change the carry.
     """
 
     def quiet_step(params, carry, inputs):
@@ -125,12 +118,10 @@ def idle(first: Steps, times: int) -> Steps | None:
 
 
 def after(earlier: Steps | None, later: Steps) -> Steps:
-    """Concatenate earlier and later steps along time."""
     if earlier is None:
         return later
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), earlier, later)
 
 
 def num_steps(steps: Steps) -> int:
-    """Return the number of time steps in `steps`."""
     return steps.began.shape[0]

@@ -2,17 +2,17 @@
 
 Notation: h_t is the carry, y_t the output, θ the parameters, L the loss, δ_t = dL/dh_t,
 ȳ_t = dL/dy_t. Plain reverse mode of a scan goes back one step at a time, and adds to
-the gradient dL/dθ at each step. Here the backward pass goes through each block of K
-steps twice:
+the gradient dL/dθ at each step. In this file, the backward pass goes through each block
+of K steps twice:
 
     δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, only for δ
     dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block together
 
-For blocks of K steps and a batch of B examples, the gradient of a layer's weights then
-takes one product of matrices with K·B rows, instead of K products of matrices with B
-rows. The forward pass linearises each step, and the backward pass transposes this
-linearisation. The forward pass stores only those residuals that vary in time and are
-not inputs of the scan.
+For a batch of B examples, step by step, the gradient of a layer's weights takes K
+products of matrices with B rows. For the whole block, the gradient takes one product of
+matrices with K·B rows. The forward pass linearises each step, and the backward pass
+transposes this linearisation. The forward pass stores only those residuals that vary in
+time and are not inputs of the scan.
 """
 
 import math
@@ -37,8 +37,8 @@ def two_phase_scan(
     Derivatives in all arguments and closed-over arrays are the same as for
     `jax.lax.scan`. There is no forward mode: JAX raises a TypeError. `narrow` tells
     that the body casts `given` to less than 32 bits. The gradient's sum over a block of
-    steps would then be computed with less than 32 bits, too. To avoid this, each block
-    is a single step if `narrow` is True; two phases then save no time.
+    steps would then be computed with less than 32 bits, too. Therefore, each block is a
+    single step if `narrow` is True. Two phases then save no time.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
@@ -88,10 +88,6 @@ def block_length(length: int, carry: PyTree, narrow: bool) -> int:
 
 
 def _two_phase_scan(advance: Callable, block: int) -> Callable:
-    """Return a scan of `advance(fixed, h, x) -> (h, y)`, with reverse mode by blocks.
-
-    The arguments of the returned scan are the fixed arrays, the carry and all inputs.
-    """
     linearise = partial(linearised, advance)
 
     @jax.custom_vjp
@@ -107,7 +103,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
             return h, (y, plan.to_stack(linear))
 
         last, (ys, stacked) = jax.lax.scan(body, carry, inputs)
-        # Both this call and the scan's body are compiled, so their residuals agree.
+        # Compile this call like the scan's body, so that both compute equal residuals.
         constants = jax.jit(lambda *args: plan.constants(linearise(*args)[1]))
         constants = constants(fixed, carry, first)
         return (last, ys), (plan, stacked, constants, fixed, carry, inputs)
@@ -126,11 +122,10 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
 
 
 def _transposed(linear, along_time, last_bar, ys_bar, like, block):
-    """Return the cotangents of the fixed arrays, of the carry and of the inputs.
+    """Return the cotangents of fixed arrays (such as params), of the carry and inputs.
 
-    Fixed arrays are equal at all steps, such as params. `linear(at_time)` is the
-    derivative of one step, as a linear function; `at_time` has the step's residuals and
-    inputs.
+    `linear(at_time)` is the derivative of one step, as a linear function; `at_time` has
+    the step's residuals and inputs.
     """
 
     def back(delta, part):
@@ -175,8 +170,8 @@ def by_blocks(
 def _phase_one(linear, along_time, ys_bar, delta, like):
     """Compute the error signals of a block, backwards in time.
 
-    Return the error signal at the carry before the block, and a sequence of the error
-    signals at the carry after each step of the block.
+    Return the error signal at the carry before the block, and the sequence of error
+    signals at the carries after each step.
     """
 
     def step_back(delta, at_time_and_bar):
@@ -188,11 +183,7 @@ def _phase_one(linear, along_time, ys_bar, delta, like):
 
 
 def _phase_two(linear, along_time, ys_bar, deltas, like):
-    """Return the cotangents of the fixed arrays and of the inputs, for one block.
-
-    Fixed arrays are equal at all steps, such as params; their cotangents are summed
-    over the steps of the block.
-    """
+    """Return a block's cotangents of fixed arrays, such as params, and of inputs."""
     xs = floating_leaves(along_time[1])
 
     def all_steps(fixed, hs, xs):

@@ -56,14 +56,15 @@ def unroll(
       initial: the carry after a reset, with the shapes of carry. Default: the argument
         carry.
       remat: which arrays the forward pass stores for the backward pass; derivatives do
-        not depend on it. None stores all residuals. "step" stores only the T carries
+        not depend on remat. None stores all residuals. "step" stores only the T carries
         and computes each step again, for the time of one more forward pass. The
         policies :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` store
         fewer arrays.
-      backward: algorithm of the backward pass; derivatives do not depend on it. "scan"
-        is JAX's own. In "two_phase" the backward loop computes only the error signals,
-        and the weights' gradient is one matrix product for each block of steps; see
-        :func:`bptt`. "two_phase" requires remat=None, and has no forward mode.
+      backward: algorithm of the backward pass, which does not affect derivatives.
+        "scan" is JAX's derivative of `lax.scan`. In "two_phase", the backward loop
+        computes only the error signals. The weights' gradient is one matrix product for
+        each block of steps; see :func:`bptt`. "two_phase" requires remat=None, and has
+        no forward mode.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
@@ -147,8 +148,8 @@ def sum_steps(
         h, losses = one_step(given, h, inputs)
         return (h, sums + (losses if share is None else share * losses)), None
 
-    # Make the zeros from an input. Under shard_map they then count as varying over
-    # devices, as the losses do.
+    # Make the zeros from an input, so that shard_map treats the zeros as varying over
+    # devices, like the losses.
     zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
     zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
     each = shares if shares.ndim else None
@@ -160,7 +161,6 @@ def sum_steps(
 
 
 def check_backward(remat: Remat, backward: Backward = "scan") -> None:
-    """Check the remat policy, and that the backward algorithm can be used with it."""
     check_remat(remat)
     if backward not in ("scan", "two_phase"):
         raise ValueError(f"backward must be 'scan' or 'two_phase', got {backward!r}.")
@@ -172,7 +172,6 @@ def check_backward(remat: Remat, backward: Backward = "scan") -> None:
 
 
 def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
-    """Return a scan over time with the given remat policy and backward algorithm."""
     check_backward(remat, backward)
     if backward == "scan":
         return partial(remat_scan, remat=remat)
@@ -183,7 +182,7 @@ def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
 def _body(
     step: Step, params: PyTree, carry: PyTree, xs: PyTree, initial: PyTree
 ) -> tuple[Callable, PyTree]:
-    """Return the body of a scan over (xs, mask, reset), and its argument `given`."""
+    """Return the body of a scan over (xs, mask, reset), and the argument `given`."""
     step = with_stored_operands(step, params, carry, first_step(xs))
 
     def body(given, h, inputs):

@@ -17,20 +17,22 @@ Best = str | Callable[[dict[str, Any]], Any]
 class Checkpoint:
     """Settings with which :func:`fit` writes checkpoints, and resumes from them.
 
-    A checkpoint contains the whole state of a training: params, the states of the
-    update and of the rule, the number of steps taken, and all losses so far. Even if
-    the process is killed, a checkpoint is either complete or absent. If a checkpoint
-    was damaged later, a training that resumes renames it to `<step>.torn`, with a
-    warning, and uses the previous checkpoint. The package `orbax-checkpoint` writes
-    checkpoints in the background, while the training continues.
+    A checkpoint contains the whole state of a training. This state consists of the
+    params, the states of the update and of the rule, the number of steps taken, and all
+    losses so far. Even if the process is killed, a checkpoint is either complete or
+    absent. If a checkpoint was damaged later, a training that resumes renames it to
+    `<step>.torn`, with a warning, and uses the previous checkpoint. The package
+    `orbax-checkpoint` writes checkpoints in the background, while the training
+    continues.
 
-    A resumed training is bit-identical to an uninterrupted one, on the same machine and
-    with the same `chunk`. An error is raised if the checkpoint has a different key or
-    `config`, or if names, shapes or dtypes of its arrays differ. Some differences
-    between a checkpoint and the resumed training are not detected: different functions,
-    different data of equal shapes, and changed hyper-parameters that are not in the
-    state of the update. Hyper-parameters that `optax.inject_hyperparams` puts into the
-    state of the update are taken from the checkpoint.
+    A resumed training is bit-identical to an uninterrupted training, on the same
+    machine and with the same `chunk`. An error is raised if the checkpoint has a
+    different key or `config`, or if names, shapes or dtypes of its arrays differ. Some
+    differences between a checkpoint and the resumed training are not detected:
+    different functions, different data of equal shapes, and changed hyper-parameters
+    that are not in the state of the update. Hyper-parameters that
+    `optax.inject_hyperparams` puts into the state of the update are taken from the
+    checkpoint.
 
     Attributes:
       directory: folder that only this training uses; it is locked against other
@@ -42,14 +44,14 @@ class Checkpoint:
         `every` steps should take at least some seconds.
       keep: number of the latest checkpoints to keep on disk.
       best: score of a checkpoint, where lower is better. Besides the latest
-        checkpoints, the one with the best score is kept. Give the name of a metric,
-        such as "value" (the training loss; with several runs, its mean), or a function
-        metrics -> number, such as a validation loss computed from `metrics["params"]`.
-        With None, only the latest checkpoints are kept.
+        checkpoints, the checkpoint with the best score is kept. Give the name of a
+        metric, such as "value" (the training loss; with several runs, the mean over the
+        runs), or a function metrics -> number, such as a validation loss computed from
+        `metrics["params"]`. With None, only the latest checkpoints are kept.
       resume: whether to continue from the latest checkpoint, if there is one. If False,
         the folder must not contain checkpoints.
-      config: a dict of JSON values with further settings of this training, which a
-        resumed training must repeat.
+      config: a dict of JSON values with further settings of this training. A resumed
+        training must give an equal dict.
     """
 
     directory: str | os.PathLike

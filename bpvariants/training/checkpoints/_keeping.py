@@ -37,7 +37,7 @@ def open_writer(folder: Path, keep: int, best: BestKept) -> Any:
     policies = [ocp.checkpoint_managers.LatestN(keep), best]
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
-        cleanup_tmp_directories=True,  # files left by killed processes
+        cleanup_tmp_directories=True,  # delete files left by killed processes
     )
     return ocp.CheckpointManager(folder, options=options)
 

@@ -1,8 +1,8 @@
 """Conversion between a pytree and the numbered arrays that a checkpoint stores.
 
 A checkpoint contains only the leaves of the training state, numbered in order. To read
-it, a new state is initialised, and its leaves are replaced by the stored leaves. Random
-keys are written as their raw key data.
+a checkpoint, a new state is initialised, and its leaves are replaced by the stored
+leaves. Random keys are written as their raw key data.
 """
 
 import json
@@ -29,7 +29,10 @@ def describe(tree: PyTree) -> Described:
 
 
 def writable(tree: PyTree) -> dict[str, Any]:
-    """Return a dict from index to leaf, without empty arrays: orbax stores none."""
+    """Return a dict from the index of a leaf to the leaf, without empty arrays.
+
+    The package orbax cannot store empty arrays.
+    """
     return {
         str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
         for i, leaf in enumerate(jax.tree.leaves(tree))
@@ -60,7 +63,7 @@ def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
 
 
 def checksum(leaf: Any) -> int | None:
-    """Return an array's CRC checksum, or None if another process has a part of it."""
+    """Return an array's CRC checksum; None if another process has part of the array."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
@@ -87,7 +90,7 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 def _as_json(value: Any) -> str:
-    """Return JSON text, to compare values: unlike two NaNs, their texts are equal."""
+    """Return JSON text for comparisons: the texts of two NaNs are equal."""
     return json.dumps(value, sort_keys=True)
 
 

@@ -33,7 +33,8 @@ def read_checkpoint(
         `Checkpoint(best=…)`, instead of the latest checkpoint.
 
     Returns:
-      (number of training steps before the checkpoint, params).
+      (steps, params): the number of training steps taken before the checkpoint, and the
+      params after these steps.
 
     Raises:
       ValueError: if the folder has no readable checkpoint, or if the saved params
@@ -72,7 +73,6 @@ def read_checkpoint(
 def _read(
     manager: Any, folder: Path, state: TrainState, best: bool
 ) -> tuple[int, PyTree] | None:
-    """Return step and params of the latest (or best) readable checkpoint, if any."""
     metas = _metas(manager, folder)
     if best:
         metas = {step: meta for step, meta in metas.items() if meta["best"] is not None}

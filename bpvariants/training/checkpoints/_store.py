@@ -29,8 +29,6 @@ from bpvariants.types import PyTree
 
 
 class Restored(NamedTuple):
-    """Contents of a checkpoint."""
-
     reached: Reached
     values: np.ndarray | None
     stopped: str | None
@@ -40,15 +38,15 @@ class Store:
     """Folder with the checkpoints of one training."""
 
     def __init__(self, settings: Checkpoint, **identity: Any):
-        """Open the folder; a resumed training must repeat the settings `identity`."""
+        """Open the folder. A resumed training must have an equal dict `identity`."""
         self.settings = settings
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
         self._best = BestKept()
         self.last = 0  # step of the checkpoint that was written or restored last
-        # A training that was killed before its first checkpoint also counts as begun,
-        # because it leaves other files in the folder.
+        # Any file in the folder shows that a training has begun, because a training
+        # that is killed before its first checkpoint leaves files in the folder.
         self.begun = self._folder.is_dir() and any(self._folder.iterdir())
         self._closing = contextlib.ExitStack()
         if jax.process_index() == 0:
@@ -70,7 +68,7 @@ class Store:
                 "choose another directory, or give resume=True to continue from them."
             )
         for step in steps if settings.best is not None else ():
-            with contextlib.suppress(Exception):  # `restore` warns of damaged files
+            with contextlib.suppress(Exception):  # `restore` warns of damage
                 best = read_meta(self._manager, step)["best"]
                 self._best.scores |= {} if best is None else {step: best}
 
@@ -92,7 +90,7 @@ class Store:
         stopped: str | None,
         metrics: Callable[[], dict[str, Any]],
     ) -> None:
-        """Start to write a checkpoint; on return, its arrays may be overwritten."""
+        """Start to write a checkpoint; after the call, the state may be overwritten."""
         import orbax.checkpoint as ocp
 
         meta = self._identity | {
@@ -162,7 +160,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Add to an error of writing a checkpoint how to resume the training."""
+        """If a checkpoint cannot be written, add advice on resuming to the error."""
         try:
             yield
         except Exception as error:
@@ -226,7 +224,7 @@ def _free(path: Path) -> Path:
 
 
 def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return the arrays of a checkpoint that are leaves of the state, by leaf index."""
+    """Return the arrays of the training state, as a dict from leaf index to array."""
     return {
         name.removeprefix("state"): leaf
         for name, leaf in arrays.items()

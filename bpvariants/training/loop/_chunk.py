@@ -6,8 +6,9 @@
 Here ℓ_t is the loss at training step t, g_t is its gradient, θ_t are the params, s_t is
 the state of the update, and Δ_t is the change of the params. At step t, the batch is
 drawn with the key fold_in(key, t), where `key` is the key of the training. The gradient
-rule gets another key, fold_in(fold_in(key, 2³² − 1), t), because 2³² − 1 is the index
-of no step. The keys do not depend on the number of steps in a chunk.
+rule gets the key fold_in(fold_in(key, 2³² − 1), t). This key differs from the keys of
+all batches, because no step has the index 2³² − 1. The keys do not depend on the number
+of steps in a chunk.
 """
 
 import time
@@ -27,8 +28,9 @@ from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
-OF_RULES = 0xFFFFFFFF  # folded into the rule's key; not a step's index
-# Size in bytes: a chunk of steps keeps a copy of a training state up to this size.
+OF_RULES = 0xFFFFFFFF  # folded into the training's key to get the rule's key
+# If a training state has at most this number of bytes, the state before each chunk of
+# steps is kept until the chunk has ended.
 SMALL = 64 * 2**20
 
 
@@ -64,7 +66,7 @@ def take_step(
 def step_keys(
     recipe: Recipe, key: jax.Array | None, steps: jax.Array
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """Return the keys [steps] of `sample` and of the rule, or None where not needed."""
+    """Return the keys of `sample` and of the rule for each step; None if not needed."""
     if key is None:
         return None, None
     of = lambda key: jax.vmap(partial(jax.random.fold_in, key))(steps)
@@ -83,16 +85,17 @@ def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
     """Take `size` steps; return ((state, alive), (losses [size], verdict)).
 
     The boolean array `verdict` is the result of a check of losses and params for NaN
-    and infinity. `looks` says when they are checked:
+    and infinity. `looks` says when losses and params are checked:
 
     - "each": after each step. The verdict [size] is True for steps whose loss and new
       params were finite; only steps with the verdict True were applied.
-    - "after": once, after the last step, which is enough because NaN persists in
-      params. The verdict [] is True if all losses and the last params are finite.
+    - "after": once, after the last step; a NaN in the params of an earlier step is
+      still in the last params. The verdict [] is True if all losses and the last params
+      are finite.
     - "never": the verdict is None.
 
-    If a run has ended at NaN before this chunk, its state does not change, and its
-    losses in this chunk are NaN.
+    The flag `alive` is False if NaN has ended the run. If `alive` is False before the
+    chunk, the state does not change in the chunk, and all losses of the chunk are NaN.
     """
     whole, stacked = inputs
     keys = step_keys(recipe, key, first + jnp.arange(size, dtype=jnp.uint32))
@@ -128,7 +131,6 @@ def choose(new_one: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-    """Return whether all elements of all floating leaves are finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
@@ -204,7 +206,7 @@ class Chunks:
 
     @property
     def temp_bytes(self) -> int | None:
-        """Temporary bytes of the largest compiled chunk; None if XLA reports none."""
+        """Bytes of temporary memory of the largest chunk; None if XLA reports none."""
         analyses = [each.memory_analysis() for each in self._compiled.values()]
         sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
         return max(sizes, default=None)

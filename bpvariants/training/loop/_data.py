@@ -17,12 +17,12 @@ from bpvariants.types import PyTree
 
 
 class Source:
-    """Data of a training: one batch for all steps, data to sample, or many batches.
+    """Data of a training: one batch for all steps, data to sample from, or batches.
 
     `take(size)` returns the inputs of the next `size` training steps, as a pair (whole,
     stacked). `whole` is data that all steps use; `stacked` contains the batch of each
-    step, stacked along a first axis. One of the two is None. After the last batch,
-    `take` returns None instead of a pair.
+    step, stacked along a first axis. Either `whole` or `stacked` is None. After the
+    last batch, `take` returns None instead of a pair.
     """
 
     def __init__(self, data: Any, sampled: bool, first: int):
@@ -40,7 +40,7 @@ class Source:
 
 
 def _from(data, first: int) -> Iterator[tuple]:
-    """Return an iterator over the batches, beginning with that of step `first`."""
+    """Return an iterator over the batches, beginning with the batch of step `first`."""
     if _begins_anywhere(data):
         batches = called("data(step)", data, first)
         if not hasattr(batches, "__iter__"):
@@ -62,7 +62,7 @@ def _begins_anywhere(data) -> bool:
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:
-    """Return for how many steps, at most `size`, the inputs of a chunk suffice."""
+    """Return how many batches `inputs` has, or `size` if all steps share the data."""
     stacked = jax.tree.leaves(inputs[1])
     return stacked[0].shape[0] if stacked else size
 
@@ -98,11 +98,11 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
 
 def _stacked(leaves: tuple) -> Any:
     if is_key(leaves[0]) and not is_spread(leaves[0]):
-        return jnp.stack(leaves)  # random keys cannot be in NumPy arrays
+        return jnp.stack(leaves)  # NumPy arrays cannot hold random keys
     if not is_spread(leaves[0]):
         return np.stack(leaves)
     sharding = leaves[0].sharding
-    if isinstance(sharding, NamedSharding):  # shard each step's batch alike
+    if isinstance(sharding, NamedSharding):  # keep the sharding of each batch
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
     else:
         sharding = None

@@ -63,11 +63,11 @@ def fit(
     iRprop⁺ and `optax.polyak_sgd`; all other updates ignore it.
 
     After Ctrl-C, or at the end of the data, `fit` finishes the running chunk of
-    training steps, writes a checkpoint if `checkpoint` is given, and returns the result
-    so far. With `checkpoint`, SIGTERM, which schedulers send before they kill a
-    process, also makes `fit` write a checkpoint; then the process ends. If several
-    processes train together, all of them stop after the same chunk, even if only one
-    process received a signal.
+    training steps and returns the result so far. If `checkpoint` is given, `fit` also
+    writes a checkpoint. With `checkpoint`, SIGTERM, which schedulers send before they
+    kill a process, also makes `fit` write a checkpoint before the process ends. If
+    several processes train together, all of them stop after the same chunk, even if
+    only one process received a signal.
 
     If the training state takes at most 64 MiB, it is kept before each chunk of steps,
     and checked for NaN after the chunk. If NaN is found, the chunk is repeated from the
@@ -104,25 +104,26 @@ def fit(
         scan.
       sample: function (key, data) -> batch that draws a mini-batch; it runs on the
         device.
-      draws: whether the rule draws random numbers. If True, the rule is called with
-        `key=`, a different key at each step, which is independent of the key of
+      draws: whether the rule draws random numbers. If True, the rule is called with the
+        argument `key`. The key differs at each step, and differs from the key of
         `sample`.
       key: a `jax.random.key`, from which the keys of `sample` and of the rule are made
         for each step. The keys of a step do not depend on `chunk`.
-      carry: first carry of the rule, for successive windows of a sequence, or for
-        online rules. If `carry` is given, the rule gets a carry as its second argument,
-        and the aux that it returns is the carry for the next training step.
+      carry: the carry before the first training step. Give `carry` if the batches are
+        successive windows of a sequence, or if `rule` is an online rule. If `carry` is
+        given, the rule gets a carry as its second argument, and the aux that the rule
+        returns is the carry for the next training step.
       runs: number of independent trainings that run together under `vmap`. If `runs` is
         given, the leaves of params and carry must have a first axis of this size. Each
         run has its own key.
       log: a function (step, metrics) -> None, or a sequence of such functions, called
         after each chunk. The metrics are a dict: the loss `value` of the chunk's last
         step, the losses `values` of all steps so far, the `params`, and the number of
-        `skipped` steps. If the state of the update contains them, the metrics also have
-        the `learning_rate` (of `optax.inject_hyperparams`) and the "min", "median" and
-        "max" of `step_sizes` (of Rprop). `params` are on the device; use them before
-        the log returns, because the next chunk overwrites them. :class:`JsonLog` writes
-        metrics to a file.
+        `skipped` steps. Two more metrics are read from the state of the update, if the
+        state contains them: the `learning_rate` of `optax.inject_hyperparams`, and the
+        "min", "median" and "max" of the `step_sizes` of Rprop. `params` are on the
+        device; use them before the log returns, because the next chunk overwrites them.
+        :class:`JsonLog` writes metrics to a file.
       stop: function (step, metrics) -> bool, called after each chunk; True ends the
         training. The result of `stop` should depend only on the arguments of `stop`.
         Otherwise, a resumed training may end at a different step.
@@ -131,10 +132,10 @@ def fit(
         (default with `runs`) undoes the step and ends the training; with `runs`, only
         the affected run ends. "skip" undoes the step and continues with the next batch.
         "ignore" checks nothing and continues with NaN.
-      diagnose: function that is called before `nonfinite="raise"` raises an error. Its
-        arguments are those of the rule, except the key. Its result is an attribute of
-        the error; if the result has a method `table`, the error's message includes the
-        table. See :func:`diagnosis`.
+      diagnose: function that is called before `nonfinite="raise"` raises an error. The
+        function gets the same arguments as the rule, except the key. The result of the
+        function is an attribute of the error; if the result has a method `table`, the
+        error's message includes the table. See :func:`diagnosis`.
       checkpoint: a :class:`Checkpoint`: the folder of checkpoints, how often to write
         them, and whether to resume.
 
@@ -203,5 +204,4 @@ def _start(update, params, carry, data, runs) -> Reached:
 
 
 def _numbers(key: jax.Array) -> list:
-    """Return the raw data of a random key as a list of integers."""
     return np.asarray(jax.random.key_data(key) if is_key(key) else key).tolist()

@@ -19,7 +19,7 @@ from bpvariants.types import OnlineRule, PyTree
 
 def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
     """Check that `update` is an optax update, and make it accept extra arguments."""
-    if isinstance(update, optax.MultiSteps):  # else, optax drops `value`
+    if isinstance(update, optax.MultiSteps):  # MultiSteps alone would drop `value`
         steps_of: Any = update
         update = optax.GradientTransformationExtraArgs(steps_of.init, steps_of.update)
     if not isinstance(update, optax.GradientTransformation):
@@ -31,7 +31,6 @@ def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def check_counts(steps: Any, chunk: Any, runs: Any) -> None:
-    """Check that `steps`, `chunk` and, if given, `runs` are positive integers."""
     check_count("steps", steps)
     check_count("chunk", chunk)
     if runs is not None:
@@ -39,7 +38,6 @@ def check_counts(steps: Any, chunk: Any, runs: Any) -> None:
 
 
 def check_rule(rule: Any) -> None:
-    """Check that the rule can be called."""
     over = isinstance(rule, OnlineRule)
     if over or not callable(rule):
         raise ValueError(
@@ -83,7 +81,6 @@ def check_key(sample: Callable | None, draws: bool, key: Any) -> None:
 
 
 def check_functions(**functions: tuple) -> None:
-    """Check that `log` and `stop` are callable."""
     for name, given in functions.items():
         for function in given:
             if not callable(function):
@@ -109,7 +106,6 @@ def check_not_traced(tree: PyTree) -> None:
 
 
 def check_settings(nonfinite: Any, checkpoint: Any, diagnose: Any) -> None:
-    """Check `nonfinite`, `checkpoint` and `diagnose`."""
     if nonfinite not in POLICIES:
         raise ValueError(f"nonfinite must be one of {[*POLICIES]}, got {nonfinite!r}.")
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):

@@ -19,11 +19,11 @@ class JsonLog:
     """Log for :func:`fit` that appends one line of JSON to a file after each chunk.
 
     A line contains the `step` and all metrics except `params` and `values`. NaN and
-    infinity are written as null. When a training resumes from a checkpoint, lines of
-    steps after the checkpoint are removed, and so is an incomplete last line.
-    Therefore, the file of a resumed training equals that of an uninterrupted training.
-    If a new training starts and the file already has lines, an error is raised. If
-    several processes train together, only the first process writes the file.
+    infinity are written as null. When a training resumes from a checkpoint, an
+    incomplete last line and all lines of steps after the checkpoint are removed.
+    Therefore, a resumed training has the same log file as an uninterrupted training. If
+    a new training starts and the file already has lines, an error is raised. If several
+    processes train together, only the first process writes the file.
 
     Args:
       path: the log file; the file and its folder are created if they do not exist.
@@ -122,9 +122,10 @@ def _step_of(line: bytes) -> float:
 
 
 def _plain(leaf: Any) -> Any:
-    """Return a value as Python numbers (None if not finite), or else as text.
+    """Return a value as Python numbers (None for NaN and infinity), or else as text.
 
-    Mappings and sequences stay as they are; names in a mapping become text.
+    The values in a mapping or a sequence are converted, and a mapping's keys become
+    text.
     """
     if leaf is None:
         return None
@@ -136,7 +137,7 @@ def _plain(leaf: Any) -> Any:
     array = np.asarray(None) if is_key(leaf) else np.asarray(leaf)
     if array.dtype.kind in "OSUMmc":
         return str(leaf)
-    if array.dtype.kind not in "fiub":  # for example bfloat16
+    if array.dtype.kind not in "fiub":  # bfloat16 has kind V
         array = array.astype(np.float32)
     finite = lambda number: number if np.isfinite(number) else None
     if array.ndim == 0:

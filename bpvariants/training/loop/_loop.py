@@ -51,7 +51,7 @@ class Training:
         self._stopped = self._resumed_from = self._failed = None
         self._placed = False
         self._handlers, self._all_end = ExitStack(), lambda: False
-        self._told: list[Callable[[], bool]] = []  # whether a signal was received
+        self._told: list[Callable[[], bool]] = []  # each returns whether a signal came
         try:
             self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
             self._metrics = Metrics(plan.runs, reached)
@@ -244,7 +244,7 @@ def _stops(stop: Stop, steps: int, metrics: dict) -> bool:
 
 
 def _counted(before: Reached, now: tuple, size: int, kept, ends: bool) -> Reached:
-    """Return the progress after a chunk of steps, with the numbers of skipped steps.
+    """Return the progress after a chunk: state, steps taken, skipped and NaN steps.
 
     `kept` [..., size] is True for steps whose update was applied; None means that all
     updates were applied. If `ends` is True, a run ends at the first step whose update

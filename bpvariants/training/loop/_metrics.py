@@ -11,7 +11,7 @@ from bpvariants._dtypes import is_floating
 from bpvariants.training.loop._state import Reached, Values
 from bpvariants.types import PyTree
 
-MOST = 65_536  # with twice as many step sizes or more, the median is of a subset
+MOST = 65_536  # least number of step sizes in the subset whose median is taken
 
 
 def state_readings(opt_state: PyTree) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def state_readings(opt_state: PyTree) -> dict[str, Any]:
 
 
 class Metrics:
-    """Function that makes the metrics of a chunk; params stay on the device."""
+    """Callable that returns the metrics of a chunk; the params stay on the device."""
 
     def __init__(self, runs: int | None, fresh: Reached):
         read = state_readings
@@ -65,7 +65,7 @@ class Metrics:
 
 
 def _found(tree: PyTree, name: str) -> list[jax.Array]:
-    """Return the floating leaves of all fields with this name in a state."""
+    """Return the floating leaves of all fields called `name` in a state."""
     parts = optax.tree.get_all_with_path(tree, name)
     return [
         jnp.asarray(leaf)

@@ -1,4 +1,4 @@
-"""Error of a training step with NaN or infinity, and a function to locate the NaN."""
+"""Error class for training steps with NaN; function that locates the first NaN."""
 
 from collections.abc import Callable
 from functools import partial
@@ -51,8 +51,8 @@ def diagnosis(step: Step, loss: Loss) -> Diagnose:
     """Return a function for `fit(diagnose=…)` that finds the first NaN in a sequence.
 
     The returned function takes the arguments of a gradient rule: (params, carry, xs,
-    targets, weights, mask, reset, initial). It calls `diagnostics.first_nonfinite` with
-    `step`, `loss` and these arguments.
+    targets, weights, mask, reset, initial). The returned function calls
+    `diagnostics.first_nonfinite` with `step`, `loss` and these arguments.
 
     Args:
       step: one time step of the network, as given to the rule.
@@ -100,8 +100,8 @@ def explain(
 ) -> NonFiniteError:
     """Repeat the training step that gave NaN; return an error that describes the step.
 
-    `state` and `key` are those of the run with NaN. `batch` is the batch of the step,
-    or the data from which `recipe.sample` draws the batch.
+    `state` and `key` are the training state and the key of the run with NaN. `batch` is
+    the batch of the step, or the data from which `recipe.sample` draws the batch.
     """
     sample_key, rule_key = jax.tree.map(
         lambda keys: keys[0], step_keys(recipe, key, jax.numpy.uint32([step]))

@@ -19,7 +19,7 @@ class TrainState(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """State and counts of a training; replaced together, because of Ctrl-C."""
+    """State and counts of a training, in a tuple that is replaced after each chunk."""
 
     state: TrainState
     alive: jax.Array  # [] or [runs]: False after NaN has ended the run

@@ -1,4 +1,4 @@
-"""Run a block of a sweep, the runs that train together under `vmap`, and time it."""
+"""Functions that train a block of a sweep: runs that train together under `vmap`."""
 
 import math
 import time
@@ -38,7 +38,7 @@ class Clock:
 
 
 def stacked(group: Group, runs: Sequence[Run], size: int) -> tuple[PyTree, jax.Array]:
-    """Return float fields and keys of `size` runs, repeating the last run if needed.
+    """Return the float fields and keys of `size` runs; repeat the last run if needed.
 
     The floats are weakly typed, so that they behave like Python floats in make_run.
     """
@@ -58,7 +58,7 @@ def run_block(
     curves: bool,
     clock: Clock,
 ) -> list[dict[str, Any]]:
-    """Train at most `block.size` runs; return the row of each in the sweep's table."""
+    """Train at most `block.size` runs; return each run's row of the sweep's table."""
     floats, keys = block.put(stacked(group, runs, block.size))
     begin = time.perf_counter()
     lanes, before = block.start(floats, keys), clock.seconds
@@ -113,7 +113,10 @@ def _curve(points: list[tuple], lane: int) -> dict[str, list]:
 
 
 def _number(value: Any) -> Any:
-    """Return a Python number, or NaN for infinity, which JSON cannot store."""
+    """Convert a value to a Python number; infinity becomes NaN.
+
+    The file of a sweep stores NaN as null, but cannot store infinity.
+    """
     number = value.item() if hasattr(value, "item") else value
     is_bad = isinstance(number, float) and not math.isfinite(number)
     return math.nan if is_bad else number

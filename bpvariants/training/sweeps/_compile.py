@@ -27,7 +27,7 @@ CPU_OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
 class Block(NamedTuple):
-    """The compiled functions that train `size` runs of a group at a time (lanes).
+    """The compiled functions that train `size` runs side by side (called lanes).
 
     Attributes:
       start: (floats, keys) -> lanes before the first step.
@@ -117,14 +117,14 @@ def _free_bytes(devices: Sequence[Any]) -> int | None:
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
-    """Return a number of runs that should fit in memory; `tried` ones did not fit."""
+    """Return a number of runs that should fit in memory; numbers in `tried` did not."""
     (size, num_bytes), fixed = tried[-1], 0.0
     if size == step:
         raise ValueError(
             f"max_bytes={max_bytes} is less than the {num_bytes} bytes that one run on "
             "each device needs; allow more, or make the runs smaller."
         )
-    if len(tried) > 1:  # fit num_bytes = fixed + constant · size
+    if len(tried) > 1:  # assume that num_bytes grows linearly with size
         (size_before, bytes_before), *_ = tried[-2:]
         fixed = num_bytes - size * (bytes_before - num_bytes) / (size_before - size)
         fixed = min(max(fixed, 0.0), max_bytes)

@@ -1,4 +1,4 @@
-"""File with the table of a sweep: one line per run, which contains a JSON object."""
+"""File with the table of a sweep: for each run, one line with a JSON object."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
-    """Return the columns that identify a row's run: `seed` and those before it."""
+    """Return the columns up to `seed`, which identify the run of a row."""
     names = list(row)[: list(row).index("seed")]
     if set(names) != set(run.fields):
         raise ValueError(

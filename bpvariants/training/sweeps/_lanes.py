@@ -1,8 +1,8 @@
-"""Runs of a sweep side by side under `vmap` (lanes), each frozen when it ends.
+"""Training of a sweep's runs side by side under `vmap`; a run that ends is frozen.
 
-The loop over training steps is inside `vmap`, whose axis has a name. By this name, the
-loop of each run finds out whether any run is still going, so all loops end together.
-All runs therefore have the same step number, which is not batched.
+The runs are called lanes. The loop over training steps is inside `vmap`. Each loop
+takes a maximum over the named axis of the `vmap`, to find out whether any run has not
+ended. All loops therefore end at the same step, and the step number is not batched.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from bpvariants._dtypes import is_floating
 from bpvariants._settings import called, described
 from bpvariants.types import PyTree
 
-STATUS = ("finished", "stopped", "diverged")  # the status of a running run is 0
+STATUS = ("finished", "stopped", "diverged")  # index 0 also means: not ended
 RUNNING, STOPPED, DIVERGED = range(3)
 AXIS = "runs of a sweep"
 
@@ -30,7 +30,7 @@ class Lanes(NamedTuple):
       state: state after the last training step that did not diverge.
       metrics: metrics of the last training step, even if the step diverged.
       status: how the run ended, as an index into STATUS.
-      steps: number of steps taken, including one that diverged.
+      steps: number of steps taken, including a last step that diverged.
     """
 
     state: PyTree
@@ -40,7 +40,7 @@ class Lanes(NamedTuple):
 
 
 def look_at(make: Callable, floats: PyTree, keys: jax.Array) -> bool:
-    """Trace make_run to check its result; return whether this includes `evaluate`."""
+    """Trace make_run to check its result; return whether it includes `evaluate`."""
     seen = []
 
     def look(floats, key):
@@ -112,7 +112,7 @@ def advance_lane(make, stop, diverged, floats, key, lane, first, last) -> Lanes:
 
 
 def _step(advance, stop, diverged, lane: Lanes, t: jax.Array) -> Lanes:
-    """Take one training step of a run; if the run has ended, leave it as it is."""
+    """Take one training step of a run; if the run has ended, do not change the run."""
     state, metrics = _stepped(advance, lane.state, t)
     bad = _any(jnp.isnan, state) | _any(lambda leaf: ~jnp.isfinite(leaf), metrics)
     if diverged is not None:

@@ -56,7 +56,7 @@ def name_of(fields: dict[str, Any]) -> str:
 def all_runs(
     configs: Sequence[Any], seeds: Sequence[int]
 ) -> tuple[list[Run], list[Group]]:
-    """Check configs and seeds; return a run for each pair, and the groups of runs."""
+    """Check the arguments; return a run for each config and seed, and the groups."""
     records = _records(configs)
     seeds = _checked_seeds(seeds)
     runs = [Run(record, seed) for record in records for seed in seeds]
@@ -97,7 +97,7 @@ def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
                 f"{type(configs[0]).__name__} and configs[{i}] is a "
                 f"{type(configs[i]).__name__}."
             )
-    for name in records[0]:  # if one config has a float, convert ints
+    for name in records[0]:  # convert a field's ints if any config has a float
         if any(_is_float(record[name]) for record in records):
             for record in records:
                 if type(record[name]) is int:
@@ -138,7 +138,6 @@ def _fields(index: int, config: Any) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Convert a field's value to a JSON value."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (str, bool)):

@@ -37,8 +37,8 @@ class SweepGroup(NamedTuple):
         program.
       runs: number of runs of the program in this call.
       block: number of runs that train at the same time, on all devices together.
-      num_bytes: memory in bytes that these runs need on each device; None if XLA does
-        not report it.
+      num_bytes: memory in bytes that a block of runs needs on each device; None if XLA
+        does not report it.
       compile_seconds: time spent in compiling the program.
       seconds: time spent in running the program.
     """
@@ -102,11 +102,11 @@ def sweep(
     runs, which train at the same time under `vmap`, ends when all its runs have ended.
     No run affects another run, and devices exchange no data.
 
-    The result of a run does not depend on its position in a block of runs: results are
+    The result of a run does not depend on its position in a block of runs. Results are
     bit-identical for equal block sizes on equal devices. If the number of runs in a
     block or the number of devices changes, XLA may order sums differently. On CPU, in
-    float32, losses of a small network then differed by 2e-7 after 10 steps of Adam, and
-    by 1e-6 after 200 steps.
+    float32, the order of sums changed the losses of a small network by 2e-7 after 10
+    steps of Adam, and by 1e-6 after 200 steps.
 
     Args:
       make_run: a pure function (config, key) -> (state, advance), or (state, advance,
@@ -125,15 +125,16 @@ def sweep(
       steps: number of training steps of a run, unless the run ends earlier.
       chunk: number of training steps in one jitted call. After each call, the sweep
         checks whether all runs of the block have ended, and calls `progress`.
-      stop: function metrics -> bool, which is traced; True ends the run. A criterion
-        that depends on earlier steps, such as patience, must store its memory in the
-        state, and return the memory in the metrics.
+      stop: function metrics -> bool, which is traced; True ends the run. `stop` gets
+        only the metrics of one step. For a criterion that depends on earlier steps,
+        such as patience, store a counter in the state and return it in the metrics.
       diverged: function metrics -> bool, which is traced. True ends the run with the
-        status `diverged`, as NaN does.
+        status `diverged`. A NaN in the state, or a metric that is not finite, also ends
+        the run with this status.
       block: largest number of runs that train at the same time. Default: as many as fit
         in memory.
-      max_bytes: memory in bytes that the runs that train at the same time may use on
-        each device. Default: the free memory, if the device reports it (GPU, TPU);
+      max_bytes: largest memory, in bytes on each device, that the runs of a block may
+        use together. Default: the free memory, if the device reports it (GPU, TPU);
         otherwise, no limit.
       devices: the devices over which the runs are divided. Default: all devices of this
         process. (If you use several processes, give each process some of the configs
@@ -141,7 +142,7 @@ def sweep(
       path: file of JSON lines. When a block of runs has ended, the rows of its runs are
         appended. Runs that are already in the file are not run again. The file is
         locked against other processes. If `block` is given, a resumed sweep is
-        bit-identical to an uninterrupted one.
+        bit-identical to an uninterrupted sweep.
       curves: whether each row has an entry `curve`, the metrics at the end of each
         chunk of steps.
       progress: function (number of ended runs, number of runs, seconds left) -> None,
@@ -149,12 +150,12 @@ def sweep(
         timed.
 
     Returns:
-      A :class:`SweepResult`. A row has the fields of the config, `seed`, `status`,
-      `steps` (the number of steps taken, including a last one that diverged), `limit`
-      (the argument `steps`), `seconds` (the run's share of the time of the runs that
-      trained together), the metrics of the last step, and the metrics of evaluate.
-      Infinite metrics appear as NaN. The metrics of evaluate are NaN if the run
-      diverged.
+      A :class:`SweepResult`. A row has the fields of the config, the `seed`, the
+      `status`, the metrics of the last step, and the metrics of evaluate. The entry
+      `steps` is the number of steps taken, including a last step that diverged, and
+      `limit` is the argument `steps`. The entry `seconds` is the run's share of the
+      time of the runs that trained together. Infinite metrics appear as NaN. The
+      metrics of evaluate are NaN if the run diverged.
 
     Raises:
       ValueError: if there are no configs or no seeds, a run is given twice, an argument
@@ -239,7 +240,6 @@ def _keep(
 
 
 def _summary(group: Group, runs: int, compiled: Block, seconds: float) -> SweepGroup:
-    """Return a :class:`SweepGroup`: memory and time of a group's compiled code."""
     return SweepGroup(
         group.static,
         runs,

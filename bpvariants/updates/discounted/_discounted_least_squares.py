@@ -1,10 +1,10 @@
 """Discounted least squares: the gradient of all past errors, from two running sums.
 
-Let E_k(w) = ½ (y_k − x_kᵀ w)² be the squared error of a linear model with weights w on
-example k, which has inputs x_k and target y_k. Let Φ_n(w) = Σ_k λ^k E_{n−k}(w) be the
-sum of past errors, discounted by a forgetting factor λ. The gradient of Φ_n follows
-from two running sums R_n and p_n, so past examples need not be stored, as they are by
-:func:`~bpvariants.updates.replay`:
+Example k has inputs x_k and a target y_k. Let E_k(w) = ½ (y_k − x_kᵀ w)² be the squared
+error of a linear model with weights w on this example. Let Φ_n(w) = Σ_k λ^k E_{n−k}(w)
+be the sum of past errors, discounted by a forgetting factor λ. The gradient of Φ_n
+follows from two running sums R_n and p_n, so past examples need not be stored. (In
+contrast, :func:`~bpvariants.updates.replay` stores examples.) The equations are
 
     R_n = λ R_{n−1} + x_n x_nᵀ,  p_n = λ p_{n−1} + x_n y_n,  R_0 = 0, p_0 = 0,
     ∇Φ_n(w) = Σ_k λ^k ∇E_{n−k}(w) = R_n w − p_n.
@@ -26,8 +26,8 @@ from bpvariants.updates._params import as_grads, check_number, check_state, wide
 class LeastSquaresState(NamedTuple):
     """State of :func:`discounted_least_squares`: two sums, in float32 or wider."""
 
-    moments: jax.Array  # [d, d]: the sum R
-    correlations: jax.Array  # the sum p, of the shape of w
+    moments: jax.Array  # [d, d]: discounted sum R of x xᵀ over examples
+    correlations: jax.Array  # discounted sum p of x y, in the shape of w
 
 
 class DiscountedLeastSquares(NamedTuple):
@@ -45,17 +45,17 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
         state = rule.push(state, x, y)
         gradient = rule.gradient(w, state)  # R w − p
 
-    The gradient is taken at the current weights w. It equals the gradient of the
-    discounted loss of :func:`replay` with the loss ½ (y − xᵀ w)² and an infinite
-    horizon. The state stores the sums R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k
-    x_{n−k} y_{n−k} over all examples so far, where λ is the forgetting factor. Gradient
-    descent with learning rate η, whose steps are −η (R w − p), is stable if η < 2 / ρ,
-    where ρ is the largest eigenvalue of R. This eigenvalue ρ is about 1/(1−λ) times the
-    largest eigenvalue of the mean of x xᵀ.
+    The gradient is taken at the current weights w. :func:`replay` gives the same
+    gradient with the loss ½ (y − xᵀ w)² and an infinite horizon. Let λ be the
+    forgetting factor. The state stores the sums R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p =
+    Σ_k λ^k x_{n−k} y_{n−k} over all examples so far. Let ρ be the largest eigenvalue of
+    R. Gradient descent with learning rate η, whose steps are −η (R w − p), is stable if
+    η < 2 / ρ. This eigenvalue ρ is about 1/(1−λ) times the largest eigenvalue of the
+    mean of x xᵀ.
 
-    After an example with NaN or infinity, the sums R and p remain non-finite for ever.
-    For d inputs and k outputs, the state has d² + d·k elements, and `push` and
-    `gradient` take time O(d² + d·k).
+    After an example with NaN or infinity, the sums R and p are never finite again. For
+    d inputs and k outputs, the state has d² + d·k elements, and `push` and `gradient`
+    take time O(d² + d·k).
 
     Args:
       decay: forgetting factor 0 ≤ λ ≤ 1; with λ = 1, all examples count equally.

@@ -1,4 +1,4 @@
-"""Steps along the sum of the present and past gradients, which are discounted by age.
+"""Steps along a sum of the present and past gradients, each discounted by its age.
 
 Notation: g_n is the gradient at step n ≥ 1, η is the learning rate, and λ is the
 forgetting factor, 0 ≤ λ < 1. The tutorial "4 Types of Backpropagation" (OpenGenus)
@@ -8,10 +8,10 @@ prints this equation for what it calls recurrent backpropagation:
 
 where the learning rate η multiplies only the first term. The tutorial does not say at
 which weights the old gradients are taken, so the equation can be read in three ways.
-First, the old gradients are stored when they are computed. Second, they are recomputed
-at the current weights w_n. Third, they are the gradients of the losses of one
-sequence's steps. This file implements the first way, by a running sum m_n, in three
-forms of the step:
+First, the old gradients are stored when they are computed. Second, the old gradients
+are recomputed at the current weights w_n. Third, the old gradients are those of the
+losses at earlier time steps of one sequence. This file implements the first way, by a
+running sum m_n, in three forms of the step:
 
     m_n = g_n + λ m_{n−1},  m_0 = 0,
     printed     Δw_n = −(η g_n + λ m_{n−1}),
@@ -59,7 +59,7 @@ Rate: TypeAlias = float | jax.Array | optax.Schedule
 class ScaleByForgettingState(NamedTuple):
     """State of :func:`scale_by_forgetting`."""
 
-    trace: optax.Updates  # the trace m_n, like params, in float32 or wider
+    trace: optax.Updates  # sum m_n of discounted gradients, float32 or wider
     # []: number of steps so far, for schedules. The name hides the method
     # `tuple.count`, as in the states of optax.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -84,24 +84,24 @@ def forgetting(
     `normalise=True`, a step is −η times the moving average a_n = (1−λ) m_n of the
     gradients, which `optax.ema` computes with debias=False. With `scale_past=False`,
     the steps are those that the tutorial "4 Types of Backpropagation" prints. If the
-    gradient is constant, the lengths of the printed steps approach η + λ/(1−λ) times
-    the gradient, and those of the default steps η/(1−λ) times the gradient (see
+    gradient is constant, the printed steps approach −(η + λ/(1−λ)) times the gradient,
+    and the default steps approach −η/(1−λ) times the gradient (see
     :func:`effective_step`). However small the learning rate η is, the printed steps are
     stable only if the curvature of the loss is below about (1−λ)/λ.
 
-    Where an element of the gradient is not finite, the update is not finite either, but
-    the stored sum m keeps its last value there. The state has p + 1 elements for p
-    parameters; an update takes time O(p).
+    If an element of the gradient is not finite, the same element of the update is not
+    finite either, and the same element of the stored sum m does not change. The state
+    has p + 1 elements for p parameters; an update takes time O(p).
 
     Args:
       learning_rate: η ≥ 0, or a schedule of η.
-      decay: forgetting factor 0 ≤ λ < 1, or a schedule of λ, whose value at step n
+      decay: forgetting factor 0 ≤ λ < 1, or a schedule of λ. The value of λ at step n
         multiplies the previous sum m_{n−1}. A step depends mainly on the last 1/(1−λ)
         gradients.
       scale_past: whether the learning rate η multiplies past gradients too.
       normalise: whether to multiply gradients by 1−λ, so that the factors of all
-        gradients in a step sum to η for every λ. (In the first steps the sum is
-        smaller.)
+        gradients in a step sum to η for every λ. (In the first steps, the sum of the
+        factors is smaller than η.)
 
     Returns:
       An optax.GradientTransformation.
@@ -133,7 +133,8 @@ def forgetting(
     _check_form(scale_past, normalise)
     if not callable(learning_rate):
         _check_learning_rate(learning_rate)
-        # optax casts a schedule's value to the leaf's dtype, but not a traced number.
+        # Make the number a schedule, because optax casts a schedule's value to the
+        # dtype of each array of updates, but does not cast a traced number.
         schedule = optax.constant_schedule(learning_rate)
     else:
         schedule = learning_rate
@@ -203,10 +204,10 @@ def effective_step(
         η              (normalise=True)
         η + λ / (1−λ)  (scale_past=False)
 
-    Here η is the learning rate and λ is the forgetting factor. If the gradient is
-    constant, the length of the steps of `forgetting` approaches the returned value
-    times the gradient. To compare `forgetting` with plain gradient descent, give
-    gradient descent the returned value as its learning rate.
+    Here η is the learning rate and λ is the forgetting factor. If the gradient g is
+    constant, the steps of `forgetting` approach −c g, where c is the returned value. To
+    compare `forgetting` with plain gradient descent, give gradient descent the returned
+    value as its learning rate.
 
     Args:
       learning_rate: η ≥ 0, a number or an array.
@@ -215,7 +216,8 @@ def effective_step(
       normalise: as in :func:`forgetting`.
 
     Raises:
-      ValueError: as :func:`forgetting`, and if an argument is a schedule.
+      ValueError: in the same cases as :func:`forgetting`, and if an argument is a
+        schedule.
 
     Example:
       >>> from bpvariants import updates
@@ -247,7 +249,7 @@ def scale_by_forgetting(
     result is m_n. If `current` is the learning rate, the result is the negated step of
     `forgetting` with scale_past=False. With `normalise=True`, g_n is multiplied by 1−λ
     in the equations of the result and of the trace. The argument `decay` (λ), the
-    exceptions, the memory and the time are those of :func:`forgetting`.
+    exceptions, the memory and the time are as in :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -277,11 +279,11 @@ def scale_by_forgetting(
 
         fade = lambda m: jnp.asarray(past, m.dtype) * m
 
-        def remember(g, m):  # NaN and ∞ would stay in the trace m for ever
+        def remember(g, m):  # leave out NaN and ∞, which would stay in m for ever
             return jnp.where(jnp.isfinite(g), g + fade(m), m)
 
         def combine(g, m, new):
-            if are_numbers(now) and now == 1:  # XLA need not copy the old trace m
+            if are_numbers(now) and now == 1:  # avoids a copy of the old m
                 return jnp.where(jnp.isfinite(g), new, g)
             return jnp.asarray(now, g.dtype) * g + fade(m)
 

@@ -1,9 +1,9 @@
 """Recursive least squares: weights that minimise the sum of discounted past errors.
 
 A linear model with weights w has the squared error ½ (y_k − x_kᵀ w)² on example k, with
-inputs x_k and target y_k. In the sum of past errors, an error is multiplied by a
-forgetting factor λ for each later example. After each example, w is moved to the
-minimum of this sum, by a gain K and a covariance matrix P:
+inputs x_k and target y_k. In the sum of past errors, an error is multiplied by the
+forgetting factor λ once for each later example. After each example, w is moved to the
+minimum of the sum, by a gain K and a covariance matrix P:
 
     K = P x / (λ + xᵀ P x),   w ← w + K (y − xᵀ w),   P ← (P − K xᵀ P) / λ.
 
@@ -56,9 +56,10 @@ def recursive_least_squares(
     learning rate is needed. With forgetting factor λ, w depends mainly on the last
     1/(1−λ) examples, whose inputs should vary in all directions. In a direction in
     which no input varies for n examples, the covariance P of the weights grows as λ⁻ⁿ,
-    and the next examples are overfitted (windup). After many examples without variation
-    in some direction, P overflows to NaN and stays NaN. An example that is not finite
-    also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
+    and the weights overfit the examples that follow (windup). After many examples
+    without variation in some direction, P overflows to NaN and stays NaN. An example
+    that is not finite also makes P NaN for ever. Values of λ from 0.97 to 0.995 are
+    common.
 
     If the model has d inputs and k outputs, the state has d² elements, and an update
     takes time O(d² + d·k).
@@ -124,7 +125,8 @@ def recursive_least_squares(
         norm = fade + x @ reach
         error = y - jnp.tensordot(x, cast_like(w, covariance), axes=1)
         step = jnp.tensordot(reach / norm, error, axes=0)
-        # Subtracting (P x)(P x)ᵀ keeps P exactly symmetric; K (xᵀ P) would not.
+        # Subtract a multiple of (P x)(P x)ᵀ, because it is exactly symmetric. Rounding
+        # errors in the product K (xᵀ P) would make the covariance P asymmetric.
         covariance = (covariance - jnp.outer(reach, reach) / norm) / fade
         new = cast_like(cast_like(w, step) + step, w)
         return new, RecursiveLeastSquaresState(covariance)

@@ -7,19 +7,19 @@ errors,
     scaled   Φ_n(w) = Σ_{k≥0} λ^k E_{n−k}(w),
     printed  Φ_n(w) = η E_n(w) + Σ_{k≥1} λ^k E_{n−k}(w),
 
-starting at w = w_n. In the printed form, the step −∇Φ_n is the equation that the
-tutorial "4 Types of Backpropagation" prints (see
-:func:`~bpvariants.updates.forgetting`), if every gradient in it is taken at the current
-weights w_n. Only the last W batches are stored; W is the horizon. Let g_k be the
-gradient of the error on batch k, with a norm of at most G. Then the sum of the terms
-that are left out, because they are older than W batches, is at most
+starting at w = w_n. The tutorial "4 Types of Backpropagation" prints an equation for
+the step (see :func:`~bpvariants.updates.forgetting`). In the printed form, the step
+−∇Φ_n follows this equation, with every gradient taken at the current weights w_n. Only
+the last W batches are stored; W is the horizon. Let g_k be the gradient of the error on
+batch k, with a norm of at most G. The gradients of all older batches are left out. The
+norm of the sum of these gradients is at most
 
     ‖Σ_{k≥W} λ^k g_{n−k}‖ ≤ G λ^W / (1−λ).
 
 For W = ⌈log(tol (1−λ)) / log λ⌉, this bound is at most tol·G, where `tol` is the
 tolerance. Let the error be ½ h (w − w*)², with curvature h and minimum w*. With
-learning rate η, steps −η ∇Φ in the scaled form are stable for h < 2(1−λ)/η, and steps
-−∇Φ in the printed form are stable for h < 2 / (η + λ/(1−λ)).
+learning rate η, steps −η ∇Φ in the scaled form are stable for h < 2(1−λ)/η. Steps −∇Φ
+in the printed form are stable for h < 2 / (η + λ/(1−λ)).
 """
 
 import math
@@ -71,11 +71,11 @@ def replay(
         state = rule.push(state, batch)
         value = rule.discounted_loss(params, state, learning_rate=None)
 
-    `value` [] is Φ_n = Σ_k λ^k E_{n−k}, where E_{n−k} is the loss at `params` on the
-    batch that was pushed k batches before the newest, and λ is the forgetting factor.
-    Differentiate `value` in params, and give the gradient to any optimizer, such as
-    `optax.sgd`. If `learning_rate` is given, it replaces the factor 1 of the loss on
-    the newest batch; then use `optax.sgd(1.0)`.
+    The scalar `value` is Φ_n = Σ_k λ^k E_{n−k}, where λ is the forgetting factor.
+    E_{n−k} is the loss at `params` on the batch that was pushed k batches before the
+    newest. Differentiate `value` with respect to params, and give the gradient to any
+    optimizer, such as `optax.sgd`. If `learning_rate` is given, it replaces the factor
+    1 of the loss on the newest batch; in this case, use `optax.sgd(1.0)`.
 
     In `value`, the losses of empty slots have weight 0, and are computed on the newest
     batch. Before the first `push`, the newest batch is the batch given to `init`, so
@@ -85,9 +85,9 @@ def replay(
 
     `value` leaves out the losses on batches older than the horizon W, the number of
     stored batches, and is otherwise exact. For decay = 0, W is 1, and a step is plain
-    gradient descent on the newest batch. The losses on all batches are computed
-    together, so the gradient of `value` takes W times the memory of the gradient on one
-    batch, and W forward and backward passes. For linear least squares,
+    gradient descent on the newest batch. The losses on all W batches are computed
+    together. The gradient of `value` therefore takes W forward and backward passes, and
+    W times the memory of the gradient on one batch. For linear least squares,
     :func:`discounted_least_squares` takes less memory and time, and stores no batches.
 
     Args:
@@ -104,9 +104,9 @@ def replay(
 
     Raises:
       ValueError: if decay, tol or horizon is out of its range, or if decay is an array
-        and horizon is not given; in `init` and `push`, if batch is not a tuple, or not
-        like the first batch; in `discounted_loss`, if the loss is not a real
-        floating scalar.
+        and horizon is not given; in `init` and `push`, if batch is not a tuple, or
+        differs from the first batch in structure, shapes or dtypes; in
+        `discounted_loss`, if the loss is not a real floating scalar.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -146,14 +146,14 @@ def replay(
     def discounted_loss(params, state, *, learning_rate=None):
         ages = (state.newest - jnp.arange(length, dtype=jnp.int32)) % length
         full = ages < state.filled
-        # Replace empty slots: their loss might be NaN, and weight 0 · NaN is still NaN.
+        # Replace empty slots, because their loss might be NaN, and 0 · NaN is NaN.
         given = lambda leaf: jnp.where(
             full.reshape(length, *[1] * (leaf.ndim - 1)), leaf, leaf[state.newest][None]
         )
         batches = jax.tree.map(given, state.slots)
         losses = jax.vmap(lambda batch: _scalar(loss(params, *batch)))(batches)
         factors = jnp.full(length, jnp.asarray(decay, losses.dtype)).at[0].set(1)
-        weights = jnp.cumprod(factors)[ages]  # unlike λ**k, differentiable at λ = 0
+        weights = jnp.cumprod(factors)[ages]  # differentiable at λ = 0, unlike λ**k
         if learning_rate is not None:
             rate = jnp.asarray(learning_rate, losses.dtype)
             weights = jnp.where(ages == 0, rate, weights)

@@ -8,10 +8,10 @@ the joint step of all parameters goes in a descent direction of the loss. With b
 
     Δ_q ← clip(−(Σ_{i≠q} Δ_i g_i + δ) / g_q, Δ_min, Δ_max),    θ ← θ − Δ sign(g).
 
-As in neuralnet, the sum Σ Δ_i g_i uses the signed g_i, and a negative quotient is
-clipped to Δ_min. The paper on GRprop was not available to the authors of this file.
-Another public implementation of GRprop has the opposite sign in the equation of Δ_q,
-the replaced step size.
+As in neuralnet, the sum Σ Δ_i g_i contains the gradients g_i, not their absolute
+values, and a negative quotient is clipped to Δ_min. The paper on GRprop was not
+available to the authors of this file. Another public implementation of GRprop has the
+opposite sign in the equation of Δ_q, the replaced step size.
 """
 
 from functools import partial
@@ -58,23 +58,23 @@ def grprop(
     """GRprop as in R's neuralnet, EXPERIMENTAL: for FULL-BATCH gradients only.
 
     At each step, the step size of one chosen parameter is computed from the gradients
-    and step sizes of all other parameters. The defaults are those of the R package;
-    with these defaults, no step size grows beyond its first value. The state takes 5
-    bytes per parameter in float32; an update of p parameters takes time O(p). A single
-    NaN in the gradients makes the whole update NaN, and the state does not change.
-    Infinite gradients are treated as equally large gradients, in the limit in which
-    their common size goes to infinity.
+    and step sizes of all other parameters. The default settings are taken from the R
+    package; with these settings, no step size grows beyond its first value. The state
+    takes 5 bytes per parameter in float32; an update of p parameters takes time O(p). A
+    single NaN in the gradients makes the whole update NaN, and the state does not
+    change. Infinite gradients are treated as equally large gradients, in the limit in
+    which their common size goes to infinity.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      learning_rate: first step size Δ_0, which only `init` reads.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min.
       max_step_size: greatest step size Δ_max.
-      choose: the parameter that is chosen: the one with the smallest absolute gradient
-        ("sag"), or with the smallest step size ("slr").
-      delta: number δ > 0 that is added to the sum Σ Δ_i g_i over the other parameters
-          i, where Δ_i is a step size and g_i a gradient.
+      choose: which parameter is chosen: the one with the smallest absolute gradient
+        ("sag"), or the one with the smallest step size ("slr").
+      delta: number δ > 0 that is added to the sum of the products Δ_i g_i of step size
+        and gradient, over all parameters i except the chosen one.
 
     Returns:
       An optax.GradientTransformation.
@@ -145,7 +145,7 @@ def grprop(
 
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
-    """Replace the step size of the parameter with g ≠ 0 that has the lowest `rank`."""
+    """Replace one step size: the lowest in `rank` among those with a gradient ≠ 0."""
     leaves, structure = jax.tree.flatten(steps)
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if not filled:
@@ -167,7 +167,7 @@ def _first(pairs, rank):
     """Return boolean masks like params, which are True only at the chosen parameter.
 
     The arrays of params are not concatenated, because XLA gives wrong results if a
-    single element of a concatenated array is written that is sharded over devices.
+    concatenated array is sharded over devices and one of its elements is written.
     """
     ranks, largest = [], jnp.finfo(pairs[0][1].dtype).max
     for step, g in pairs:  # an infinite gradient ranks before a gradient of 0
@@ -181,7 +181,7 @@ def _first(pairs, rank):
 
 
 def _descending(pairs, chosen, delta):
-    """Return the chosen parameter's step size, not yet clipped, and whether g_q ≠ 0.
+    """Return the chosen parameter's unclipped step size, and whether its gradient ≠ 0.
 
     The step size is −(Σ_{i≠q} Δ_i g_i + δ) / g_q, where q is the chosen parameter, Δ_i
     are step sizes and g_i are gradients. Infinite gradients are treated as equally

@@ -28,14 +28,14 @@ def irprop_minus(
     next, signs of gradients change by chance, so the step sizes shrink towards their
     lower bound Δ_min. For mini-batches, accumulate the gradients of an epoch
     (`optax.MultiSteps`), or use :func:`probabilistic_rprop` with move="expected";
-    `python -m experiments rprop_minibatch` compares the two. Where the gradient is NaN,
-    the update is NaN and the state does not change. An update of p parameters takes
-    time O(p). For each value of the argument `state`, the optimizer's state takes the
-    following memory, in bytes per float32 parameter:
+    `python -m experiments rprop_minibatch` compares these two ways. Where the gradient
+    is NaN, the update is NaN and the state does not change. An update of p parameters
+    takes time O(p). For each value of the argument `state`, the optimizer's state takes
+    the following memory, in bytes per float32 parameter:
 
         state        bytes             step sizes
-        float32      8                 float32 (float64 if params are)
-        int8_sign    5                 float32 (float64 if params are)
+        float32      8                 float32 (float64 for float64 params)
+        int8_sign    5                 float32 (float64 for float64 params)
         packed       4                 float32 without the last bit of the mantissa
         bfloat16     2                 with 6 bits of mantissa, in bfloat16
 
@@ -48,8 +48,8 @@ def irprop_minus(
         clipped to the bounds Δ_min and Δ_max. Only `init` reads the learning rate;
         later, the step sizes adapt. Give a number, or a pytree like params whose leaves
         are numbers or arrays; with arrays, each weight has its own first step size.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
@@ -103,13 +103,13 @@ def rprop(
     time.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      learning_rate: first step size Δ_0, which only `init` reads; a number or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      state: name of the state's format in the table of :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation.

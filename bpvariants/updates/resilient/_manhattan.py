@@ -7,11 +7,11 @@ calls resilient backpropagation:
 
     Δw(t) = −sign(g(t)) · Δw(t−1),
 
-where Δw(t−1) is the last step of a weight w. This file takes Δw(t−1) for a constant
-length η. Taken literally, the equation does not minimise a loss: if the gradient g is
-always positive and the first step has length d, the steps are −d, +d, −d, … If
-|Δw(t−1)| took the place of Δw(t−1), a weight whose gradient is once 0 would never move
-again.
+where Δw(t−1) is the last step of a weight w. In this file, the length of the steps is a
+constant η instead of Δw(t−1). Taken literally, the equation does not minimise a loss.
+If the gradient g is always positive and the first step has length d, the steps are −d,
++d, −d and so on. If |Δw(t−1)| took the place of Δw(t−1), a weight whose gradient is
+once 0 would never move again.
 """
 
 import jax
@@ -37,11 +37,11 @@ def manhattan(
 
         θ_{t+1} = θ_t − η sign(g_t).
 
-    Here g_t is the gradient. The Manhattan rule is also known as signSGD. It equals
-    Rprop⁻ whose step sizes never change. With a constant length η, parameters approach
-    a minimum only up to a distance of about η. Where the gradient is NaN, the update is
-    NaN, but later updates are not affected, because the state is only the number of
-    steps taken. An update of p parameters takes time O(p).
+    Here g_t is the gradient. The Manhattan rule is also known as signSGD. The Manhattan
+    rule equals Rprop⁻ with step sizes that never change. With a constant length η,
+    parameters approach a minimum only up to a distance of about η. Where the gradient
+    is NaN, the update is NaN, but later updates are not affected, because the state is
+    only the number of steps taken. An update of p parameters takes time O(p).
 
     Args:
       learning_rate: length η of the steps, in the units of the params, or a schedule of
@@ -75,8 +75,8 @@ def manhattan(
                 f"manhattan needs learning_rate >= 0, got {learning_rate}; pass the "
                 "length of the steps, which are taken against the gradient."
             )
-        # As a schedule, because optax casts a schedule's value to the dtype of each
-        # array of updates, but does not cast a traced number.
+        # Make the number a schedule, because optax casts a schedule's value to the
+        # dtype of each array of updates, but does not cast a traced number.
         learning_rate = optax.constant_schedule(learning_rate)
     rate = optax.scale_by_learning_rate(learning_rate)
     return chain("manhattan", scale_by_sign(), rate)

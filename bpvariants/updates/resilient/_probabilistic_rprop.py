@@ -45,11 +45,14 @@ MOVE = ("sign", "expected")
 
 
 class ProbabilisticRpropState(NamedTuple):
-    """State of :func:`probabilistic_rprop`: trees like params, in float32 or wider."""
+    """State of :func:`probabilistic_rprop`: trees like params, in float32 or wider.
+
+    Both moving averages are stored before their bias is corrected.
+    """
 
     step_sizes: optax.Updates  # step size Δ_t of each parameter
-    mean: optax.Updates  # moving average of g, before bias correction
-    root_square: optax.Updates  # root of the moving average of g², not bias-corrected
+    mean: optax.Updates  # moving average of the gradient
+    root_square: optax.Updates  # root of the moving average of the squared gradient
     # []: number of steps so far. The name hides the method `tuple.count`, as in the
     # states of optax.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -72,25 +75,26 @@ def probabilistic_rprop(
         ρ = p (1 − p′) + p′ (1 − p),    p = Φ(m / s) = P(g > 0),  p′ the previous p
         Δ ← clip(Δ exp(−2 ln(η⁺) (ρ − ½)), Δ_min, Δ_max),    θ ← θ − sign(m) Δ.
 
-    Here g is the gradient, m and s are its moving mean and standard deviation, p is the
-    probability that g is positive, ρ is the probability that g changes its sign, Φ is
-    the standard normal distribution function, and Δ is the step size. The defaults are
-    those of the report cited below. With these defaults, a step size hardly ever
-    shrinks: it shrinks only if ρ > ½, that is, if p is above ½ and the previous
-    probability p′ is below ½, or the reverse. With move="expected", a parameter moves
-    less if the sign of g is uncertain. Among the methods for mini-batches that `python
-    -m experiments rprop_minibatch` compares, move="expected" reached the lowest loss.
+    Here g is the gradient, and m and s are its moving mean and standard deviation. The
+    probability that g is positive is p, and the probability that g changes its sign is
+    ρ. Φ is the standard normal distribution function, and Δ is the step size. The
+    default settings are taken from the report cited below. With these settings, a step
+    size hardly ever shrinks: it shrinks only if ρ > ½, that is, if p is above ½ and the
+    previous probability p′ is below ½, or the reverse. With move="expected", a
+    parameter moves less if the sign of g is uncertain. Among the methods for
+    mini-batches that `python -m experiments rprop_minibatch` compares, move="expected"
+    reached the lowest loss.
 
     If any gradient element is not finite, the whole update is NaN and the state does
     not change. The state has 3 elements per parameter, 12 bytes in float32; an update
     takes time proportional to the number of parameters.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
+      learning_rate: first step size Δ_0, which only `init` reads; a number, or a pytree
         like params of numbers and arrays.
-      eta_minus: smallest factor 0 < η⁻ < 1 of step sizes; adapt="exponential" does not
-        use η⁻.
-      eta_plus: largest factor η⁺ > 1 of step sizes.
+      eta_minus: smallest factor 0 < η⁻ < 1 by which a step size shrinks;
+        adapt="exponential" does not use η⁻.
+      eta_plus: largest factor η⁺ > 1 by which a step size grows.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       ema_decay: decay 0 ≤ μ < 1 of the moving averages, which average over about
@@ -188,7 +192,7 @@ class _How(NamedTuple):
 
 
 def _advance(how, count, g, step, mean, root, least, greatest):
-    """Return one array's moves, step sizes, and moving averages m and √v."""
+    """Return one array's moves, and its new step sizes, means and root mean squares."""
     dtype, wide_g = step.dtype, g.astype(step.dtype)
     decay = jnp.asarray(how.ema_decay, dtype)
     last = jnp.where(count == 0, 0.5, _probability(mean, root, decay, count))
@@ -216,15 +220,16 @@ _FACTORS = {
 def _probability(mean, root, decay, count):
     """Return P(g > 0) of a gradient g, which is taken to be normally distributed.
 
-    With r = m / √v, the ratio m / s of mean and deviation is r / √(1 − r²), which does
-    not depend on the unit of gradients.
+    Let m be the moving mean of g, and v the moving mean of g². The standard deviation
+    of g is s = √(v − m²). Let r be m / √v. The ratio m / s equals r / √(1 − r²), which
+    does not depend on the unit of the gradients.
     """
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)
     share = mean / jnp.where(root == 0, 1, root) / jnp.sqrt(weight)
-    # Rounding decides the sign of 1 − r² near 0, and XLA may compute it twice with
-    # different roundings. So 1 − r² is not compared with 0; at the limit below, the
-    # probability rounds to 0 or 1 anyway.
+    # Values of 1 − r² below the machine epsilon are replaced by the epsilon, for which
+    # the probability rounds to 0 or 1. A comparison of 1 − r² with 0 would be
+    # unreliable, because XLA may compute 1 − r² twice, with different rounding errors.
     rest = jnp.maximum(1 - share**2, jnp.finfo(root.dtype).eps)
     known = root == 0
     ratio = share * jax.lax.rsqrt(rest)

@@ -16,17 +16,17 @@ D_t = Δ_t and store the sign s_t = sign(g_t). If a_t < 0, the variants choose d
 lengths D_t and signs s_t:
 
     variant     D_t                                s_t
-    Rprop⁺      Δ_{t−1}                            0          takes the last step back
+    Rprop⁺      Δ_{t−1}                            0          reverts the last step
     Rprop⁻      Δ_t                                sign(g_t)  turns back
-    iRprop⁺     Δ_{t−1} if E_t > E_{t−1}, else 0   0          takes it back if E grew
+    iRprop⁺     Δ_{t−1} if E_t > E_{t−1}, else 0   0          reverts it if E grew
     iRprop⁻     0                                  0          skips one step
     half_back   Δ_t                                0          turns back, then keeps Δ
-    Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
+    Manhattan   Δ_t = Δ_0 always                   sign(g_t)  Rprop⁻ with η⁺ = η⁻ = 1
 
 No variant needs to store the last step of θ to revert it. A step is reverted only if
-the gradient changes its sign, and then the last step was −Δ_{t−1} s_{t−1}: the old step
-size times the stored sign. After a skipped or reverted step, the stored sign is 0, so
-the next gradient cannot count as a sign change.
+the gradient changes its sign. In this case, the last step was −Δ_{t−1} s_{t−1}, minus
+the old step size times the stored sign. After a skipped or reverted step, the stored
+sign is 0, so the next gradient cannot count as a sign change.
 
 Several libraries contain half_back under the name iRprop⁻. Some relatives of Rprop are
 not implemented, because their papers were not available:
@@ -80,8 +80,8 @@ class ScaleByRpropState(NamedTuple):
 
     In the layouts "packed" and "bfloat16", each element of `step_sizes` stores both the
     step size Δ_t and the sign s_t with which the next gradient is compared. The sign
-    takes the sign bit and the last bit of the mantissa; all other bits are the step
-    size.
+    takes the sign bit and the last bit of the mantissa; all other bits belong to the
+    step size.
     """
 
     step_sizes: optax.Updates  # step sizes Δ_t; bfloat16 in the layout "bfloat16"
@@ -102,22 +102,22 @@ def scale_by_rprop(
     variant: str = "irprop_minus",
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Replace each gradient by a step of a variant of Rprop, not yet negated.
+    """Replace each gradient by the step of an Rprop variant; do not negate the step.
 
-    Exceptions, memory and time are those of :func:`irprop_minus`.
+    Exceptions, memory and time are as in :func:`irprop_minus`.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
+      learning_rate: first step size Δ_0, which only `init` reads; a number, or a pytree
         like params of numbers and arrays.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
       variant: "rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back"
         or "manhattan". The `update` of "irprop_plus" needs the loss as `value=`, as in
         :func:`irprop_plus`.
-      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      state: name of the state's format in the table of :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation, whose updates are not yet negated.
@@ -176,7 +176,7 @@ def scale_by_rprop(
 
 
 def _numbers(settings, layout, dtypes, params):
-    """Yield each array's settings, with bounds rounded just as step sizes are."""
+    """Yield each array's settings; bounds are rounded in the same way as step sizes."""
     least = per_leaf("min_step_size", settings.min_step_size, params)
     greatest = per_leaf("max_step_size", settings.max_step_size, params)
     for dtype, *ends in zip(dtypes, least, greatest, strict=True):
@@ -208,7 +208,7 @@ def array_rule_of(layout: RpropLayout) -> Any:
 
 
 def _cast(number, dtype):
-    """Cast a setting, or a traced float32 setting would make bfloat16 steps float32."""
+    """Cast a setting; a float32 tracer would turn bfloat16 steps into float32 steps."""
     return jnp.asarray(number, dtype)
 
 
@@ -271,7 +271,7 @@ def _narrowed(g, dtype):
 
 
 def compare(value, last):
-    """Return whether the loss grew, and the loss to which the next is compared."""
+    """Return whether the loss grew, and the loss to store for the next comparison."""
     if value is None:
         raise ValueError(
             "irprop_plus needs value, the loss at params where the gradient was taken: "

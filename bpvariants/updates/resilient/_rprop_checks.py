@@ -10,13 +10,12 @@ from bpvariants.updates._params import check_number
 
 
 def check_choice(name, value, known):
-    """Check that the value of an argument is one of the allowed values."""
     if value not in known:
         raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
 
 
 def check_weight_decay(weight_decay: Any) -> None:
-    """Check that the factor of weight decay is at least 0, unless it is an array."""
+    """Check that the factor of weight decay is at least 0; arrays are not checked."""
     if callable(weight_decay) or isinstance(weight_decay, dict | list | tuple):
         raise ValueError(
             f"weight_decay must be a number for all params, got {weight_decay!r}; for "
@@ -60,7 +59,7 @@ def check_settings(
             )
     is_array = lambda eta: isinstance(
         eta, jax.Array
-    )  # arrays may be 1, as in the Manhattan rule
+    )  # in an array, 1 is allowed, as the Manhattan rule needs
     shrinks = is_array(eta_minus) or np.all((eta_minus > 0) & (eta_minus < 1))
     grows = is_array(eta_plus) or np.all(eta_plus > 1)
     if not (shrinks and grows):

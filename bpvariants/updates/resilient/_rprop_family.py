@@ -33,16 +33,16 @@ def irprop_plus(
     only the `value` of the last batch. Therefore, give the mean loss of the epoch as
     the `value` of the last batch. To transform the steps further, pass a transformation
     as `after`, instead of chaining it, because a reverted step must not be transformed.
-    Memory and time are those of :func:`irprop_minus`.
+    Memory and time are as in :func:`irprop_minus`.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      learning_rate: first step size Δ_0, which only `init` reads; a number or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      state: name of the state's format in the table of :func:`irprop_minus`.
       after: an optax transformation of all steps, except steps that are reverted.
 
     Returns:
@@ -85,16 +85,16 @@ def rprop_minus(
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), with gradient g_t and step size Δ_t.
 
-    Exceptions, memory and time are those of :func:`irprop_minus`.
+    Exceptions, memory and time are as in :func:`irprop_minus`.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      learning_rate: first step size Δ_0, which only `init` reads; a number or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      state: name of the state's format in the table of :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation.
@@ -132,23 +132,23 @@ def rprop_plus(
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), but θ_{t−1} where gradient g changed its sign.
 
-    To revert a step, Rprop⁺ takes a step in the opposite direction, whose length is the
-    step size Δ of the last step. Therefore, later transformations in an optax chain
-    must not change the steps; pass a transformation that changes steps as `after`. With
-    `after`, the state also stores the previous params θ_{t−1}, and a reverted step
-    returns to θ_{t−1}. The result is bit-identical to θ_{t−1} if θ_{t−1} and θ_t have
-    the same sign and differ by less than a factor of two. Otherwise, the rounding error
-    is at most half of the last bit of θ_{t−1} − θ_t. Exceptions, time and all other
-    memory are those of :func:`irprop_minus`.
+    To revert a step, Rprop⁺ takes a step in the opposite direction. The length of this
+    step is the stored step size Δ of the last step. Therefore, later transformations in
+    an optax chain must not change the steps; pass a transformation that changes steps
+    as `after`. With `after`, the state also stores the previous params θ_{t−1}, and a
+    reverted step returns to θ_{t−1}. The result is bit-identical to θ_{t−1} if θ_{t−1}
+    and θ_t have the same sign and differ by less than a factor of two. Otherwise, the
+    rounding error is at most half of the last bit of θ_{t−1} − θ_t. Exceptions, time
+    and all other memory are as in :func:`irprop_minus`.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      learning_rate: first step size Δ_0, which only `init` reads; a number or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      state: name of the state's format in the table of :func:`irprop_minus`.
       after: an optax transformation of all steps, except steps that are reverted.
 
     Returns:
@@ -184,23 +184,24 @@ def half_back(
     weight_decay: float | jax.Array | None = None,
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Rprop that turns back, then keeps the step size: for FULL-BATCH gradients only.
+    """Rprop that turns back at a sign change: for FULL-BATCH gradients only.
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), and Δ_{t+1} = Δ_t where g_t changed its sign.
 
     Where the gradient g_t of a parameter changes its sign, the step size Δ_t shrinks by
-    the factor η⁻, and then stays constant for one step. With η⁻ = ½, the parameter goes
-    back by half of its last step there. Several libraries call this update iRprop⁻,
-    wrongly. Exceptions, memory and time are those of :func:`irprop_minus`.
+    the factor η⁻, and then stays constant for one step. With η⁻ = ½, a parameter whose
+    gradient changes its sign goes back by half of its last step. Several libraries call
+    this update iRprop⁻, wrongly. Exceptions, memory and time are as in
+    :func:`irprop_minus`.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
-      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      learning_rate: first step size Δ_0, which only `init` reads; a number or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 that shrinks step sizes if gradients change sign.
+      eta_plus: factor η⁺ > 1 that enlarges step sizes if gradients keep their signs.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      state: name of the state's format in the table of :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation.

@@ -1,10 +1,9 @@
-"""Formats in which Rprop's state stores step sizes and signs: 8, 5, 4 or 2 bytes each.
+"""Formats in which Rprop's state stores step sizes and signs: 2 to 8 bytes a parameter.
 
-The number of bytes is for the step size and the sign of one parameter. Two files
-implement one step of Rprop for one array of parameters. `_rprop_plain.py` stores the
-step sizes and the signs in separate arrays, and computes the equations of `_rprop.py`
-directly. `_rprop_packed.py` stores both in one array, and computes the same update by
-operations on the bit patterns of the floats.
+Two files implement one step of Rprop for one array of parameters. `_rprop_plain.py`
+stores the step sizes and the signs in separate arrays, and computes the equations of
+`_rprop.py` directly. `_rprop_packed.py` stores step sizes and signs in one array, and
+computes the same update by operations on the bit patterns of the floats.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ Kept: TypeAlias = tuple[jax.Array, Any]  # (step sizes, signs), or (both packed,
 
 LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
 PACKED = ("packed", "bfloat16")
-KEEPS_SIGN = ("rprop_minus", "manhattan")  # others set the stored sign to 0
+KEEPS_SIGN = ("rprop_minus", "manhattan")  # others store 0 at a sign change
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ class Numbers(NamedTuple):
     """Settings of Rprop, for one array of params or for all params.
 
     Settings for all params are stored as the user gave them. Settings for one array are
-    cast to the dtype of its step sizes; its bounds are rounded like its step sizes.
+    cast to the dtype of the array's step sizes. The bounds of the step sizes are
+    rounded like the step sizes.
     """
 
     eta_minus: Any
@@ -70,7 +70,7 @@ def at_flip(variant: str, old: Any, new: Any, worse: Any) -> Any:
     """Return the length of a step at which the gradient changes its sign.
 
     `old` and `new` are the step sizes before and after the gradient's change of sign,
-    and `worse` is whether the loss has grown since the last step.
+    and `worse` says whether the loss has grown since the last step.
     """
     match variant:
         case "rprop_plus":

@@ -2,13 +2,13 @@
 
     sign bit | exponent | mantissa … flag        flag 0: s is 1, or −1 if the sign bit
                                                  is set; flag 1: s is 0, and g changed
-                                                 its sign there if the sign bit is set
+                                                 its sign if the sign bit is set
 
-Here g is the gradient, s is the sign with which the next gradient is compared, and the
+Here g is the gradient, and s is the sign with which the next gradient is compared. The
 exponent and the mantissa are those of the step size. The flag replaces the last bit of
 the mantissa. In Rprop⁻, the sign s does not become 0 when g changes its sign, so the
 state of Rprop⁻ does not record sign changes. Params move by the rounded step sizes that
-the state stores, because a reverted step must have the same length. All bits are
+the state stores, because a step and its reversal must have equal lengths. All bits are
 processed as integers, which takes half as many operations as arithmetic on floats.
 """
 
@@ -45,7 +45,10 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return moves and the new state; where gradient g is NaN, NaN and old state."""
+    """Return the moves of the params, and the new state.
+
+    Where the gradient g is NaN, the move is NaN and the state does not change.
+    """
     packed, _ = kept
     bits, g_bits = _bits(packed), _bits(g)
     top, flag = _top(bits), _flag(layout, bits)
@@ -62,7 +65,7 @@ def advance(
         new_bits = new_bits | jnp.where(compared & differ, top | flag, zero)
     new_packed = jnp.where(jnp.isnan(g), packed, _floats(new_bits, layout))
 
-    # Compute the move from the new state; XLA can then overwrite the old state.
+    # Compute the move from the new state, so that XLA can overwrite the old state.
     new_bits = _bits(jax.lax.optimization_barrier(new_packed))
     resting = (new_bits & flag) != 0
     move = jnp.where(resting, 0, _as_float(new_bits & ~flag))

@@ -2,7 +2,8 @@
 
 The signs, with which the next gradient is compared, have the dtype of the step sizes,
 or int8. Where the gradient changed its sign at the last step, the array of signs stores
-2 in place of 0, and ±2 in place of ±1, so that `rprop_report` can count sign changes.
+2 in place of 0, and ±2 in place of ±1. From these values, `rprop_report` counts sign
+changes.
 """
 
 import jax
@@ -32,9 +33,13 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return moves and the new state; where gradient g is NaN, NaN and old state."""
+    """Return the moves of the params, and the new state.
+
+    Where the gradient g is NaN, the move is NaN and the state does not change.
+    """
     old, marks = kept
-    # Multiply signs; the product of two small gradients may underflow to 0.
+    # Multiply signs instead of gradients, because the product of two small gradients
+    # may underflow to 0.
     sign = jnp.sign(g)
     agreement = sign * _last_sign(marks, layout).astype(sign.dtype)
     flipped = agreement < 0
@@ -46,7 +51,7 @@ def advance(
 
 
 def adapted(old: jax.Array, agreement: jax.Array, numbers: Numbers) -> jax.Array:
-    """Return new step sizes; where the product of signs is 0 or NaN, the old ones."""
+    """Return the new step sizes; `agreement` is the product of the last two signs."""
     down, up, least, greatest = numbers
     longer = jnp.minimum(old * up, greatest)
     shorter = jnp.maximum(old * down, least)

@@ -58,12 +58,13 @@ def rprop_report(
 ) -> RpropReport:
     """Summarise the step sizes and sign changes of each leaf of params.
 
-    Many step sizes at the lower bound Δ_min, together with many sign changes, mean that
-    the gradients are mostly noise, because they come from mini-batches or because
+    If many step sizes are at the lower bound Δ_min and many gradients change sign, the
+    gradients are mostly noise, because they are from mini-batches, or because the
     training has converged. If the signs of gradients are random, the fraction of sign
-    changes is ½ with Rprop⁻. It is ⅓ with variants that set the stored sign to 0 after
-    a sign change, because the next gradient then cannot count as a sign change. The
-    report works within `jit`, and takes about as long as sorting the step sizes.
+    changes is ½ with Rprop⁻. The fraction is ⅓ with variants that set the stored sign
+    to 0 after a sign change. With a stored sign of 0, the next gradient cannot count as
+    a sign change. The report works within `jit`, and takes about as long as sorting the
+    step sizes.
 
     Args:
       state: state of an optimizer of the Rprop family, or of a chain, mask or other
@@ -117,9 +118,9 @@ def rprop_report(
 
 
 def _add(report, name, kept, least, greatest, state):
-    # The name of the variant matters only in packed states that do not record sign
-    # changes, which `tells_flips` marks. For all other states, `see` gives the same
-    # result for every variant, so "irprop_minus" may be used.
+    # The result of `see` depends on the name of the variant only for packed states that
+    # do not record sign changes. The result is not used for such states, because
+    # `tells_flips` is False. The name may therefore be "irprop_minus" for all states.
     layout = RpropLayout(layout_of(state) or "float32", "irprop_minus")
     rule = array_rule_of(layout)
     steps, flipped = rule.see(kept, layout)

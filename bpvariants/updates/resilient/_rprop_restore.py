@@ -1,10 +1,11 @@
 """Rprop that reverts steps exactly, even if another transformation changed them.
 
 Rprop⁺ and iRprop⁺ revert a step by a step of the same length in the opposite direction.
-They take the length from the stored step size, which is wrong if a later transformation
-changed the length. The optimizer in this file applies the transformation `after`
-itself, and stores the previous params θ_{t−1}. With gradient g_t and step length D_t, a
-reverted step returns to θ_{t−1}:
+Both optimizers take the length of the reverting step from the stored step size. This
+length is wrong if a later transformation changed the length of the step to be reverted.
+The optimizer in this file applies the transformation `after` itself, and stores the
+previous params θ_{t−1}. With gradient g_t and step length D_t, a reverted step returns
+to θ_{t−1}:
 
     θ_{t+1} = θ_{t−1}                          where the step is reverted
               θ_t + after(−D_t sign(g_t))      elsewhere.
@@ -34,7 +35,7 @@ def restoring(
     layout: RpropLayout,
     after: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return an optimizer that applies `after` to all steps except reverted ones."""
+    """Return an optimizer that applies `after` to all steps except reverted steps."""
     if not isinstance(after, optax.GradientTransformation):
         raise ValueError(
             "after must be an optax.GradientTransformation, such as optax.clip(1.0), "
@@ -43,7 +44,7 @@ def restoring(
     after = optax.with_extra_args_support(after)
 
     def init(params):
-        rprop = rule.init(params)  # first, because it checks params
+        rprop = rule.init(params)  # first, because `rule` checks params
         copy = jax.tree.map(jnp.array, params)
         return RestoringState(rprop, after.init(params), copy)
 
@@ -84,6 +85,6 @@ def restoring(
 
 
 def _difference(target, here):
-    """Return target − here, corrected so that `here` plus it rounds to the target."""
+    """Return target − here, corrected so that adding it to `here` rounds to target."""
     difference = target - here
     return difference + (target - (here + difference))

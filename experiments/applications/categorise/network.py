@@ -8,7 +8,7 @@ state r_t is the mean or maximum of the states h_1 … h_t, or the last state h_
 loss uses only the output y after the last symbol. For windows of characters, x_t =
 relu(Σ_j Σ_k E[i_{t,j,k}]), where j is the position in the window.
 
-The gradient rule does not differentiate with respect to the embeddings E. It
+The gradient rule does not differentiate with respect to the embeddings E. The rule
 differentiates with respect to a much smaller table, which has one row for each symbol
 of the mini-batch. The chain rule then turns the gradient with respect to this table
 into the gradient with respect to E.

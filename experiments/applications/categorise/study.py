@@ -118,7 +118,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test networks; write their scores, print them beside published ones."""
+    """Train and test networks; write and print their scores, with published scores."""
     if config.say is not None and not data.as_seen(config.say).strip():
         raise DataError("--say: the text is empty; give at least one word.")
     jobs = partial(_jobs, load=cache(texts.load))

@@ -56,7 +56,7 @@ class Encoded(NamedTuple):
 def split(text: str, kind: Kind) -> list[str]:
     """Split a text into symbols; each digit becomes 0, and several spaces become one.
 
-    Texts that look the same give the same symbols: a letter and its accent are one
+    Texts that look the same give the same symbols. A letter and its accent are one
     character (NFC), and invisible characters, such as a zero-width space, are left out.
 
     Example:
@@ -138,9 +138,9 @@ def batches(
 ) -> Iterator[tuple]:
     """Draw batches (xs, targets, weights, mask, symbols) of texts of similar lengths.
 
-    `symbols` [U, K] has K indices for each of the U symbols of the batch. xs [T, B, W]
-    has the rows in `symbols` of the W symbols that are read at one time step. `weights`
-    is 1 at the last step of a text, and else 0.
+    The array `symbols` [U, K] has K indices for each of the U symbols of the batch. The
+    array xs [T, B, W] names the W symbols that are read at one time step, by their rows
+    in `symbols`. `weights` is 1 at the last step of a text, and else 0.
 
     Args:
       encoded: texts as indices.

@@ -5,7 +5,7 @@
 The action u_t is bounded, because it is the tanh of an unbounded v_t. Each iteration
 linearises the simulator's step around the old states s_old, and approximates the cost
 by a quadratic function. The resulting linear-quadratic problem is solved backwards in
-time. Its solution is the change k_t of v_t, and the gain K_t of feedback from the new
+time. The solution is the change k_t of v_t, and the gain K_t of feedback from the new
 states s. The damping λ is added to the second derivative of the cost with respect to
 v_t; λ grows if no step size α lowers the cost.
 """
@@ -25,7 +25,7 @@ DONE = 1e-5  # smallest relative decrease of the cost; iLQR stops below it
 
 class _Reached(NamedTuple):
     states: jax.Array  # [T + 1, n] states s of the episode
-    raw: jax.Array  # [T, m] actions before tanh, v
+    raw: jax.Array  # [T, m] unbounded actions v, before tanh
     cost: jax.Array  # [] cost, summed over the episode
     damping: jax.Array  # [] damping λ
     tried: jax.Array  # [] int, number of iterations so far
@@ -43,7 +43,7 @@ def _play_step(system: System, state, raw, goal):
 
 
 def _roll(system: System, old_states, raw, gains, goals, alpha):
-    """Simulate an episode with v changed by k and K; return (states, new v, cost)."""
+    """Simulate an episode with changed actions; return its states, actions and cost."""
     k, K = gains
 
     def body(state, inputs):
@@ -59,9 +59,9 @@ def _roll(system: System, old_states, raw, gains, goals, alpha):
 
 
 def _backward(system: System, reached: _Reached, goals):
-    """Return the change k of v and the gain K at each step of the episode.
+    """Return the change k of the raw actions v, and the gain K, at each time step.
 
-    Both are NaN if the damped cost is not convex in v.
+    The change k and the gain K are NaN if the damped cost is not convex in v.
     """
     cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
     move = lambda s, v: advance(system, s, _act(system, v))

@@ -11,7 +11,7 @@ from bpvariants import diagnostics
 from experiments.applications.control import policy, reference
 from experiments.applications.control.mechanics import System
 
-FLOWING, LAGS = 16, 100  # gradient flow: number of episodes, and of their time steps
+FLOWING, LAGS = 16, 100  # gradient flow: numbers of episodes and of time steps
 
 
 def judge(config: Any, system: System, before, params, test) -> dict[str, Any]:

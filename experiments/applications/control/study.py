@@ -2,12 +2,12 @@
 
     s_{t+1} = f(s_t, π_θ(s_t)),     dL/ds_t = ∂ℓ_t/∂s_t + dL/ds_{t+1} J_{t+1}
 
-f is the simulator, s_t the state of the system, π_θ the policy, ℓ_t the cost of a step,
-L the total cost, and J_{t+1} = ds_{t+1}/ds_t. Like a recurrent network, a
-differentiable simulator is a step; its carry is the state of the system. Every gradient
-rule for recurrent networks can therefore train a policy in the simulator. Initial
-states for tests and for training are drawn separately. Baselines are LQR near the goal,
-and iLQR, which plans each episode separately.
+Here f is the simulator, s_t the state of the system, and π_θ the policy. The cost of a
+step is ℓ_t, the total cost is L, and J_{t+1} = ds_{t+1}/ds_t. Like a recurrent network,
+a differentiable simulator is a step; its carry is the state of the system. Every
+gradient rule for recurrent networks can therefore train a policy in the simulator.
+Initial states for tests and for training are drawn separately. Baselines are LQR near
+the goal, and iLQR, which plans each episode separately.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """Baseline forecasts: the last value, the season's mean, and linear models on lags.
 
-Each baseline forecasts a value and the two ends of a 90 % interval, for each of N
-origins (the time steps to forecast from) and H horizons (numbers of steps ahead). The
-forecasts are [N, H, 3], in units of the series. Each end of the interval is the value
-plus a quantile of the baseline's residuals before the test part.
+Each baseline forecasts a value and the two ends of a 90 % interval. The forecasts are
+[N, H, 3], in units of the series, for N origins and H horizons. An origin is a time
+step to forecast from, and a horizon is a number of steps ahead. Each end of the
+interval is the value plus a quantile of the baseline's residuals before the test part.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from experiments.applications.forecast.series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
 MOST = 20_000  # largest number of steps that linear models are fitted to
-PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # of ridge regression
+PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # to try in ridge regression
 
 
 def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:

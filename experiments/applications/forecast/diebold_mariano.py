@@ -3,12 +3,12 @@
     d_t = e²_t − e′²_t,    V = (γ_0 + 2 Σ_{k < h} γ_k) / n,    S = c d̄ / √V
     c² = (n + 1 − 2h + h (h − 1) / n) / n
 
-d_t is the difference between the squared errors e²_t and e′²_t of the two forecasts,
-and d̄ the mean of the n differences. γ_k is the autocovariance of d at lag k, and V the
-variance of d̄. Forecasts h steps ahead overlap, so their errors are correlated up to
-lag h − 1. The factor c is Harvey, Leybourne and Newbold's correction for small n. The p
-value is that of the statistic S under Student's t distribution with n − 1 degrees of
-freedom.
+Here d_t is the difference between the squared errors e²_t and e′²_t of the two
+forecasts, and d̄ is the mean of the n differences. The autocovariance of d at lag k is
+γ_k, and the variance of d̄ is V. Forecasts h steps ahead overlap, so their errors are
+correlated up to lag h − 1. The factor c is Harvey, Leybourne and Newbold's correction
+for small n. The p value is computed from the statistic S by Student's t distribution
+with n − 1 degrees of freedom.
 """
 
 from collections.abc import Sequence

@@ -178,7 +178,7 @@ def _sample(batch: int, key: jax.Array, arrays: tuple) -> tuple:
 
 
 def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
-    """Return validation losses [seeds, looks] of a block's networks (not its twins)."""
+    """Return validation losses [seeds, looks] of a block's networks, without twins."""
     first = max(0, cuts[0] - 4 * config.warm)
     mine = jax.tree.map(lambda leaf: leaf[block, 0], kept)
     shape = jax.tree.leaves(mine)[0].shape[:2]

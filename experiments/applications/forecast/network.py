@@ -2,9 +2,9 @@
 
     ℓ = ½ (z − m)² + ρ_.05(z − a) + ρ_.95(z − b),    ρ_q(e) = max(q e, (q − 1) e)
 
-ℓ is the loss at one step and one horizon (number of steps ahead). z is the scaled
-target, and m, a and b are the network's outputs for z. The squared error trains m to
-forecast the mean. The quantile loss ρ_q of an error e is lowest on average at the
+Here ℓ is the loss at one step and one horizon (number of steps ahead). The scaled
+target is z, and the network's outputs for z are m, a and b. The squared error trains m
+to forecast the mean. The quantile loss ρ_q of an error e is lowest on average at the
 quantile q; it trains a and b to forecast the ends of an interval that contains 90 % of
 the values.
 """
@@ -92,8 +92,8 @@ def on_windows(
     """Return a rule (params, lane, starts, arrays…) -> ((loss, lane), grads).
 
     The rule trains on windows of the series that begin at `starts`. A window begins
-    with a zero state. It has `warm` steps without a loss, then `span` steps with a
-    loss. Values of the series from the time step `lane.cut` on are not used.
+    with a zero state. A window has `warm` steps without a loss, then `span` steps with
+    a loss. Values of the series from the time step `lane.cut` on are not used.
 
     Args:
       rule: a gradient rule over sequences.

@@ -10,10 +10,10 @@ from experiments import report
 from experiments.applications.forecast.report import errors, name_of, Row, whole
 from experiments.applications.forecast.series import Series
 
-# Colours of rows of results; rows 0 to 3 are baselines, which are drawn in grey. Rows 4
-# to 8 are five networks, which are drawn in the last five colours.
+# Colours of the rows of results. Rows 4 to 8 are five networks, which are drawn in the
+# last five colours. Rows 0 to 3 are baselines, which are drawn in grey instead.
 COLOURS = ("C4", "C5", "C6", "C8", "C0", "C1", "C2", "C3", "C9")
-BEFORE = 100  # past steps to draw before the forecast of a CSV file
+BEFORE = 100  # number of past steps to draw before the forecast of a CSV file
 
 
 def save(folder: Path, series: Series, rows: list[Row]) -> None:

@@ -213,7 +213,7 @@ def _own(config: Config) -> Series:
 
 
 def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
-    """Return the series that could be loaded, and an error message for each other."""
+    """Return series that could be loaded, and error messages for all other series."""
     if config.csv is not None:
         return {"csv": _own(config)}, {}
     found, left_out = {}, {}

@@ -1,8 +1,8 @@
 """Methods compared in `identify`: observers, online networks and linear models.
 
 Each method predicts every measurement before it reads this measurement. The predictions
-of a method are an array [settings, seeds, T]: for each learning rate or other setting
-that is tried, each plant (seed) and each time step.
+of a method are an array [settings, seeds, T]. A setting is a learning rate or another
+value that is tried, a seed is a plant, and T is the number of time steps.
 """
 
 import itertools
@@ -56,7 +56,7 @@ def observer() -> Model:
 
 
 def gru(units: int) -> Model:
-    """Return a GRU, which does not have the physics; it predicts the change of y.
+    """Return a GRU without the plant's physics; it predicts the change of y.
 
     The GRU reads the plant's input u and output y, shifted and scaled by constants.
     """

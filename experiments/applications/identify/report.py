@@ -45,7 +45,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
     """Draw prediction errors of the methods, and parameters that observers estimate.
 
-    Both are drawn against the time step.
+    Errors and parameters are drawn against the time step.
     """
     figure = Figure(figsize=(10, 8), layout="constrained")
     errors, estimates = figure.subplots(2, 1, sharex=True)

@@ -36,7 +36,7 @@ from experiments.harness.study import run_study, Study
 NEAR = 50  # number of time steps in a moving mean of squared errors
 SOON = 200  # if errors stay low for this many steps, no recovery is needed
 SETTLED = 500  # number of steps in the mean error before the change, and at the end
-RECOVERED = 1.5  # largest error, relative to the error before, that counts as recovered
+RECOVERED = 1.5  # errors up to 1.5 times the error before the change count as recovered
 POINTS = 200  # number of points of a drawn curve
 
 
@@ -152,8 +152,8 @@ def moving(values: np.ndarray, steps: int) -> np.ndarray:
 def recovery(near: np.ndarray, level: float) -> int | None:
     """Return the number of time steps until the error is at most `level` again.
 
-    The result is None if the error never returns to the level. It is 0 if the error
-    does not exceed the level in the first 200 steps.
+    The result is None if the error never returns to the level. The result is 0 if the
+    error does not exceed the level in the first 200 steps.
 
     Args:
       near: moving means of the squared prediction error, from the plant's change on.

@@ -28,7 +28,7 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 
-PART = 1000  # number of test images in a batch of the test
+PART = 1000  # number of test images that a network classifies at once
 SHOWN = 12  # number of misclassified images drawn for each network
 IMAGES = {"train": 60_000, "test": 10_000}  # numbers of images in MNIST
 

@@ -16,7 +16,7 @@ from experiments.networks.recurrent import Window
 
 
 class Rolls(NamedTuple):
-    """Pieces as piano rolls [T, 88], in three parts: the split is the published one."""
+    """Pieces as piano rolls [T, 88], in three parts, as in the published split."""
 
     train: list[np.ndarray]
     validation: list[np.ndarray]

@@ -3,9 +3,9 @@
     p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
 
 A network reads a piece step by step. The input x_{t,k} is 1 if the key k of the 88 keys
-of a piano sounds at step t, else 0. y_{t,k} is the network's output for the key k, and
-its sigmoid σ(y_{t,k}) is the predicted probability that the key sounds at step t + 1.
-Pieces that are sampled from the networks are written as MIDI files.
+of a piano sounds at step t, else 0. The network's output for the key k is y_{t,k}. The
+sigmoid σ(y_{t,k}) of this output is the predicted probability that the key sounds at
+step t + 1. Pieces that are sampled from the networks are written as MIDI files.
 """
 
 import dataclasses

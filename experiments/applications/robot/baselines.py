@@ -1,4 +1,4 @@
-"""Baseline classifiers of `robot`, which see one sensor frame or several."""
+"""Baseline classifiers of `robot`, which see one or several sensor frames."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression

@@ -65,7 +65,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw accuracies against the number of units, and against that of updates."""
+    """Draw accuracies against the number of units and against the number of updates."""
     sets = list(dict.fromkeys(row["inputs"] for row in rows if "params" in row))
     figure = Figure(figsize=(11, 4.2 * len(sets)), layout="constrained")
     axes = figure.subplots(len(sets), 2, squeeze=False)

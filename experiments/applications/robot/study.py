@@ -90,7 +90,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test networks; write accuracies, and print them with published ones."""
+    """Train and test networks; write and print accuracies, with published results."""
     check = lambda _: data.wall_following()
     return run_study("robot", config, _jobs, _finish, check=check)
 

@@ -6,10 +6,10 @@ after the previous frame. w_n = sin²(πn / N) is Hann's window (periodic).
     S_{t,k} = |Σ_n w_n x_{tH+n} e^{−2πi kn/N}|²,    k = 0..N/2, of kR/N Hz
     L_{t,b} = ln max(ε, Σ_k S_{t,k} F_{k,b})
 
-S is the power spectrum at frame t, L the log-mel features, F_{·,b} the filter of the
-frequency band b, and ε the lower bound of a band's energy (see `floor`). As a
-function of frequency, each filter is a triangle: 1 at its centre, 0 at the centres of
-the two neighbouring filters. The centres are equally spaced in mel, by HTK's formula
+S is the power spectrum at frame t, and L are the log-mel features. F_{·,b} is the
+filter of the frequency band b, and ε the lower bound of a band's energy (see `floor`).
+As a function of frequency, each filter is a triangle: 1 at its centre, 0 at the centres
+of the two neighbouring filters. The centres are equally spaced in mel, by HTK's formula
 m(f) = 2595 log₁₀(1 + f/700).
 """
 

@@ -5,7 +5,7 @@
 
 h_t is the state of the recurrent layer with the weights θ. r_t is the pooled state, and
 y_t are the logits of the digits; V and c are the readout's weights and bias. The inputs
-x_t are log-mel features. They are standardised over each recording, so that the
+x_t are log-mel features. The features are standardised over each recording, so that the
 loudness and contrast of a recording matter little. The loss uses only the output y at
 the last time step.
 """

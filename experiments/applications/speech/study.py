@@ -96,7 +96,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test networks; write accuracies, and print them with published ones."""
+    """Train and test networks; write and print accuracies, with published results."""
     sound = None if config.wav is None else wav.read_digit(config.wav)
     jobs = partial(_jobs, load=cache(network.load))
     finish, check = partial(_finish, sound=sound), lambda _: data.fsdd()

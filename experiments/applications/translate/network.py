@@ -1,6 +1,6 @@
 """Network of `translate`: an encoder, and a decoder with attention.
 
-The encoder is two GRUs, which read a sentence x_1 … x_S, one in each direction. The
+The encoder is two GRUs, which read a sentence x_1 … x_S forwards and backwards. The
 decoder is a third GRU, which writes the words y_1, y_2, … up to END:
 
     m_s = [h→_s, h←_s],    g_0 = tanh(W_0 [h→_S, h←_1] + b_0)
@@ -135,7 +135,7 @@ def encode(
 def make_step(attention: Attention, own_words: bool) -> Step:
     """Return the decoder's step.
 
-    Its arguments and its output are tuples:
+    The arguments and the output of the step are tuples:
 
     - params: the decoder's parameters, and the memory that :func:`encode` returns;
     - carry: the decoder's state g, and the most probable word of the last step;

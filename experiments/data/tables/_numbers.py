@@ -18,7 +18,7 @@ MISSING = {
 DECIMALS = (".", ",")
 SPACES = " \u00a0\u2009\u202f"  # plain, no-break, thin, narrow no-break space
 UNITS = "%‰€$£¥"
-MINUS = "−–-"  # minus, en dash, hyphen; the last one is literal in [ ] of a regex
+MINUS = "−–-"  # minus, en dash and hyphen; in [ ] of a regex, the hyphen must be last
 WRITTEN = re.compile(
     rf"(?P<sign>[+{MINUS}]?)[{SPACES}]?(?P<before>[€$£¥]?)[{SPACES}]?"
     rf"(?P<second>[+{MINUS}]?)(?P<body>[0-9.,'’{SPACES}]*[0-9.,])"
@@ -66,8 +66,8 @@ def to_number(cell: str, decimal: str) -> float | None:
     """Parse a cell as a number; return NaN for a missing value, None for other text.
 
     Groups of digits may be separated by spaces or apostrophes. If the decimal mark
-    `decimal` is a point, commas may also separate them; if it is a comma, points may. A
-    percent or currency sign is ignored.
+    `decimal` is a point, commas may also separate the groups; if the decimal mark is a
+    comma, points may. A percent or currency sign is ignored.
 
     Example:
       >>> to_number("1.234,5", ","), to_number("−$1,234", "."), to_number("12 %", ".")

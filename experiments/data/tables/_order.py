@@ -22,13 +22,14 @@ def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
     """Return the most plausible of several interpretations of a column of times [N].
 
     There are two interpretations if it is not clear whether day or month comes first.
-    The most plausible one has the most valid times, in the most regular order.
+    The most plausible interpretation has the most valid times, in the most regular
+    order.
     """
     return max(ways, key=lambda times: (known(times).sum(), *_regular(times)))
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Count steps from row to row: those in the main direction, those of usual size."""
+    """Return the number of steps in the main direction, and of steps of usual size."""
     steps = np.diff(times[known(times)])
     _, counts = np.unique(np.abs(steps), return_counts=True)
     return max(directions(times)[:2]), int(max(counts, default=0))
@@ -38,8 +39,8 @@ def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
     """Return the order of rows from the oldest to the newest, with notes for the user.
 
     A table that begins with its newest row is reversed. Rows in any other order are
-    sorted only if all times are known dates and no two are equal, because the order of
-    rows with equal times is unknown. Plain numbers, such as years, count as times only
+    sorted only if all times are known dates and no two are equal. The order of rows
+    with equal times would be unknown. Plain numbers, such as years, count as times only
     if nearly all of them increase, or nearly all decrease, from row to row.
 
     Args:
@@ -137,7 +138,6 @@ def _usual(steps: np.ndarray) -> float:
 
 
 def _text(time: Any) -> str:
-    """Format a time, without trailing zeros."""
     if not isinstance(time, np.datetime64):
         return f"{time:.15g}"
     text = str(time.astype("datetime64[ms]")).replace("T", " ")

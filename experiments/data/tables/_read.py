@@ -204,7 +204,7 @@ def _check_length(
 def _decided(
     numbers: Numbers, name: str, source: Source, layout: Layout
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the numbers in a column, and notes; raise an error if one is ambiguous."""
+    """Return the numbers in a column, and notes; refuse ambiguous numbers."""
     if not numbers.read:
         raise ValueError(
             f"column {name!r} must hold numbers; {_fault(numbers, source)}"
@@ -226,7 +226,7 @@ def _decided(
 
 
 def _fault(numbers: Numbers, source: Source) -> str:
-    """Return which cell of a column is no number, or has another decimal mark."""
+    """Describe the cell that is not a number, or that has another decimal mark."""
     first, last = min(numbers.failed.values()), max(numbers.failed.values())
     told = f"line {last.line} of {source.path} has {last.cell.strip()!r}"
     if is_number(last.cell) and is_number(first.cell):
@@ -246,7 +246,6 @@ def _other(decimal: str) -> str:
 
 
 def _check_units(units: dict[str, Cell], name: str, source: Source) -> None:
-    """Check that all numbers of a column have the same unit."""
     signs = [unit for unit in units if unit]
     if len(signs) > 1 or (set(signs) & {"%", "‰"} and "" in units):
         told = " and ".join(
@@ -260,7 +259,7 @@ def _check_units(units: dict[str, Cell], name: str, source: Source) -> None:
 
 
 def _told(layout: Layout, name: str) -> tuple[str | None, str]:
-    """Infer the decimal mark from other columns; return the mark or None, and why."""
+    """Infer the decimal mark from other columns; return it or None, and the reason."""
     found: dict[str, str] = {}
     for i, other in enumerate(layout.names):
         cells = [row[i] for row in layout.sample if not is_missing(row[i])]

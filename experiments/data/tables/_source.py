@@ -131,13 +131,13 @@ def _fault(path: Path, open_bytes, encoding: str) -> str | None:
     try:
         with open_bytes(path) as file:
             while more:
-                begin = start - len(decoder.getstate()[0])  # of next byte to decode
+                begin = start - len(decoder.getstate()[0])  # next byte to decode
                 block = file.read(BLOCK)
                 start, more = start + len(block), bool(block)
                 decoder.decode(block, final=not more)
     except UnicodeDecodeError as error:
         return f"{error.reason} at byte {begin + error.start}"
-    except UnicodeError as error:  # such as a missing byte order mark
+    except UnicodeError as error:  # for example, the byte order mark is missing
         return str(error)
     except DAMAGED as error:
         raise ValueError(f"{path} is damaged, or cut short: {error}.") from None

@@ -1,4 +1,4 @@
-"""Study categorise: classification of texts, resuming, no effect of padding."""
+"""Tests of the study categorise, such as that padding has no effect."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     assert [json.loads(line) for line in lines] == result.rows
     baseline, network = result.rows
     labels = data.trec().test.labels
-    # Fraction of texts in the largest class, measured without this library
+    # Percentage of texts in the largest class, measured without this library
     assert baseline["majority"] == pytest.approx(27.6)
     assert baseline["accuracy"][0] > 85
     assert network["accuracy"][0] > 70

@@ -1,4 +1,4 @@
-"""Study control: energy of simulated systems, LQR and iLQR, learned policies."""
+"""Tests of the study control: simulated systems, LQR and iLQR, learned policies."""
 
 import json
 from functools import cache
@@ -64,7 +64,10 @@ def test_energy_stays_without_action_and_friction(name):
 
 
 def test_power_is_what_energy_gains(name):
-    """Check the change of the energy E by the action u and by friction."""
+    """Check the rate at which the energy of a system changes.
+
+    The rate must equal the power of the action minus the power lost by friction.
+    """
     system = SYSTEMS[name]
     state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
     dt = 1e-3
@@ -93,8 +96,8 @@ def arm_points(q):
 # quadratic function of the position along the rod.
 RODS = np.array([[0.5 - 12**-0.5], [0.5 + 12**-0.5]])
 _turned = lambda angle: jnp.stack([jnp.sin(angle), jnp.cos(angle)])[None]
-# Format: {system: (function from q to the positions of the point masses, masses,
-# gravity, order of the state entries in (q, dq/dt))}.
+# Format: {system: (function from the coordinates q to the positions of point masses,
+# masses, gravity, indices of the entries of (q, dq/dt) in a state)}.
 POINTS = {
     "pendulum": (pendulum_points, [0.5, 0.5], 9.81, [0, 1]),
     "cartpole": (cartpole_points, [1.0, 0.05, 0.05], 9.81, [0, 2, 1, 3]),

@@ -1,4 +1,4 @@
-"""Study forecast: future values unused; intervals; significance tests; user files."""
+"""Tests of the study forecast, such as that it uses no future values."""
 
 import json
 import tracemalloc

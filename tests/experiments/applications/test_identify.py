@@ -1,4 +1,4 @@
-"""Study identify: equation of the simulated plant; learning compared with a loop."""
+"""Tests of the study identify: the simulated tanks, and learning against a loop."""
 
 from functools import partial
 from typing import Any
@@ -43,8 +43,8 @@ def test_a_record_is_what_it_says():
     np.testing.assert_allclose(record.xs[1:, 1], record.targets[:-1], rtol=1e-6)
     np.testing.assert_allclose(record.k[999], tanks.BEFORE)
     np.testing.assert_allclose(record.k[1000], tanks.AFTER)
-    # With the true parameters, the observer's error is smaller than the measurement
-    # noise.
+    # A method that knows the true parameters predicts the water levels with errors
+    # below the measurement noise.
     course = methods.informed(
         jax.tree.map(lambda leaf: leaf[None], record), ((0.05, 0.3),)
     )

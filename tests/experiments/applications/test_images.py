@@ -1,4 +1,4 @@
-"""Study images: classification errors, and equal results after Ctrl-C and resuming."""
+"""Tests of the study images: errors of classifiers, and resuming after Ctrl-C."""
 
 import dataclasses
 import os

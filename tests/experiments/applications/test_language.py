@@ -1,4 +1,4 @@
-"""Study language: a short run, consecutive parts of the text, n-gram probabilities."""
+"""Tests of the study language, such as the probabilities of the n-gram model."""
 
 import itertools
 

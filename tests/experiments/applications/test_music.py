@@ -1,4 +1,4 @@
-"""Study music: a short run; each piece occurs once in the streams; error measures."""
+"""Tests of the study music, such as that its streams contain each piece once."""
 
 import itertools
 from typing import Any

@@ -1,4 +1,4 @@
-"""Study robot (wall following): a short run, and windows of sensor frames."""
+"""Tests of the study robot, such as the windows of sensor values."""
 
 import itertools
 

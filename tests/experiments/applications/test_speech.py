@@ -1,4 +1,4 @@
-"""Study speech: accuracy, and messages about faulty recordings."""
+"""Tests of the study speech: accuracy, and messages about faulty recordings."""
 
 import dataclasses
 from functools import cache

@@ -1,4 +1,4 @@
-"""Study translate: networks compared with plain loops, padding, printed results."""
+"""Tests of the study translate: networks against plain loops, and printed results."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Reading tables in many file formats: the expected columns, or an error message."""
+"""Tests of reading tables in many file formats, and of the error messages."""
 
 import bz2
 import gzip
@@ -69,7 +69,8 @@ def test_numbers_are_read_as_they_are_meant(name, tmp_path):
         (rows("1.234", "999"), r"in line 2 can be 1\.234 or 1234\. Give --decimal"),
         (rows("999", "1,234"), r"'1,234' in line 3 can be 1234 or 1\.234"),
         ("d\tv\na\t1.234\n", "not clear"),
-        # A first row with a text that begins like a number is no row of units.
+        # The reader may skip a first row that contains units. Texts that begin like
+        # numbers are no units.
         ("d,v\na,5-\nb,6\n", "line 2 .* has '5-'"),
         ("d,v\na,0x10\nb,6\n", "line 2 .* has '0x10'"),
         ("d,v\na,-inf\nb,6\n", "line 2 .* has '-inf'"),
@@ -274,7 +275,7 @@ def test_gaps_and_doubled_hours_are_told(tmp_path):
     assert "from 2021-10-31 03:00 to 2021-10-31 06:00" in gap
     halves = ["01:30", "02:00", "02:30", "02:00", "02:30", "03:00"]
     table = read(tmp_path, dated([f"2021-10-31 {half}" for half in halves]))
-    # The rows stay in the order of the file.
+    # The table keeps the order of the rows in the file.
     assert table.columns["v"].tolist() == [*range(6)]
     assert "goes back 1 time, first from 2021-10-31 02:30 to" in table.notes[1]
     # Date and time are in separate columns; rows are sorted from newest to oldest.
@@ -285,8 +286,8 @@ def test_gaps_and_doubled_hours_are_told(tmp_path):
     lines = "".join(f"2021,1,{d},{d}\n" for d in (1, 2, 4))
     table = read(tmp_path, "year,month,day,v\n" + lines)
     assert "1 gap" in table.notes[0]
-    # Unix times, times with an offset from UTC, months and working days have no gaps
-    # here.
+    # These Unix times, times with an offset from UTC, months and working days have no
+    # gaps.
     for days in (
         ["1580000100", "1580000160", "1580000220"],
         ["2021-10-31T02:00+02:00", "2021-10-31T02:00+01:00", "2021-10-31T03:00+01:00"],

@@ -1,4 +1,4 @@
-"""Reading of WAV files in many formats, also of files that were written to a pipe."""
+"""Tests of reading WAV files in many formats, including files written to a pipe."""
 
 import io
 import struct
@@ -91,7 +91,7 @@ def test_a_conversion_of_the_rate_stays_within_bounds():
         (wav(SOUND)[:100], "cut short"),
         (wav(SOUND)[:30], "cut short"),
         (pcm24([1, 2, 3])[:-4], "cut short"),
-        # The size of the file is true, the size of the samples is not.
+        # The header states the correct file size, but a wrong size of the samples.
         (changed(wav(SOUND), SIZE, 400), "promises 400 bytes of samples, and 200 are"),
         (wav(SOUND, 1_000_000_007), "has 1000000007 samples per second .* wrong"),
         (changed(wav(SOUND)[:36] + LIST, RIFF_SIZE, 62), "has no chunk .* or .data"),

@@ -1,4 +1,4 @@
-"""Studies of networks that settle to a fixed point, on small data."""
+"""Tests of studies of networks that settle at a fixed point, on small data."""
 
 import dataclasses
 import json

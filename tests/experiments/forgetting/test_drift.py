@@ -1,4 +1,4 @@
-"""Study drift (a changing linear relation): a short run, and methods' equations."""
+"""Tests of the study drift, and of the equations of its methods."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Command line: Ctrl-C, ASCII-only terminals, and file names that are not UTF-8."""
+"""Tests of the command line: Ctrl-C, ASCII terminals, and unusual file names."""
 
 import io
 import os
@@ -51,7 +51,7 @@ def test_ctrl_c_at_any_time_exits_with_130(tmp_path):
     """Send Ctrl-C to a study at several times, also while Python imports modules."""
     for i, seconds in enumerate((0.3, 1.0, 2.0)):
         out = tmp_path / str(i)
-        # "none" is no module, so nothing but the handler of Ctrl-C is set.
+        # No module has the name "none", so the program does not send Ctrl-C to itself.
         command = [sys.executable, "-c", PRESS, "none", "flow", "--out", str(out)]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdout=pipe, stderr=pipe)

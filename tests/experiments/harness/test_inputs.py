@@ -1,4 +1,4 @@
-"""Resuming a run: an error if input files have changed since the run began."""
+"""Tests that a run cannot be resumed if its input files have changed."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The harness: common options of studies, resumed jobs, errors, the command line."""
+"""Tests of the harness of all studies: options, resumed jobs, and errors."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""Study add_task: lowest possible losses, the generated data, all online rules."""
+"""Tests of the study add_task: its data, and the lowest possible losses."""
 
 import dataclasses
 import itertools

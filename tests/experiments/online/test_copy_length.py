@@ -1,4 +1,4 @@
-"""Study copy_length: a short run, and the sequences that it generates."""
+"""Tests of the study copy_length: a short run, and the sequences that it generates."""
 
 import dataclasses
 import json

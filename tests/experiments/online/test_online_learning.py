@@ -1,4 +1,4 @@
-"""Study online_learning: a short run; time series and cosines computed separately."""
+"""Tests of the study online_learning: its time series, and cosines of gradients."""
 
 import dataclasses
 import json
@@ -44,8 +44,8 @@ def test_mackey_glass_is_its_equation():
     np.testing.assert_allclose(
         u[18:], now + 0.2 * ago / (1 + ago**10) - 0.1 * now, rtol=1e-12
     )
-    # At the value u = 1 of the series, production .2 / 2 equals decay, so the series
-    # stays constant.
+    # If the Mackey–Glass series starts at 1, production (0.2 / 2) equals decay (0.1),
+    # so the series stays at 1.
     still = SYSTEMS["mackey_glass"].run(_Ones(), 1)
     np.testing.assert_allclose([next(still) for _ in range(30)], 1.0)
 
@@ -102,7 +102,7 @@ def small(**options):
 
 
 def test_a_cosine_is_that_of_an_approximation_with_rtrl():
-    """Compare the cosine of SnAp-1's gradient with RTRL's, with that of a plain loop.
+    """Check the cosine between the gradients of SnAp-1 and RTRL, against a plain loop.
 
     The parameters stay fixed during the episode.
     """

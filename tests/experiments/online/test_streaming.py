@@ -1,4 +1,4 @@
-"""Study streaming: a short run; each target is predicted before it is learned."""
+"""Tests of the study streaming, which predicts each target before learning from it."""
 
 import json
 

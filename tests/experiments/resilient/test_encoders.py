@@ -1,4 +1,4 @@
-"""Study encoders: a short run; the number of epochs compared with the paper's."""
+"""Tests of the study encoders, with numbers of epochs from the paper."""
 
 import dataclasses
 
@@ -47,11 +47,14 @@ def test_encoders_study_runs(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_the_encoder_is_learned_as_fast_as_in_the_paper(tmp_path):
-    """Compare the mean number of epochs with the paper's: 30; 19 at best settings."""
+    """Compare the mean number of training epochs with the numbers in the paper.
+
+    The paper reports 30 epochs with default settings, and 19 with the best settings.
+    """
     config = encoders.Config(seeds=20, weights=(0.5,), clip=(0.001,))
     epochs = encoders._epochs(config, "10-5-10", 0.1, "rprop_plus", 0.5, 0.001)
     assert epochs.max() < config.max_epochs
-    # Standard deviation of this mean, measured without this library
+    # The tolerances are standard deviations of the mean number of epochs.
     assert abs(epochs.mean() - 30) < 4.6
     epochs = encoders._epochs(config, "10-5-10", 2.0, "rprop_plus", 1.0, 0.001)
     assert abs(epochs.mean() - 19) < 4.3

@@ -1,4 +1,4 @@
-"""Study proben1: files, networks, early stopping, and Prechelt's published tables."""
+"""Tests of the study proben1, with results from Prechelt's tables."""
 
 import dataclasses
 import json
@@ -137,7 +137,7 @@ def test_runs_that_train_together_stop_each_by_itself():
     for i in (0, int(np.argmin(outcome.total)), int(np.argmax(outcome.total))):
         want = by_hand(problem, network, settings, keys[i])
         got = [getattr(outcome, name)[i] for name in outcome._fields]
-        del got[3]  # the plain loop has no classification error
+        del got[3]  # `by_hand` returns no classification error
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 

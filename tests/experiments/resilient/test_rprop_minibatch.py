@@ -1,4 +1,4 @@
-"""Study rprop_minibatch: the expected rows and findings."""
+"""Tests of the study rprop_minibatch: its results."""
 
 import json
 import shutil

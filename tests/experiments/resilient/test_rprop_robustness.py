@@ -1,4 +1,4 @@
-"""Study rprop_robustness: its test problems, choices of settings, and verdicts."""
+"""Tests of the study rprop_robustness: its problems, and its choice of settings."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Studies on many devices: learning curves, bytes sent between devices, options."""
+"""Tests of the studies on many devices, such as the bytes sent between devices."""
 
 import dataclasses
 import importlib
@@ -131,8 +131,9 @@ def test_pod_calculates(tmp_path, capsys):
     assert pod.hops(16, 2) == 12
     by_chips = {row["chips"]: row for row in result.rows if row["row"] == "sweep"}
     assert by_chips[256]["lanes"] == 40
-    # At the first of these numbers of streams per chip, arithmetic takes as long as
-    # summing gradients over chips; at the second, as long as reading the weights.
+    # With `least_streams` streams per chip, arithmetic takes as long as summing
+    # gradients over chips. With `least_batch` streams, it takes as long as reading the
+    # weights.
     config = pod.Config(latency=0.0, torus=1, chips=2**20)
     streams = int(2**20 * pod.least_streams(config))
     config = dataclasses.replace(config, streams=streams)

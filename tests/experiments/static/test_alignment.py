@@ -1,4 +1,4 @@
-"""Study alignment: a short run, the network's layers, and the feedback rules."""
+"""Tests of the study alignment: its results, network and feedback rules."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Study chain_rule: chain rule, `jax.grad` and finite differences agree."""
+"""Tests of the study chain_rule, which must agree with `jax.grad`."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Study copy_adding: its tasks, cells and gradient flow."""
+"""Tests of the study copy_adding: its tasks, cells and gradient flow."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Study flow: a short run, compared with known gradient flow."""
+"""Tests of the study flow: a short run, compared with known gradient flow."""
 
 import jax
 import jax.numpy as jnp

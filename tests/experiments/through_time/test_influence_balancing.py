@@ -1,4 +1,4 @@
-"""Study influence_balancing: a short run, compared with reference values."""
+"""Tests of the study influence_balancing, with reference values."""
 
 import json
 
@@ -59,14 +59,14 @@ def test_courses_end_where_those_of_others_did(result):
     (theta,) = rows["rtrl"]["theta"]
     assert theta == pytest.approx(-0.166666665, abs=5e-10)
     assert rows["snap_1"]["theta"] == pytest.approx([theta], abs=1e-12)
-    assert rows["rflo"]["theta"][0] > 1  # RFLO moves θ in the wrong direction
+    assert rows["rflo"]["theta"][0] > 1  # the gradient has the wrong sign
     # With one parameter, the random direction of a forward gradient is ±1, so the
     # estimate is exact.
     assert rows["forward_gradient"]["theta"] == pytest.approx([theta] * 2, abs=1e-12)
     assert len(set(rows["uoro"]["theta"])) == 2
     assert np.abs(np.array(rows["uoro"]["theta"]) + 1 / 6).max() > 0.01
     longer = rows["uoro, 10 times as long"]["theta"]
-    # The reference value is −.16667.
+    # Reference value of the gradient: −0.16667
     np.testing.assert_allclose(longer, -1 / 6, atol=5e-6)
     drawn = rows["artbp, κ = 0.02"]["theta"]
     np.testing.assert_allclose(drawn, -1 / 6, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Study long: constant memory; results equal those of one call for all steps."""
+"""Tests of the study long: constant memory, and results equal to those of one call."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Study memory_time, run at a small size."""
+"""Tests of the study memory_time, run at a small size."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Study sequential_mnist: a short run, and images read as sequences."""
+"""Tests of the study sequential_mnist: a short run, and images read as sequences."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Adjoint solvers: exact ones agree with a reference, approximate ones with theory."""
+"""Tests of adjoint solvers: exact ones by a reference, approximate ones by theory."""
 
 from functools import cache, partial
 from itertools import product
@@ -39,7 +39,7 @@ def loss_of(h, target):
 
 
 def newton(V):
-    """Return the fixed point h*, differentiable through two dense Newton steps."""
+    """Return a fixed point that can be differentiated through two Newton steps."""
     fixed = jax.lax.stop_gradient(V)
     h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, h, X), jnp.zeros(3))
     for _ in range(2):
@@ -139,7 +139,9 @@ def test_relaxation_cut_short_is_the_truncated_neumann_series(K):
     np.testing.assert_allclose(cut.adjoint.residual, left, rtol=1e-10)
     assert cut.adjoint.steps == K + 1
     assert not cut.adjoint.converged
-    # If z starts at 0 instead of b, relaxation needs one step more for the same sum.
+    # The adjoint iteration starts at z = b, the derivative of the loss with respect to
+    # the fixed point. If it starts at z = 0, it needs one more step to reach the same
+    # z.
     from_zero = rule(adjoint=gradients.adjoints.relaxation(max_steps=K + 2))
     (_, lagging), _ = from_zero(start_adjoint=0 * X)
     np.testing.assert_allclose(lagging.z, series.z, rtol=1e-12)
@@ -199,7 +201,7 @@ def halve(tree):
     ids=["neumann", "unrolled", "relaxation", "cg"],
 )
 def test_info_of_two_examples_of_which_one_is_zero(adjoint, factor, residual, steps):
-    """Solve z − z/2 = b, for a tree with an axis of examples."""
+    """Solve the adjoint equation z − z/2 = b, where b is 0 for the second example."""
     b = {"u": jnp.array([[1.0, -2.0], [0.0, 0.0]]), "v": jnp.array([0.5, 0.0])}
     z, info = adjoint(halve, b, 1)
     chex.assert_trees_all_close(z, jax.tree.map(lambda leaf: factor * leaf, b))
@@ -215,7 +217,7 @@ def test_info_of_two_examples_of_which_one_is_zero(adjoint, factor, residual, st
 def test_conjugate_gradients_with_a_ridge_leave_a_start_without_one():
     b = jnp.array([1.0, -2.0])
     cg = gradients.adjoints.cg(ridge=0.25)
-    z, _ = cg(halve, b, 0, 1.9 * b)  # 2 b solves the equation without a ridge.
+    z, _ = cg(halve, b, 0, 1.9 * b)  # 2 b is the solution without a ridge
     np.testing.assert_allclose(z, b, rtol=1e-12)
 
 
@@ -274,7 +276,11 @@ def test_without_lineax_the_error_names_the_remedy(monkeypatch):
 
 
 def test_an_adjoint_that_does_not_contract_is_solved_by_default():
-    """The Jacobian of f is −0.67 at the first example's h*, and −1 at the second's."""
+    """Solve the adjoint equation of two examples.
+
+    At their fixed points, the derivative of f is −0.67 and −1. For the second example,
+    the adjoint iteration does not converge.
+    """
     f = lambda theta, h, x: jnp.cos(h) + theta
     theta = jnp.array([0.0, jnp.pi / 2])
     found = gradients.fixed_point(
@@ -300,9 +306,12 @@ def test_an_adjoint_that_does_not_contract_is_solved_by_default():
 @pytest.mark.parametrize("solver", ["anderson", "broyden"])
 @pytest.mark.slow
 def test_the_default_adjoint_falls_back_on_conjugate_gradients(solver):
-    """The weights enlarge h about threefold, so the solver's method cannot find z."""
+    """Solve an adjoint equation for which the method of the solver does not converge.
+
+    The reason is that the Jacobian of f has a spectral radius of about 3.
+    """
     W = jax.random.normal(jax.random.key(0), (30, 30)) * 3 / 30**0.5
-    f = lambda W, h, x: jnp.tanh(W @ h + x)  # h* = 0
+    f = lambda W, h, x: jnp.tanh(W @ h + x)  # the fixed point is 0
     solver = getattr(gradients.solvers, solver)()
     rule = gradients.recurrent_backprop(f, lambda h, t: jnp.sum(h), solver=solver)
     zero = jnp.zeros(30)
@@ -345,7 +354,7 @@ def test_lineax_solves_for_16_bits(solver, dtype):
 @pytest.mark.parametrize("adjoint", [None, "cg", "LU"])
 @pytest.mark.slow
 def test_complex_states(adjoint):
-    """The gradient agrees with that of 80 steps of f, differentiated themselves."""
+    """Compare the gradient with that of 80 unrolled evaluations of the map f."""
     W = jax.lax.complex(0.4 * V, 0.2 * U)
     x = jnp.array([0.3 + 0.5j, -0.2, 0.4j])
     f = lambda W, h, x: jnp.tanh(h @ W) * 0.5 + x

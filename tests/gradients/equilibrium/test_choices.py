@@ -1,4 +1,4 @@
-"""Error messages for solvers and adjoints use the names that a user types."""
+"""Tests that errors about solvers and adjoints use the names that a user types."""
 
 from types import SimpleNamespace
 

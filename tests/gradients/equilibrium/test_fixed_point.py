@@ -1,4 +1,4 @@
-"""Fixed points: derivatives compared with finite differences, and reported failures."""
+"""Tests of the derivatives of fixed points, and of reported failures."""
 
 from functools import partial
 
@@ -72,7 +72,7 @@ def test_equals_backpropagation_through_the_relaxation(batch, damping):
 @pytest.mark.parametrize("cell", ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"])
 @pytest.mark.slow
 def test_a_recurrent_cell_that_settles(make_problem, cell):
-    """With a constant input, the step of a recurrent network can be the map f."""
+    """Use the step of a recurrent network, with a constant input, as the map f."""
     step, square, (params, h, xs, _), _ = make_problem(cell, batch=(2,))
     f = lambda params, h, x: step(params, h, x)[0]
     if cell == "nested":  # the state is used without its counter, which never settles
@@ -100,7 +100,10 @@ def test_a_recurrent_cell_that_settles(make_problem, cell):
 
 @pytest.mark.slow
 def test_both_conventions_of_pineda():
-    """Both equations of the adjoint in `solvers.relaxation` give the same gradient."""
+    """Check that both forms of the adjoint equation give the same gradient.
+
+    The forms are given in the docstring of `solvers.relaxation`.
+    """
     keys = jax.random.split(jax.random.key(5), 3)
     W = 0.5 * jax.random.normal(keys[0], (6, 6)) / 6**0.5
     x, outputs = jax.random.normal(keys[1], (6,)), jnp.arange(6) < 2
@@ -151,7 +154,7 @@ def test_neumann_is_truncated_backpropagation_at_the_fixed_point():
         want = jax.grad(partial(last_steps, steps=terms + 1))(params)
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-13)
         value = partial(mean_loss, x=x, h=h, target=target, adjoint=adjoint)
-        directional = jax.jvp(value, (params,), (params,))[1]  # the same terms
+        directional = jax.jvp(value, (params,), (params,))[1]
         dots = jax.tree.map(lambda g, v: jnp.sum(g * v), got, params)
         np.testing.assert_allclose(directional, sum(jax.tree.leaves(dots)), rtol=1e-10)
 
@@ -275,7 +278,11 @@ def test_a_zero_fixed_point_and_an_empty_batch():
 
 
 def test_an_absolute_tolerance():
-    """If h* = 0, tol=1e-5 requires ‖f(h) − h‖ ≤ 1e-10; atol=1e-5 needs fewer steps."""
+    """Compare a relative and an absolute tolerance; the fixed point is 0.
+
+    With the default relative tolerance, the residual ‖f(h) − h‖ must fall to 1e-10.
+    With the absolute tolerance 1e-5, fewer steps are needed.
+    """
     solve = partial(gradients.fixed_point, linear, 0.5, 1.0, 0.0)
     relative, (h, info) = solve(), solve(atol=1e-5)
     assert relative.info.converged
@@ -289,7 +296,7 @@ def test_an_absolute_tolerance():
         assert few.converged
         assert few.steps < more.steps
     far = gradients.fixed_point(linear, 0.5, 1.0, 1000.0, atol=1e-30)
-    assert far.info.converged  # by the relative tolerance
+    assert far.info.converged  # the residual meets the relative tolerance
     rule = gradients.recurrent_backprop(linear, lambda h, t: h, atol=1e-5)
     assert rule(0.5, 1.0, 0.0, 0.0)[0][1].forward.steps == 17
 
@@ -397,5 +404,5 @@ def test_closes_over_integers_and_keys_inside_any_transformation():
 
 def test_tiny_cotangents_are_not_taken_for_none():
     solve = lambda w: gradients.fixed_point(linear, w, 0.0, 1.0, tol=1e-13)[0]
-    tiny = jax.grad(lambda w: 1e-200 * solve(w))(0.5)  # its square rounds to 0
+    tiny = jax.grad(lambda w: 1e-200 * solve(w))(0.5)  # 1e-200 ** 2 rounds to 0
     np.testing.assert_allclose(tiny, 4e-200, rtol=1e-10)

@@ -1,4 +1,4 @@
-"""Fixed points that are not found are reported and treated as on_failure selects."""
+"""Tests of fixed points that are not found, for each value of `on_failure`."""
 
 from functools import cache, partial
 
@@ -38,7 +38,7 @@ def solve(W, x=X, **options):
 
 @cache
 def jacobians(on_failure, solver, adjoint=None):
-    """Return (h*, info), and the Jacobians of h* [4, 3] with respect to W and x.
+    """Return (h, info), and the Jacobians of the four states h with respect to W and x.
 
     The Jacobians are computed in forward mode and in reverse mode.
     """
@@ -51,7 +51,7 @@ def jacobians(on_failure, solver, adjoint=None):
 
 
 def implicit(i):
-    """Return the derivative of h* of example i with respect to W, by a dense solve."""
+    """Return the derivative of the fixed point of example i in W, by a dense solve."""
     x = (S[i], X[i])
     h = solve(W, solver=SOLVERS["relaxation"])[0][i]
     J = jax.jacobian(settle, argnums=1)(W, h, x)
@@ -71,7 +71,7 @@ def test_relaxation_tells_each_failure():
     assert info.spectral_radius[1] > 1.5
     assert info.spectral_radius[2] >= 0.99
     assert not jnp.isfinite(info.residual[3])
-    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # h is the start
+    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # h is the initial state
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -93,16 +93,17 @@ def test_nan_is_the_derivative_of_what_failed_and_of_nothing_else(solver):
 def test_truncate_is_finite_and_the_same_in_both_modes(solver):
     (h, info), (forward, reverse) = jacobians("truncate", solver)
     (want, told), _ = jacobians("nan", solver)
-    chex.assert_trees_all_equal((h, info), (want, told))  # the same values of h
+    chex.assert_trees_all_equal((h, info), (want, told))
     assert jnp.all(jnp.isfinite(forward[0]))
     for tree in (forward, reverse):
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in tree)
         np.testing.assert_allclose(tree[0][0], implicit(0), rtol=1e-7, atol=1e-10)
-        assert jnp.all(tree[0][3] == 0)  # h* of the fourth example is the start
+        assert jnp.all(tree[0][3] == 0)  # because h[3] is the initial state
     if solver == "relaxation":
         chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-11)
         once = jax.jacobian(settle)(W, h, (S, jnp.nan_to_num(X)))
-        # The derivative is that of one evaluation of the map, as with jfb.
+        # As with the adjoint `jfb`, the derivative is that of one evaluation of the
+        # map.
         np.testing.assert_allclose(forward[0][1:3], once[1:3], rtol=1e-9)
 
 
@@ -119,7 +120,7 @@ def test_truncate_is_finite_and_the_same_in_both_modes(solver):
 )
 @pytest.mark.fast_rows(1)
 def test_truncated_adjoints_are_transposes(adjoint):
-    """Forward and reverse mode take the same steps, although their residuals differ."""
+    """Check that forward and reverse mode make the same number of adjoint steps."""
     _, (forward, reverse) = jacobians("truncate", "relaxation", adjoint)
     chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-12)
     assert all(jnp.all(jnp.isfinite(leaf)) for leaf in forward)
@@ -128,9 +129,11 @@ def test_truncated_adjoints_are_transposes(adjoint):
 @pytest.mark.parametrize(
     ("A", "adjoint"),
     [
-        # For some right-hand sides, the residual grows in the first steps.
+        # For some right-hand sides of the adjoint equation, the residual grows in the
+        # first steps.
         ([[0.9, 8.0], [0.0, 0.8]], gradients.adjoints.relaxation(max_steps=2)),
-        # Not a contraction, but in reverse mode the adjoint of (0, 1) would converge.
+        # The map is not a contraction, but the iteration of reverse mode would converge
+        # for the cotangent (0, 1).
         ([[1.5, 1.0], [0.0, 0.5]], gradients.adjoints.relaxation()),
     ],
     ids=["not normal", "in part"],
@@ -167,21 +170,21 @@ def test_ignore_gives_the_last_iterate():
     assert not jnp.any(info.converged[1:])
     best = jacobians("nan", "relaxation")[0][0]
     assert jnp.linalg.norm(h[1]) > 100 * jnp.linalg.norm(best[1])
-    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # h is the start
+    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # h is the initial state
     assert jnp.all(jnp.isfinite(forward[0][:3]))
-    assert jnp.any(jnp.isnan(reverse[0][:3]))  # NaN of the fourth example
+    assert jnp.any(jnp.isnan(reverse[0][:3]))  # because example 3 is NaN
     one = lambda w: gradients.fixed_point(
         lambda w, h, x: w * h + x, w, 0.0, 1.0, max_steps=3, on_failure="ignore"
     )
     (h, info), grad = jax.value_and_grad(one, has_aux=True)(0.5)
-    assert (h, grad) == (1.5, 1.5 * 1.75)  # 1.75 = 1 + w + w²
+    assert (h, grad) == (1.5, 1.5 * 1.75)  # 1.75 = 1 + w + w² for w = 0.5
     assert info.residual == 0.25 / 1.5
 
 
 @pytest.mark.parametrize("on_failure", ["nan", "truncate"])
 @pytest.mark.fast_rows(1)
 def test_examples_that_do_not_count_spoil_nothing(on_failure):
-    """Failed examples with zero cotangent leave the gradient of shared W finite."""
+    """Examples that fail but do not affect the loss must not make the gradient NaN."""
     options = {"solver": SOLVERS["relaxation"], "on_failure": on_failure}
     counts = jnp.array([1.0, 0.0, 0.0, 0.0])
     value = lambda W: jnp.sum(counts[:, None] * solve(W, **options)[0])
@@ -223,7 +226,10 @@ SINGULAR_ADJOINTS = {
 @pytest.mark.parametrize("name", SINGULAR_ADJOINTS)
 @pytest.mark.fast_rows(1)
 def test_a_singular_adjoint_is_told(name):
-    """h* exists, but I − ∂f/∂h is singular: the first unit integrates its input."""
+    """A fixed point exists, but I − J is singular for the Jacobian J of the map.
+
+    The reason is that the first unit integrates its input.
+    """
     f = lambda w, h, x: jnp.stack([h[0] + w * (h[1] - x), 0.5 * h[1] + 0.5 * x])
     options = {"adjoint": SINGULAR_ADJOINTS[name]}
     init = jnp.array([0.0, 1.0])
@@ -246,7 +252,10 @@ def test_a_singular_adjoint_is_told(name):
 
 
 def test_the_adjoint_of_a_map_that_expands_is_not_solved():
-    """Keep the derivative of one step, although conjugate gradients would converge."""
+    """Use the derivative of one step for the diverging map h ← 2 h + x.
+
+    Conjugate gradients could solve its adjoint equation.
+    """
     f = lambda w, h, x: w * h + x
     options = {"adjoint": gradients.adjoints.cg(), "on_failure": "truncate"}
     value = lambda x: gradients.fixed_point(f, 2.0, 0.0, x, max_steps=5, **options)[0]
@@ -255,7 +264,10 @@ def test_the_adjoint_of_a_map_that_expands_is_not_solved():
 
 @pytest.mark.slow
 def test_an_unstable_fixed_point_that_was_the_start():
-    """h* = 0 is found because it is the start, but the adjoint relaxation diverges."""
+    """The iteration starts at the unstable fixed point 0 and stays there.
+
+    The adjoint iteration diverges.
+    """
     f = lambda w, h, x: jnp.tanh(h @ w.T) + x * jnp.ones(3)
     w = 4 * W
     value = lambda x, adjoint, policy: jnp.sum(
@@ -264,7 +276,8 @@ def test_an_unstable_fixed_point_that_was_the_start():
         )[0]
     )
     assert jnp.isnan(jax.grad(value)(0.0, gradients.adjoints.relaxation(), "nan"))
-    # With "truncate", the adjoint is the first iterate, which is the cotangent of h*.
+    # With on_failure="truncate", the adjoint is its first iterate, which is the
+    # derivative of the loss with respect to the fixed point.
     np.testing.assert_allclose(
         jax.grad(value)(0.0, gradients.adjoints.relaxation(), "truncate"),
         3.0,
@@ -281,7 +294,7 @@ def test_an_unstable_fixed_point_that_was_the_start():
 
 @pytest.mark.slow
 def test_a_failure_is_seen_where_the_loss_is_stationary():
-    """If h* is not found, the gradient is NaN even if the loss has the derivative 0."""
+    """Without a fixed point, the gradient is NaN even where the loss is stationary."""
     f = lambda w, h, x: jnp.tanh(h @ w + x)
     w, zeros = jnp.array([[0.3, 0.1], [-0.2, 0.4]]), jnp.zeros((2, 2))
     x = jnp.array([[0.1, 0.2], [jnp.nan, 1.0]])

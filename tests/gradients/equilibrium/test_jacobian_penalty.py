@@ -1,4 +1,4 @@
-"""The penalty on the Jacobian is unbiased: the mean over all possible random signs."""
+"""Test of the mean of `jacobian_penalty` over all possible random signs."""
 
 from functools import partial
 
@@ -12,9 +12,10 @@ from bpvariants import gradients
 
 
 def test_jacobian_penalty_is_unbiased():
-    """For two units, v and −v give the same penalty, so two values are possible.
+    """With two units, the penalty depends only on whether their random signs agree.
 
-    The mean of the two values is ‖J‖_F² / 2, with the Jacobian J of the map.
+    So the penalty has two possible values. Their mean is ‖J‖_F² / 2, with the Jacobian
+    J of the map.
     """
     W, h = jnp.array([[0.3, -0.7], [0.5, 0.2]]), jnp.array([[0.4, -0.2], [0.0, 0.1]])
     f = lambda W, h, x: jnp.tanh(h @ W.T + x)

@@ -1,4 +1,4 @@
-"""The order of a map's arguments: an error names a wrong order that shapes reveal."""
+"""Tests of errors for a map f with wrong shapes or a wrong order of arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,8 @@ def test_a_reversed_map_is_named_by_whoever_takes_it():
 def test_other_mistakes_in_a_map_are_told_as_they_are():
     with pytest.raises(ZeroDivisionError):
         gradients.fixed_point(lambda params, h, x: h * (1 // 0), 0.0, H, X)
-    # This map accepts h and x in both orders by broadcasting; init is too small.
+    # This map accepts its arguments in both orders, because it broadcasts them. The
+    # mistake is the shape of `init`.
     with pytest.raises(ValueError, match="the result of f must have the structure"):
         gradients.fixed_point(lambda w, h, x: w * h + x, 0.5, jnp.zeros(()), X)
     with pytest.raises(ValueError, match=r"of init, float64\[3\]; got float32\[3\]"):
@@ -54,7 +55,7 @@ def test_other_mistakes_in_a_map_are_told_as_they_are():
 
 
 def test_the_state_is_the_second_argument_where_shapes_cannot_tell():
-    f = lambda w, h, x: w * h + x  # h* = x / (1 − w)
+    f = lambda w, h, x: w * h + x  # the fixed point is x / (1 − w)
     h, info = gradients.fixed_point(f, 0.5, 0.0, 3.0, tol=1e-12)
     assert info.converged
     assert abs(h - 6.0) < 1e-10

@@ -1,4 +1,4 @@
-"""Matrix of tests: solvers × adjoints × conditions, against a dense solve."""
+"""Each solver with each adjoint solver, compared with a dense solve in NumPy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Matrix products of a map have full precision, unless the user asks for less."""
+"""Tests of the precision of matrix products in a map whose fixed point is found."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ W, X = 0.3 * jnp.eye(2, dtype="float32"), jnp.ones((2, 2), "float32")
 
 
 def products(f, how):
-    """Count the matrix products of a gradient, and those of them in full precision."""
+    """Count all matrix products of a gradient, and those in full precision."""
     if how == "fixed_point":
         value = lambda W: jnp.sum(gradients.fixed_point(f, W, 0 * X, X).h)
         program = jax.jit(jax.grad(value)).lower(W).as_text()

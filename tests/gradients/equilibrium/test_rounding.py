@@ -1,4 +1,4 @@
-"""Only rounding errors may keep the residual of a converged example above tol."""
+"""Tests of convergence if rounding errors keep the residual above the tolerance."""
 
 from functools import cache, partial
 
@@ -15,7 +15,7 @@ SOLVERS = ["relaxation", "anderson", "broyden"]
 
 
 def rounded(array, bits):
-    """Round to `bits` bits of mantissa (Veltkamp); the derivative is the identity's."""
+    """Round to `bits` bits of mantissa; the derivative is that of the identity."""
     array_, factor = jax.lax.stop_gradient(array), 2.0 ** (23 - bits) + 1.0
     scaled = array_ * jnp.asarray(factor, array.dtype)
     return array + jax.lax.stop_gradient(scaled - (scaled - array_) - array_)
@@ -43,7 +43,11 @@ def square(h, target):
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.fast_rows(1)
 def test_coarse_products_settle_and_give_a_gradient(name):
-    """The residual stays above the default tolerance, but counts as converged."""
+    """Check convergence with coarsely rounded matrix products.
+
+    Rounding errors keep the residual above the default tolerance; this counts as
+    converged.
+    """
 
     @jax.jit
     def run(w, x, bits):
@@ -59,7 +63,7 @@ def test_coarse_products_settle_and_give_a_gradient(name):
         found, grad = run(w, x, bits)
         assert found.forward.converged.all()
         assert found.adjoint.converged.all()
-        assert (found.forward.residual > 1e-5).any()  # above tol
+        assert (found.forward.residual > 1e-5).any()  # above the tolerance
         assert found.forward.residual.max() < 0.5**bits
         assert found.forward.steps.max() < 300
         error = jnp.linalg.norm(grad - want) / jnp.linalg.norm(want)
@@ -132,7 +136,10 @@ LINEAR = {
 
 @cache
 def linear(name):
-    """Return a function of `bits` that iterates all maps, starting 1 % away from h*."""
+    """Return a function of `bits` that iterates ten linear maps with rounding.
+
+    The initial state is 1 % away from the fixed point.
+    """
     maps = jnp.array(list(LINEAR.values()), "float32")
     base = jnp.tile(jnp.array([1.0, -0.7], "float32"), (10, 1))
 
@@ -151,7 +158,10 @@ def linear(name):
 
 @pytest.mark.parametrize("bits", [FULL, TF32])
 def test_what_turns_creeps_or_grows_has_not_converged(bits):
-    """No iteration comes closer to h* than a tenth of its first distance, 1 %."""
+    """Check iterations that stay at a distance from their fixed point.
+
+    The distance is 1 % at first, and never falls below a tenth of that.
+    """
     info = linear("relaxation")(bits).info
     assert not info.converged.any(), dict(zip(LINEAR, info, strict=True))
 
@@ -160,7 +170,7 @@ def test_what_turns_creeps_or_grows_has_not_converged(bits):
 @pytest.mark.parametrize("name", ["anderson", "broyden"])
 def test_what_accelerated_solvers_call_converged_is_a_fixed_point(name):
     h, info = linear(name)(FULL)
-    drifts = jnp.arange(10) == 9  # for this map, a line of fixed points
+    drifts = jnp.arange(10) == 9  # this map has a line of fixed points
     near = np.linalg.norm(np.asarray(h) - [1.0, -0.7], axis=-1) < 1e-4
     assert jnp.all(~info.converged | near | drifts)
     assert jnp.sum(info.converged) >= 7
@@ -178,7 +188,10 @@ CHAOS = {
 
 
 def test_small_chaos_has_not_converged():
-    """One chaotic unit and 30 constant ones: the residual is 10⁻² to 10⁻⁵ of ‖h‖."""
+    """Iterate a map of one chaotic unit and 30 constant units.
+
+    The residual is only 10⁻² to 10⁻⁵ of the norm of the state, but does not shrink.
+    """
     size = jnp.array([[0.1, 0.01, 0.001, 0.0003]], "float32")[..., None]
     steady = jnp.ones((len(CHAOS), 4, 30), "float32")
 
@@ -195,7 +208,10 @@ def test_small_chaos_has_not_converged():
 
 
 def test_a_slow_iteration_of_coarse_products_has_not_converged():
-    """Rounding errors exceed the residual while h is still far from h* = 1000."""
+    """Check a slow iteration whose fixed point is 1000.
+
+    Rounding errors exceed the residual while the state is still far from 1000.
+    """
     f = lambda w, h, x: rounded(h, TF32) * w + x
     args = jnp.float32(0.999), jnp.zeros(2, "float32"), jnp.ones(2, "float32")
     _, info = jax.jit(lambda *args: gradients.fixed_point(f, *args))(*args)

@@ -1,4 +1,4 @@
-"""The pair (h, info) is a tuple; its errors say so if it is used in place of h."""
+"""Tests of errors if the returned tuple (h, info) is used in place of h."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ TOLD = r"fixed_point returns the pair \(h, info\), not h alone"
 MISTAKES = [
     lambda pair, w: pair @ w,
     lambda pair, w: w @ pair,
-    lambda pair, w: 2 * pair,  # a plain tuple would be repeated
+    lambda pair, w: 2 * pair,  # with a plain tuple, this would not raise
     lambda pair, w: pair + w,
     lambda pair, w: (pair - w) ** 2,
     lambda pair, w: jnp.sum(pair),

@@ -1,4 +1,4 @@
-"""Solvers of fixed points: speed, trees, batches, dtypes, and mistakes."""
+"""Tests of fixed-point solvers: speed, pytrees, batches, dtypes, wrong arguments."""
 
 from functools import cache, partial
 
@@ -26,7 +26,7 @@ def loss_of(h, target):
 
 
 def newton(V):
-    """Return the fixed point h*, differentiable through two dense Newton steps."""
+    """Return a fixed point that can be differentiated through two Newton steps."""
     fixed = jax.lax.stop_gradient(V)
     h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, h, X), jnp.zeros(3))
     for _ in range(2):
@@ -64,12 +64,12 @@ def test_the_tolerance_is_within_reach_of_the_coarsest_leaf():
         assert reachable(tol, trees, jnp.float32) == jnp.float32(want)
 
 
-# Speed, the reason for solvers other than relaxation.
+# These tests check that `anderson` and `broyden` need fewer steps than relaxation.
 
 
 @cache
 def slow_problem():
-    """Return weights W of 20 units with spectral radius 0.95, and six examples."""
+    """Return 20×20 weights of spectral radius 0.95, and the inputs of six examples."""
     W = jax.random.normal(jax.random.key(0), (20, 20))
     W = W * (0.95 / jnp.max(jnp.abs(jnp.linalg.eigvals(W))))
     x = jnp.array([[0.02, 0.05, 0.1, 0.2, 0.4, 0.0]]).T
@@ -104,7 +104,7 @@ def test_the_same_fixed_point_in_half_the_steps_or_less(name):
     for slow, info in [(plain.forward, fast.forward), (plain.adjoint, fast.adjoint)]:
         assert jnp.all(info.converged)
         assert 2 * jnp.max(info.steps) < jnp.max(slow.steps)
-    assert fast.forward.steps[5] == 1  # if x = 0, init = 0 is the fixed point
+    assert fast.forward.steps[5] == 1  # for the input 0, init is the fixed point
     assert fast.forward.steps[0] > 5
 
 
@@ -118,7 +118,8 @@ def test_each_example_takes_the_steps_it_takes_alone(name):
     solve = jax.jit(lambda x, h: gradients.fixed_point(f, W, h, x, **options))
     for i in (0, 3):
         _, alone = solve(x[i : i + 1], jnp.zeros((1, 20)))
-        assert abs(alone.steps[0] - together.forward.steps[i]) <= 1  # by rounding
+        # Rounding errors may change the number of steps by one.
+        assert abs(alone.steps[0] - together.forward.steps[i]) <= 1
     bad = x.at[2].set(jnp.nan)
     h, info = solve(bad, jnp.zeros_like(x))
     others = jnp.array([0, 1, 3, 4, 5])

@@ -1,4 +1,4 @@
-"""RTRL for networks whose units do not read each other's state."""
+"""Tests of RTRL for networks whose units do not read each other's state."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""E-prop: eligibility traces computed by hand, and networks for which it is exact."""
+"""Tests of e-prop: traces computed by hand, and networks for which it is exact."""
 
 from functools import cache, partial
 
@@ -110,7 +110,10 @@ def online_rule(step, feedback="symmetric"):
 
 @cache
 def with_signal(step):
-    """Return e-prop for targets of (label, weight of the loss, learning signal)."""
+    """Return e-prop with learning signals that are given as part of the targets.
+
+    A target is the tuple (label, weight of the loss, learning signal).
+    """
     loss = lambda y, target: target[1] * square(y, target[0])
     signal = lambda y, target: target[2]
     rule = gradients.eprop(step, loss, visible=VISIBLE[step], signal=signal)
@@ -168,7 +171,7 @@ def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
 
 
 def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
-    """Compare eligibility traces of ALIF potentials and thresholds with the paper's."""
+    """Compare eligibility traces of ALIF neurons with the equations of the paper."""
 
     def by_hand(params, carry, xs, targets):
         v, a, z = carry
@@ -197,7 +200,7 @@ def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
 
 
 def test_traces_of_an_lstm_are_those_of_its_cell():
-    """Compare the LSTM's trace for the cell state c with a recursion at constant h."""
+    """Compare an LSTM's eligibility traces with a recursion for a constant output h."""
     logistic = lambda a: 1 / (1 + np.exp(-a))
 
     def by_hand(params, carry, xs, targets):
@@ -227,7 +230,7 @@ def test_traces_of_an_lstm_are_those_of_its_cell():
 
 
 def total_signals(step, args, shares):
-    """Return dE/dz_t, where E is the weighted mean of all losses."""
+    """Return the derivative of the mean loss in the visible state of each time step."""
     params, carry, xs, targets = args
 
     def total_loss(nudges):
@@ -269,8 +272,8 @@ def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
     """Use total derivatives as learning signals, also where losses have weight 0.
 
     The targets contain the loss weights, because learning signals get the same weights
-    as losses. Each of the 8 losses has the weight 1/8 in the mean loss E, so the
-    learning signal for the visible state z_t is 8 dE/dz_t.
+    as losses. Each of the 8 losses has the weight 1/8 in the mean loss, so a learning
+    signal is 8 times the derivative of the mean loss in the visible state.
     """
     args = params, carry, xs, targets = problem(rate)
     weights = jnp.zeros((4, 2)).at[1, 0].set(3.0).at[3].set(jnp.array([1.0, 2.0]))
@@ -282,8 +285,8 @@ def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
     everywhere = 8 * total_signals(rate, args, jnp.full((4, 2), 1 / 8))
     given = targets, jnp.ones((4, 2)), everywhere
     assert_same(rule(params, carry, xs, given), bptt(rate)(*args))
-    # A group of time steps with nonzero learning signals makes an update, even if all
-    # losses in it are 0.
+    # An update is made after each time step, even if its losses are 0, because the
+    # learning signals are not 0.
     sgd = optax.sgd(1.0)
     learn = jax.jit(gradients.over_sequence(with_signal(rate), every=1, update=sgd))
     pair = params, sgd.init(params)
@@ -501,7 +504,7 @@ def test_does_not_warn_where_a_signal_says_all_or_something_is_traced():
 
 
 def test_does_not_warn_of_a_network_of_one_unit_with_memory():
-    """Check the only entry of J̃ that continues a trace, which is the first one."""
+    """Check a unit that depends on its previous value, so that e-prop keeps a trace."""
 
     def step(w, carry, x):
         v = 0.9 * carry[0] + w * x + 0.5 * carry[1]
@@ -512,9 +515,9 @@ def test_does_not_warn_of_a_network_of_one_unit_with_memory():
 
 
 def test_traces_of_a_delayed_input_are_kept_and_those_of_unread_outputs_are_not():
-    """Check a part of the carry that depends on no carry but is read by the next step.
+    """Check a leaf of the carry that delays the input by one time step.
 
-    Only the output is visible and no unit reads it, so eprop is exact.
+    Only the output is visible, and no unit reads it, so e-prop is exact.
     """
 
     def step(params, carry, x):

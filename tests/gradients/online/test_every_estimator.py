@@ -1,4 +1,4 @@
-"""Contract of all random gradient rules; other tests check their mean gradients."""
+"""Tests of promises that all random gradient rules make."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -29,7 +29,7 @@ def estimator(request):
 class Compiled(NamedTuple):
     rule: object  # gradient rule for a whole sequence
     update: object
-    start: object  # function of the carry and the first inputs
+    start: object  # (carry, first inputs) -> initial state
     traces: list  # gets an entry each time the step is traced
 
 
@@ -70,7 +70,7 @@ def test_value_and_carry_are_those_of_bptt(make_problem, estimator, cell, batch)
     got, grads = rule(*args, **options, key=KEY)
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, want_grads)
-    # The gradient in the readout is nonzero as well.
+    # The gradient of the readout is nonzero as well.
     assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(grads))
     _, others = rule(*args, **options, key=jax.random.key(7))
     leaves = jax.tree.leaves(grads)[0], jax.tree.leaves(others)[0]

@@ -1,4 +1,4 @@
-"""Contract of all online rules, such as a gradient for every parameter."""
+"""Tests of promises that all online rules make."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ def what_units_see(carry):
     return carry[1] if isinstance(carry, tuple) else carry
 
 
-ONLINE = {  # online rules that all tests use
+ONLINE = {  # online rules that this file tests
     "rtrl": gradients.rtrl,
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
@@ -43,7 +43,7 @@ def test_every_parameter_gets_a_gradient_by_every_rule(make_problem, cell):
         found = {"bptt": gradients.bptt(step, loss)(params, carry, xs, targets)}
         for name, make in ONLINE.items():
             if cell == "nested" and name == "kf_rtrl":
-                continue  # KF-RTRL: the readout matrix is used twice
+                continue  # KF-RTRL cannot use a matrix twice
             rule = gradients.over_sequence(make(step, loss))
             key = {"key": jax.random.key(0)} if name in RANDOM else {}
             found[name] = rule(params, carry, xs, targets, **key)
@@ -85,7 +85,10 @@ def test_the_value_and_the_carry_of_every_rule_can_be_differentiated(make_proble
 
 @pytest.mark.slow
 def test_the_first_update_keeps_the_types_of_the_state(make_problem):
-    """Check also weak types, because another type compiles the second update again."""
+    """Compare shapes, dtypes and weak types of the state before and after an update.
+
+    If one of them changed, JAX would compile the second update again.
+    """
     step, loss, (params, carry, xs, targets), _ = make_problem("tanh", (2,), T=3)
     types = lambda state: [
         (jax.tree_util.keystr(path), leaf.shape, leaf.dtype, leaf.weak_type)
@@ -157,7 +160,7 @@ def test_arguments_of_a_wrong_kind_are_named(change, message):
             rule.init(params, carry, (x, target), **given)
         if "target" in message or message.startswith("x"):
             if name == "kf_rtrl":
-                continue  # raises an error for this network
+                continue  # this rule does not support the network
             state = rule.init(params, carry, (1.0, 0.0))
             with pytest.raises(ValueError, match=message):
                 rule.update(params, state, x, target, **key)

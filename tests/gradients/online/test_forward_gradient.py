@@ -1,4 +1,4 @@
-"""Forward gradients, tested by enumerating all directions that the rule can draw."""
+"""Tests of forward gradients, with all directions that the rule can draw."""
 
 import itertools
 
@@ -54,7 +54,10 @@ ORDER = ("recurrent", "in", "readout")
 
 
 def along(params_tangent, params, carry, xs, targets, flags):
-    """Return the gradient estimate for a direction, and the last state's direction."""
+    """Return the gradient estimate for given random directions.
+
+    Also return the directions that the last state contains.
+    """
     online = gradients.forward_gradient(step, loss)
     state = online.init(params, carry, (xs[0], targets[0]))
     state = state._replace(params_tangent=params_tangent, drawn=jnp.array(True))

@@ -1,4 +1,4 @@
-"""KF-RTRL: its mean over all random signs, and its Kronecker factors."""
+"""Tests of KF-RTRL: its mean over all random signs, and its Kronecker factors."""
 
 import itertools
 from functools import cache
@@ -26,7 +26,7 @@ def stacked(params, carry, x):
 
 
 def thresholds(params, h, x):
-    """Step a cell whose gates are slices of one product, before biases are added.
+    """Step a cell whose gates are slices of one matrix product.
 
     The biases of the gates have different shapes.
     """
@@ -37,7 +37,8 @@ def thresholds(params, h, x):
     new = jax.nn.relu(both[2:] + x[:1] - new["bias"])
     h = keep * h + (1 - keep) * new + params["all"]
     h = h + (jnp.stack([h, h]) + params["many"].T).prod(axis=0)
-    # The comparison "> −9" has no derivative, so `which` gets no gradient.
+    # The comparison with −9 has no derivative, so the parameter `which` has no
+    # gradient.
     h = jnp.where(x @ params["which"] + x[:2] > -9, h, 2 * h)
     return h, h
 
@@ -71,7 +72,8 @@ def cell_of(name):
     return network.apply, params, carry, x
 
 
-# Sizes (k, m) of each block's two factors; blocks are ordered by their first array.
+# Sizes (k, m) of the two Kronecker factors of each group of parameters. Groups are
+# ordered by their first array.
 BLOCKS = {
     "tanh": [(6, 2)],
     "gru": [(4, 2), (6, 4), (3, 2)],
@@ -307,7 +309,7 @@ def test_the_mean_with_flags_is_bptt(make_problem):
 
 
 def paper(params, h, xs, targets, signs):
-    """Return gradients and factors of tanh(W h + U x + b), computed in NumPy."""
+    """Return KF-RTRL's gradients and factors for tanh(W h + U x + b), in NumPy."""
     W, U, b = params
     inputs, slopes = np.zeros(len(h) + xs.shape[1] + 1), np.zeros((len(h),) * 2)
     total, size = np.zeros((len(h), len(inputs))), lambda a: np.linalg.norm(a) + 1e-7

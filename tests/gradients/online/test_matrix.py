@@ -1,11 +1,12 @@
-"""Matrix of tests: online rules along a sequence × networks × layouts × conditions."""
+"""Online rules on many networks, batch shapes and dtypes, with reference gradients."""
 
 import pytest
 
 from tests.matrix import discrimination, mistakes, selection
 
 FAMILY = "online"
-# E-prop warns if the whole carry is visible, because it then keeps no trace.
+# E-prop warns if all of the carry is visible to other units, because it then stores no
+# trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 

@@ -1,4 +1,4 @@
-"""Updates during a sequence by online rules, compared with plain loops."""
+"""Tests of updates during a sequence by online rules, against plain loops."""
 
 from functools import cache, partial
 
@@ -61,7 +61,7 @@ def jitted_update(online):
 
 
 def by_hand(online, optimizer, every, args, options, keys=None, with_value=False):
-    """Run step by step; after each `every` steps, update by their mean gradient."""
+    """Run an online rule; update by the mean gradient of each `every` time steps."""
     params, carry, xs, targets = args
     opt_state, losses, weight_of_all = optimizer.init(params), 0.0, 0.0
     ones = jnp.ones(xs.shape[:-1], xs.dtype)
@@ -167,7 +167,7 @@ def test_with_forgetting_it_is_the_recurrent_update_of_the_tutorial(scale_past):
 
 
 def noisy(online):
-    """Return an online rule that adds noise and checks the inputs of `init`."""
+    """Return an online rule that adds noise to its gradients and checks its inputs."""
 
     def init(params, carry, inputs, *, initial=None):
         assert [a.shape for a in inputs] == [(*BATCH, 1)] * 2

@@ -1,4 +1,4 @@
-"""Persistent evolution strategies (PES), tested by enumerating all random signs."""
+"""Tests of persistent evolution strategies (PES), with all possible random signs."""
 
 import itertools
 from functools import cache
@@ -128,8 +128,8 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
 
     never = run(NO_RESET)
     together = run(ALL_RESET)
-    # This reset is in the middle of a window, which is the time steps with the same
-    # perturbation.
+    # This reset is in the middle of a window (the time steps with the same
+    # perturbation).
     late = run(jnp.roll(ALL_RESET, 1, axis=0))
     one = run(ALL_RESET.at[2, 0].set(False))
     padded = run(ALL_RESET, jnp.ones((T, 2), bool).at[2, 0].set(False))

@@ -1,4 +1,4 @@
-"""RFLO: the published recursion, exact cases, feedback weights and learning signals."""
+"""Tests of RFLO: its published equations, feedback weights and learning signals."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""RTRL: which rows of the influence ∂h/∂θ are stored, and exactness."""
+"""Tests of RTRL: its gradient is exact, and it stores no rows that are always zero."""
 
 from functools import cache, partial
 
@@ -46,7 +46,10 @@ def own_recurrence(params, h, x):
 
 
 def gru_reset_first(params, h, x):
-    """Step a GRU that resets h before the product; reset weights affect all units."""
+    """Step a GRU that multiplies h by the reset gate before the matrix product.
+
+    Therefore, each weight of the reset gate affects all units.
+    """
     reset, update, new, inputs = params
     r, z = jax.nn.sigmoid(h @ reset), jax.nn.sigmoid(h @ update)
     h = (1 - z) * h + z * jnp.tanh((r * h) @ new + x @ inputs)
@@ -165,10 +168,11 @@ def rows(name):
     [
         ("tanh", [N, N, N, None]),  # RTRL stores no rows for the readout
         ("gru_reset_first", [N, N, N, N]),
-        # A weight affects the state of only one unit within a time step: one row.
+        # Within a time step, a weight affects the state of only one unit, so RTRL
+        # stores one row of the influence for it.
         ("min_gru", [1, 1, 1, 1, None]),
-        # A weight of a complex unit has two rows, for the unit's real and imaginary
-        # part.
+        # RTRL stores two rows for a weight of a complex unit: for the unit's real part
+        # and its imaginary part.
         ("lru", [2, 2, 2, 2, 2, None, None, None]),
         ("own", [1, N]),
         # Weights of the second layer affect only the state of the second layer.
@@ -189,7 +193,7 @@ def test_a_step_needs_no_more_memory_in_a_longer_sequence():
         compiled = jitted(rtrl, step).lower(*args).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    arrays = 3 * 8  # three arrays with one value per time step
+    arrays = 3 * 8  # bytes of three float64 values per time step
     assert memory(10_000) - memory(100) <= arrays * 9_900
 
 
@@ -331,7 +335,8 @@ def test_what_passes_through_refs_is_followed_or_refused():
     for rule in (rtrl, snap):
         got = jitted(rule, written)(*args)
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
-    # RFLO ignores the influence of one unit on another, with or without refs.
+    # RFLO ignores the influence of one unit on another, also if the step writes to a
+    # `jax.Ref`.
     rflo = partial(online, gradients.rflo)
     same = jitted(rflo, plain)(*args)
     chex.assert_trees_all_close(jitted(rflo, written)(*args), same, rtol=1e-10)

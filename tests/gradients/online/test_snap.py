@@ -1,4 +1,4 @@
-"""SnAp-n: it stores the entries of ∂h/∂θ that can be nonzero after n time steps."""
+"""Tests of SnAp-n, which stores entries of ∂h/∂θ that are nonzero within n steps."""
 
 import itertools
 from functools import cache, partial

@@ -1,4 +1,4 @@
-"""UORO: its mean over all random signs, and its published equations."""
+"""Tests of UORO: its mean over all random signs, and its published equations."""
 
 import itertools
 import math
@@ -15,11 +15,10 @@ from bpvariants.gradients.online import _uoro
 
 
 def given_signs(signs, leaves):
-    """Take the key for the vector of random signs, the same signs for both examples.
+    """Use the argument `key` as the vector of random signs, the same for both examples.
 
-    The gradient is a sum over examples. Therefore, the mean of the gradient over all
-    signs is the same whether all examples have the same signs or each example draws its
-    own.
+    The gradient is a sum over examples. Therefore, its mean over all signs does not
+    change if all examples have the same signs.
     """
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
     parts = jnp.split(signs, np.cumsum(sizes)[:-1])
@@ -53,7 +52,7 @@ def with_signs(step, loss):
 
 
 def all_signs(steps, numbers):
-    """Return all signs [2^(steps·numbers), steps + 1, numbers].
+    """Return all combinations of signs, [combinations, steps + 1, numbers].
 
     The signs of the last step are NaN, because they are unused.
     """
@@ -127,7 +126,7 @@ def test_the_mean_over_all_signs_is_bptt(make_problem, cell):
 
 
 def test_equations_as_printed(make_problem):
-    """Compare factors, scales ρ₀, ρ₁ and gradient with NumPy, for one set of signs."""
+    """Compare UORO's state and gradient with its published equations in NumPy."""
     step, loss, args, _ = make_problem("tanh", batch=(), T=4)
     params, h, xs, targets = jax.tree.map(np.asarray, args)
     (recurrent, feedforward), readout = params["hidden"], params["readout"]

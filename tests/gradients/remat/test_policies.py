@@ -1,4 +1,4 @@
-"""Rematerialisation policies: equal gradients, at the predicted cost."""
+"""Tests of rematerialisation policies: equal gradients, at the predicted cost."""
 
 from functools import cache, partial
 
@@ -36,7 +36,7 @@ def squared_error(y, target):
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 @pytest.mark.fast_rows(4)
 def test_every_policy_gives_the_same_gradients(make_problem, policy):
-    """Compare gradients in params, carry, `initial` and inputs for each policy.
+    """Compare derivatives in params, carry, `initial` and inputs between policies.
 
     The carry contains an integer counter; masks, resets and loss weights are given.
     """
@@ -64,7 +64,7 @@ def test_every_policy_gives_the_same_gradients(make_problem, policy):
 
 
 def count_tanh(jaxpr, trips=1):
-    """Count evaluations of tanh in a program, for each iteration of each scan."""
+    """Count the evaluations of tanh in a jaxpr, in every iteration of its scans."""
     total = 0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -98,7 +98,7 @@ def tanh_step(w, h, x):
 def test_stretches_cost_what_is_predicted(length, policy, evaluations):
     """Compare the step evaluations in the jaxpr with the predicted number.
 
-    For T = 12 time steps, the numbers are also published.
+    The numbers for sequences of 12 time steps are published numbers.
     """
     rule = gradients.bptt(tanh_step, squared_error, remat=policy)
     xs = jnp.zeros((length, 2))
@@ -142,7 +142,7 @@ def test_a_second_derivative_of_slots_is_forward_or_names_them():
 
 @cache
 def optimum(t, m):
-    """Compute the least step evaluations by the recursion in Gruslys et al. 2016."""
+    """Compute the least number of step evaluations, as in Gruslys et al. 2016."""
     if t <= 1 or m == 1:
         return t * (t + 1) // 2
     return min(y + optimum(t - y, m - 1) + optimum(y, m) for y in range(1, t))

@@ -1,4 +1,4 @@
-"""Static backpropagation: gradients equal `jax.grad`, and factors known values."""
+"""Tests of static backpropagation, against `jax.grad` and against values by hand."""
 
 import sys
 
@@ -74,7 +74,10 @@ def test_equals_grad_and_its_deltas_those_of_perturbations(batch):
 
 
 def test_the_three_factors_of_a_unit():
-    """Compare each factor of ∂E/∂w = ∂E/∂y · ∂y/∂s · ∂s/∂w with a value by hand."""
+    """Compare the factors of ∂E/∂w = ∂E/∂y · ∂y/∂s · ∂s/∂w with values by hand.
+
+    Here E is the loss, w a weight, s the pre-activation of a unit, and y its output.
+    """
     params, x, target = problem(())
     with jax.numpy_rank_promotion("allow"):
         (_, info), grads = gradients.backprop(LAYERS, loss)(params, x, target)

@@ -1,4 +1,4 @@
-"""Feedback alignment, compared with backpropagation and the papers' equations."""
+"""Tests of feedback alignment, against backpropagation and the papers' equations."""
 
 import itertools
 
@@ -42,7 +42,10 @@ def options(kind, layers, params, x):
 
 
 def by_hand(params, x, target, matrices, direct=False):
-    """Run feedback alignment in NumPy, with feedback `matrices` [out, in] for Wᵀ."""
+    """Run feedback alignment in NumPy.
+
+    The `matrices` [out, in] replace the transposed weights in the backward pass.
+    """
     ws, bs = ([np.asarray(p[name]) for p in params] for name in "wb")
     ys = [np.asarray(x)]
     for i, (w, b) in enumerate(zip(ws, bs, strict=True)):
@@ -111,8 +114,9 @@ def test_with_true_weights_it_is_backpropagation():
     (_, exact_info), exact = run(gradients.backprop(layers, loss))
     (_, info), grads = run(gradients.feedback_alignment(layers, loss), feedback=params)
     close((info, grads), (exact_info, exact))
-    # The kind frsf is exact if its random sizes are |W|, because |W| ⊙ sgn W = W. The
-    # kind usf is exact if all weights have the same size α.
+    # The kind frsf is exact if its random matrices have the absolute values |W|,
+    # because |W| ⊙ sgn W = W. The kind usf is exact if all weights have the same
+    # absolute value.
     rule = gradients.feedback_alignment(layers, loss, kind="frsf")
     close(run(rule, feedback=params)[1], exact)
     params = jax.tree.map(lambda p: 0.3 * jnp.sign(p), params)
@@ -260,7 +264,10 @@ def test_a_weight_of_zero_sends_nothing_and_scales_are_those_of_initialisers():
 
 @pytest.mark.slow
 def test_it_learns_and_aligns():
-    """Check that the loss and the angles decrease on Lillicrap et al.'s linear task."""
+    """Train on Lillicrap et al.'s linear task.
+
+    The loss must decrease, and the angle to the exact error signal must fall below 60°.
+    """
     params, x, _ = problem((6, 8, 2), batch=40)
     target = x @ jax.random.normal(jax.random.key(6), (6, 2))
     params = jax.tree.map(lambda p: 0.1 * p, params)

@@ -1,4 +1,4 @@
-"""Derivatives in named values of functions and modules, against perturbations."""
+"""Tests of `layer_deltas`, the derivatives of a loss in named values."""
 
 import chex
 import flax.linen as nn
@@ -48,7 +48,8 @@ def test_a_plain_functions_deltas_are_those_of_perturbations():
     want = jax.grad(lambda shifts: network(params, x, shifts))(shifts)
     close([each.delta for each in found.values()], want)
     close(found["y"].value, jax.nn.relu(x @ params[0]))
-    # By the chain rule, ∂E/∂w = xᵀ δ.
+    # By the chain rule, the gradient of a weight matrix is xᵀ δ, with the input x of
+    # the layer.
     grads = jax.grad(network)(params, x)
     close(x.T @ found["s[0]"].delta, grads[0])
 
@@ -136,7 +137,7 @@ def test_linen_modules_are_named_by_their_paths():
     params = net.init(jax.random.key(1), x)
     apply = jax.jit(net.apply)
     loss = lambda params, x: jnp.sum(apply(params, x) ** 3)
-    want = loss(params, x)  # JAX caches this jitted function, without names
+    want = loss(params, x)  # JAX now caches the function without names
     found = gradients.layer_deltas(loss, params, x)
     names = [f"block{inner}[{i}]" for i in (0, 1) for inner in ("/Dense_0", "")]
     assert list(found) == [*names, "out", "Net"]

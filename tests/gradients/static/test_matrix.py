@@ -1,4 +1,4 @@
-"""Matrix of tests: static rules × batch shapes × dtypes × conditions."""
+"""Static rules with many batch shapes and dtypes, compared with NumPy."""
 
 import pytest
 

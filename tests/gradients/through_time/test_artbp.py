@@ -1,4 +1,4 @@
-"""ARTBP, tested by enumerating all random cuts of the sequence: mean and variance."""
+"""Tests of ARTBP: mean and variance over all random cuts of the sequence."""
 
 import itertools
 from functools import partial
@@ -108,9 +108,11 @@ def test_examples_are_cut_each_by_itself(make_problem):
 
 
 def by_hand(args, cut, kappa, rescaled=True):
-    """Compute δ_t = c_t + (1 − cut_t) / (1 − κ) · δ_{t+1} J_{t+1} in NumPy.
+    """Compute ARTBP's gradient for given cuts of the sequence, in NumPy.
 
-    The network is probe P, and κ is the probability of a cut of the sequence.
+    The error signals are δ_t = c_t + (1 − cut_t) / (1 − κ) · δ_{t+1} J_{t+1}. Here c_t
+    is the derivative of the loss of step t in the carry, J_{t+1} is the Jacobian of the
+    next step, and κ is the probability of a cut. The network is probe P.
     """
     (W, U, b), h, xs, targets = jax.tree.map(np.asarray, args)
     hs = [h]
@@ -242,7 +244,7 @@ def test_ages_of_growing_truncation():
     length, alpha = 200.0, 4.0
     ages = np.arange(1, 200_000)
     kappa = np.asarray(gradients.growing_truncation(length, alpha)(ages))
-    # Probability that a segment that has lasted `age` steps lasts at least one more
+    # Probability that a segment with a length of at least `age` steps has one more step
     longer = np.cumprod(1 - kappa)
     mean_length = 1 + longer.sum()
     mean_age = (ages * longer).sum() / (1 + longer.sum())

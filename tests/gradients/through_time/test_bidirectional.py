@@ -1,4 +1,4 @@
-"""Bidirectional networks, compared with loops over the steps of each example."""
+"""Tests of bidirectional networks, against loops over the steps of each example."""
 
 from functools import partial
 
@@ -51,7 +51,7 @@ both_ways = jax.jit(partial(gradients.bidirectional, tanh_step, tanh_step))
 
 
 def loss_of(run, mask):
-    """Return a loss of all outputs without padding and of the last carries."""
+    """Return a loss that depends on all unpadded outputs and on the last carries."""
     last, ys = run
     clean = [jnp.where(mask[..., None], y, 0) for y in ys]
     terms = [jnp.sum(c * y**2) for c, y in zip(COTANGENTS, clean, strict=True)]

@@ -1,4 +1,4 @@
-"""Matrix of tests: rules through time × networks × layouts × conditions."""
+"""Rules through time on many networks, batch shapes and dtypes, against references."""
 
 import pytest
 

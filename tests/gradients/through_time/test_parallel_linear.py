@@ -1,4 +1,4 @@
-"""The method "linear" of parallel_unroll: which steps it accepts and rejects."""
+"""Tests of `parallel_unroll` with method="linear", and of steps that it rejects."""
 
 import chex
 import jax
@@ -86,9 +86,9 @@ def test_linear_is_nan_where_it_is_found_not_to_be():
 @pytest.mark.parametrize("kind", ["rolled", "dense"])
 @pytest.mark.fast_rows(1)
 def test_linear_is_nan_where_units_mix_though_values_do_not_show_it(kind):
-    """Expect NaN if units read each other's state, even if all weights are 0.
+    """Expect NaN if units read each other's state, even if the state is 0.
 
-    If weights and carry are 0, the outputs would be right, but not the gradient.
+    Otherwise, derivatives would be wrong without any error in the outputs.
     """
 
     def step(weights, h, x):

@@ -1,4 +1,4 @@
-"""Newton's and quasi-Newton methods over time: convergence, settings, devices."""
+"""Tests of `parallel_unroll` by Newton's and quasi-Newton methods."""
 
 from functools import cache, partial
 
@@ -263,9 +263,10 @@ def test_settings_out_of_range_are_named(settings, message):
 )
 @pytest.mark.fast_rows(1)
 def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
-    """Check that Newton does not stop too early if all slopes are 0 at the first guess.
+    """Check that Newton's method does not stop before the solution is found.
 
-    If all slopes are 0, the first iteration is right for only one time step.
+    At the first guess, the derivative of the step is 0 at all time steps. Therefore,
+    the first iteration gives only the first time step correctly.
     """
     step = lambda w, h, x: (jnp.maximum(w * h + x, 0),) * 2
     args = jnp.array(0.9), jnp.ones(()), jnp.zeros(10)
@@ -294,7 +295,7 @@ def test_what_rounding_keeps_from_settling_is_run_in_order():
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
 def test_the_unit_of_a_leaf_does_not_matter(jacobian):
-    """Check that a carry leaf of size 1e-9 converges, not only one of size 1."""
+    """Check that a carry leaf with values near 1e-9 converges, not only one near 1."""
     params, carry, xs = tanh_problem(T=12, gain=2.0)
     method = gradients.newton(jacobian)
 

@@ -1,4 +1,4 @@
-"""Each method of parallel_unroll against the sequential unroll."""
+"""Tests of each method of `parallel_unroll`, against the sequential `unroll`."""
 
 from functools import cache, partial
 

@@ -1,4 +1,4 @@
-"""Stacks of layers, compared with the same network written as one step."""
+"""Tests of stacks of layers, against the same network written as one step."""
 
 from functools import cache, partial
 

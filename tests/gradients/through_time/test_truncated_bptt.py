@@ -1,4 +1,4 @@
-"""Truncated BPTT compared with its definition; its memory."""
+"""Tests of truncated BPTT: its definition and its memory."""
 
 from itertools import pairwise
 
@@ -145,8 +145,8 @@ def test_memory_is_that_of_a_window():
         rule = gradients.truncated_bptt(step, loss, every=8, lookback=lookback)
         short, long = (temporary_bytes(rule, length) for length in (64, 512))
         assert long < 0.1 * full
-        # A longer sequence takes only so little more memory that no copy of the inputs
-        # fits in it.
+        # The additional memory for a longer sequence is too small for a copy of its
+        # inputs.
         assert long < 1.1 * short
 
 

@@ -1,4 +1,4 @@
-"""Streams in several calls, and updates within a sequence, against plain loops."""
+"""Tests of truncated BPTT in several calls, and with updates within a sequence."""
 
 from itertools import pairwise
 

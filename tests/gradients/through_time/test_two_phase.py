@@ -1,4 +1,4 @@
-"""Two-phase backward pass: derivatives equal to those of a plain scan, and cost."""
+"""Tests of the two-phase backward pass: its derivatives and its cost."""
 
 import re
 import sys
@@ -25,7 +25,10 @@ def real(tree):
 
 
 def derivatives(backward, step, options):
-    """Return derivatives in all arguments of `unroll`, of a loss of all its results."""
+    """Return the derivatives of a loss in params, carry, xs and initial.
+
+    The loss depends on all results of `unroll`.
+    """
 
     def loss(params, carry, xs, initial):
         results = gradients.unroll(
@@ -121,7 +124,8 @@ def test_what_it_cannot_go_back_through_is_named():
     with pytest.raises(ValueError, match="cannot go back through this step"):
         rule(*args)
     rule = gradients.bptt(branches, loss, backward="two_phase")
-    # After lineax has been imported, JAX can differentiate through these branches.
+    # Whether JAX can differentiate these branches depends on whether lineax is
+    # imported.
     if "lineax" in sys.modules:
         want = gradients.bptt(branches, loss)(*args)
         chex.assert_trees_all_close(rule(*args), want)

@@ -1,4 +1,4 @@
-"""`unroll` in users' losses: encoder-decoder, learned first carry, input gradients."""
+"""Tests of `unroll` in losses that a user writes, such as an encoder-decoder."""
 
 import chex
 import jax
@@ -123,7 +123,7 @@ def test_a_learned_start_collects_every_reset():
 
 
 def test_inputs_of_a_many_to_one_network_have_gradients():
-    """Compare input gradients with finite differences; they are 0 in padding."""
+    """Compare input gradients with finite differences; gradients are 0 in padding."""
     mask = lengths[:, :3]
     last = jnp.arange(T)[:, None] == jnp.array([[5, 2, 0]])
 

@@ -1,4 +1,4 @@
-"""`forgetting` compared with the tutorial's sum, with optax, and with known limits."""
+"""Tests of `forgetting`: the tutorial's sum, results of optax, stability limits."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ def run(optimizer, grads=GRADS):
 def test_recursion_is_the_printed_sum(rate, decay):
     powers = decay ** np.arange(len(GRADS))
     sums = [powers[n::-1] @ GRADS[: n + 1] for n in range(len(GRADS))]
-    # Only the newest gradient is multiplied by the learning rate.
+    # In the printed form, only the newest gradient is multiplied by the learning rate.
     want = -(np.array(sums) + (rate - 1) * GRADS)
     np.testing.assert_allclose(run(printed(rate, decay)), want, rtol=1e-12, atol=1e-12)
     scaled = run(updates.forgetting(rate, decay))
@@ -55,7 +55,7 @@ def test_normalised_form_is_a_moving_average():
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_a_sum_of_narrow_gradients_is_rounded_once(dtype):
-    """The sum of gradients is beyond float16, but the step is not."""
+    """Sum low-precision gradients; a float16 sum would overflow."""
     grads = jnp.full((50, 2), 6e4, dtype)
     steps = run(updates.forgetting(1e-3, 0.9), grads)
     assert steps.dtype == dtype
@@ -131,7 +131,7 @@ def test_gradient_that_is_not_finite_is_loud_and_not_remembered(form, bad):
 
 
 def test_trace_keeps_float32_where_params_are_bfloat16():
-    # In bfloat16, the sum of 1000 equal terms would stop at half its value.
+    # A bfloat16 sum of these 1000 gradients would stop growing at half its value.
     ones = jnp.ones((1000, 1))
     got = run(updates.forgetting(1.0, 0.999), ones.astype(jnp.bfloat16))
     assert got.dtype == jnp.bfloat16

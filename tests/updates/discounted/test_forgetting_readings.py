@@ -1,4 +1,4 @@
-"""Three interpretations of the forgetting equation agree in cases where they should."""
+"""Tests that three interpretations of the forgetting equation can agree."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def make_problem_once():
 
 @pytest.fixture(scope="module")
 def rules(make_problem_once):
-    """Compile the gradient rules once for all tests of this file."""
+    """Return jitted gradient rules, which all tests of this file share."""
     step, loss, _ = make_problem_once
     online = gradients.rtrl(step, loss)
     both = (gradients.bptt(step, loss), gradients.over_sequence(online))
@@ -117,7 +117,11 @@ def test_online_with_forgetting_is_the_tutorials_equation(make_problem_once, rul
 
 
 def test_online_sequence_with_forgetting_at_fixed_weights(make_problem_once, rules):
-    """Compare `over_sequence` with discounted losses with one online update."""
+    """Compare two ways to discount gradients along a sequence at fixed weights.
+
+    One is `over_sequence` with discounted losses, and the other is
+    `updates.forgetting`.
+    """
     *_, args = make_problem_once
     online, (_, over_sequence) = rules
     weights = gradients.discounted_weights(5, DECAY)

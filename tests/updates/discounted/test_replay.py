@@ -1,4 +1,4 @@
-"""Replay and discounted least squares, compared with explicit discounted sums."""
+"""Tests of replay and discounted least squares, against explicit discounted sums."""
 
 from functools import partial
 
@@ -27,7 +27,8 @@ def fill(rule, n, like=0):
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.3])
-# The numbers n of batches leave slots empty, fill all slots, or overwrite slots.
+# The buffer has five slots. Store n batches, which leave slots empty, fill all slots,
+# or overwrite old batches.
 @pytest.mark.parametrize("n", [1, 3, 5, 12])
 @pytest.mark.fast_rows(3)
 def test_it_is_the_explicit_sum_at_the_current_weights(n, learning_rate):
@@ -114,7 +115,10 @@ def test_the_horizon_is_as_long_as_the_tolerance_asks():
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
-    """Check the bound on the left-out batches' sum, exact if all gradients are 1."""
+    """Check that gradients beyond the horizon sum to less than the tolerance.
+
+    The gradient of every batch is 1.
+    """
     rule = updates.replay(lambda w, a: w - a, decay, tol=1e-2)
     a = jnp.array(0.0)
     push = lambda state, _: (rule.push(state, (a,)), None)
@@ -126,9 +130,9 @@ def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
 def test_stability_limits(decay):
-    """Check the stability limits of both forms, on the loss h w^2 / 2 with eta 0.01.
+    """Check up to which curvature h of the loss h w² / 2 replay is stable.
 
-    On this loss, the step of the weight w is a linear function of w.
+    On this loss, an update of the weight w is a linear function of w.
     """
     table = {0.5: (100, 1.9802), 0.9: (20, 0.221976), 0.99: (2, 0.0202)}
     rule = updates.replay(lambda w, h: h * w**2 / 2, decay, tol=1e-7)
@@ -156,7 +160,10 @@ def test_without_memory_it_is_gradient_descent():
 
 
 def test_worked_values_of_the_printed_form():
-    """Compare a weight w with steps by hand, for errors (w - a)^2 / 2, a = 0, 1, 2."""
+    """Compare three updates of a weight with values computed by hand.
+
+    The losses are (w − a)² / 2 with the targets a = 0, 1, 2.
+    """
     rule = updates.replay(lambda w, a: (w - a) ** 2 / 2, 0.5)
     w, state, visited = jnp.array(3.0), rule.init((jnp.array(0.0),)), []
     for a in (0.0, 1.0, 2.0):
@@ -311,7 +318,7 @@ def test_least_squares_keep_dtypes_under_traced_settings():
     [(int, "floating number, got int64"), (bool, "got bool"), (complex, "be real")],
 )
 def test_losses_that_have_no_gradient_are_refused(dtype, message):
-    """A decay of 0.5 in the dtype of an integer loss would be 0."""
+    """Refuse integer losses, because a decay of 0.5 would be rounded to 0."""
     rule = updates.replay(lambda w, a: (w > a).astype(dtype), 0.5)
     state = rule.init((jnp.array(0.0),))
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""The Rprop family, compared with plain loops as in its papers; error messages."""
+"""Tests of the Rprop family, against plain loops as in the papers."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""GRprop, compared with a loop as in R's neuralnet; probabilistic Rprop."""
+"""Tests of GRprop, against a loop as in R's neuralnet, and of probabilistic Rprop."""
 
 import math
 
@@ -98,8 +98,8 @@ def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtyp
         (top, top, -top, -top): (4.0, 4.0, -4.0, -4.0),
         (top, -top, -top, -top): (4.0, -4.0, -4.0, -4.0),
     }.items():
-        # The first step sizes of the parameters are different, because "slr" would
-        # choose among equal step sizes by their rounding errors.
+        # Start from different step sizes. With choose="slr", GRprop would select one of
+        # several equal step sizes by their rounding errors.
         if choose == "slr":
             first = optimizer.init(jnp.zeros(4, dtype))
             first = first._replace(step_sizes=jnp.array([0.1, 0.11, 0.09, 0.12], dtype))
@@ -201,7 +201,7 @@ def test_mistakes_in_probabilistic_rprop_are_named():
 @pytest.mark.parametrize("scale", [2.0**-90, 2.0**90])
 @pytest.mark.parametrize("move", ["sign", "expected"])
 def test_the_unit_of_gradients_does_not_matter(scale, move):
-    """The squares of these gradients are 0 or infinite in float32."""
+    """Use gradients whose squares are 0 or infinite in float32."""
     grads = jax.random.normal(jax.random.key(0), (40, 2), jnp.float32) + 0.5
     optimizer = updates.probabilistic_rprop(0.01, ema_decay=0.9, move=move)
     body = lambda state, g: optimizer.update(g, state)[::-1]

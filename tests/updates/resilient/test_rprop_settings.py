@@ -1,4 +1,4 @@
-"""Settings of Rprop: step sizes for each weight, weight decay, reverted steps."""
+"""Tests of settings of Rprop: step sizes per weight, weight decay, reverted steps."""
 
 import inspect
 from functools import partial
@@ -58,7 +58,8 @@ def test_each_weight_may_have_its_own_numbers(make):
         "layer": {"w": jnp.arange(6.0).reshape(2, 3) / 100 + 0.001, "b": 0.03},
         "out": jnp.array([0.01, 2.0]),
     }
-    # The first limit is for a whole layer, and the second for one array.
+    # The largest step size is 0.04 for all arrays of "layer", and 1.0 for the array
+    # "out".
     greatest = {"layer": 0.04, "out": 1.0}
     for optimizer in (
         make(first, max_step_size=greatest),
@@ -257,7 +258,8 @@ def test_a_step_back_that_nobody_changed_needs_no_memory():
 def test_a_nan_is_not_taken_back():
     optimizer, w = updates.rprop_plus(0.1, after=optax.identity()), jnp.ones(1)
     state = optimizer.init(w)
-    # The second gradient changes the sign, so the state records a flip.
+    # The second gradient has another sign than the first, so the state records a sign
+    # change.
     for g in (1.0, -1.0):
         step, state = optimizer.update(jnp.array([g]), state, w)
         w = w + step

@@ -1,4 +1,4 @@
-"""Rprop states of 8, 5, 4 and 2 bytes per parameter, and reports of states."""
+"""Tests of Rprop states of 8, 5, 4 and 2 bytes per parameter, and of reports."""
 
 from functools import cache
 
@@ -16,8 +16,8 @@ VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
 VARIANTS += ["half_back", "manhattan"]
 BYTES = {"float32": 8, "int8_sign": 5, "packed": 4, "bfloat16": 2}
 STEPS, SIZE = 1000, 200
-# Tolerances of moves, relative to the moves with a float32 state. Where the latter are
-# 0, moves must be exactly 0.
+# Tolerances of updates, relative to the updates with a float32 state. Updates that are
+# 0 with a float32 state must be exactly 0.
 TOLERANCES = {"int8_sign": 0, "packed": 1e-5, "bfloat16": 0.1}
 
 
@@ -61,7 +61,7 @@ def test_a_thousand_steps_are_those_of_float32(variant, state):
     np.testing.assert_allclose(got, want, rtol=TOLERANCES[state], atol=0)
     assert (want == 0).sum() > 0.04 * want.size
     if variant.startswith("irprop"):
-        # At a sign change, the move is 0, too.
+        # At a sign change, the update is 0, too.
         assert (want == 0).sum() > 0.1 * want.size
 
 
@@ -165,7 +165,8 @@ def test_report_looks_into_wrappers_and_names_leaves():
     )
     report = updates.rprop_report(both.init(params))
     assert sorted(report.sizes.values()) == [0, 3, 4]
-    # Leaves of several optimizers have the path of their state before their names.
+    # With several optimizers, the names of leaves begin with the path of the state of
+    # their optimizer.
     names = [name.rpartition(": ") for name in report.sizes]
     assert sorted(leaf for *_, leaf in names) == ["a.w", "b", "none"]
     assert all(path for path, *_ in names)

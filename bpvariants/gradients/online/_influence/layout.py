@@ -1,9 +1,10 @@
-"""Layout of an influence M_t = dh_t/dθ: only entries that can be nonzero are stored.
+"""Layout of the influence M_t = dh_t/dθ of params θ on the carry h_t.
 
-For each array of params, an array [K, *shape] stores K entries of M for each parameter:
-one entry for each row of M (element of the carry) that the parameter can influence. A
-table [K, *shape], computed while tracing, lists these rows. If the table is constant
-along an axis, as for all weights that enter one unit, this axis has length 1.
+Only entries of M that can be nonzero are stored. For each array of params, an array [K,
+*shape] stores K entries of M for each parameter. A row of M belongs to a carry element,
+and the K entries lie in rows that the parameter can influence. A table [K, *shape],
+computed while tracing, lists these rows. If the table is constant along an axis, as for
+all weights that enter one unit, this axis has length 1.
 """
 
 import dataclasses
@@ -16,12 +17,13 @@ from bpvariants._jaxpr.sparsity import Sparse
 
 
 class LeafLayout(NamedTuple):
-    """The rows of M that are stored for one array of params.
+    """The rows of the influence M that are stored for one array of params.
+
+    A row of M belongs to one of the n elements of the carry.
 
     Attributes:
       rows: int [K, *shape], the stored rows for each parameter. An axis along which the
-        rows are constant has length 1. The value n, the size of the carry, marks an
-        absent row.
+        rows are constant has length 1. The value n marks an absent row.
       allowed: bool with the shape of `rows`: whether each entry is in the sparsity
         pattern.
     """
@@ -89,8 +91,9 @@ def influence_pattern(
 
         P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
 
-    `carry` is the pattern of the Jacobian J = ∂h_t/∂h_{t−1}, [n, n]. `immediate` is the
-    pattern of I, [n, number of elements of θ].
+    A pattern is True for the entries that can be nonzero. `carry` is the pattern of the
+    Jacobian J = ∂h_t/∂h_{t−1} of the carry h_t, [n, n]. `immediate` is the pattern of
+    I, [n, number of elements of θ].
     """
     first, kind = _distinct_columns(immediate)
     step = carry.astype(np.float32)
@@ -104,7 +107,7 @@ def influence_pattern(
 
 
 def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
-    """Return the rows of the influence to store for an array of params.
+    """Choose the rows of the influence to store for an array of params.
 
     Return None if there are no rows to store.
     """
@@ -120,8 +123,9 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
     """Return the rows of the influence to store for each kind of column.
 
     The result is int [K, kinds], where K is the number of rows stored for each kind. If
-    a kind needs most rows, all rows are stored for all kinds, except if all kinds need
-    equal rows. The influence is then multiplied by the whole Jacobian.
+    a kind needs more than half of the rows, all rows are stored for all kinds, unless
+    all kinds need equal rows. The new influence is then computed by one product with
+    the whole Jacobian.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
@@ -134,7 +138,10 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 
 
 def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray:
-    """Return columns[rows[k, j], j], [K, kinds]; an absent row has value `absent`."""
+    """Select from each column the entries of the column's stored rows.
+
+    `rows` is int [K, columns]. An absent row gets the value `absent`.
+    """
     last = np.full((1, columns.shape[1]), absent, columns.dtype)
     return np.concatenate([columns, last])[rows, np.arange(columns.shape[1])]
 
@@ -142,9 +149,9 @@ def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray
 def spread_over(
     table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return table[:, kind] as [K, *shape].
+    """Give each parameter the column of `table` for the parameter's kind.
 
-    An axis along which the result is constant gets length 1.
+    The result is [K, *shape]. An axis along which the result is constant gets length 1.
     """
     same = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1)
     label, chosen = same[kind].reshape(shape), kind.reshape(shape)
@@ -155,9 +162,11 @@ def spread_over(
 
 
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct columns, bool [n, kinds], and each column's kind, [size]."""
+    """Return a pattern's distinct columns, and which of them each column equals."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
-    sums = pattern.T.astype(np.int64) @ weights  # equal columns have equal sums
+    sums = (
+        pattern.T.astype(np.int64) @ weights
+    )  # equal columns have equal weighted sums
     _, first, kind = np.unique(sums, return_index=True, return_inverse=True)
     columns = pattern[:, first].toarray()
     entries = pattern.tocoo()

@@ -3,11 +3,11 @@
 Notation: J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry, which has
 n elements; M_t = dh_t/dθ is the influence.
 
-Rows of I_t that depend on no common parameter get the same colour. One backward pass
+Rows of I_t that depend on no common parameter may get equal colours. One backward pass
 computes all rows of a colour. The weights of a dense layer take only one backward pass.
-J_t is computed in the same way if its rows need few colours. If only few entries of J_t
-are needed, such as the diagonal of a dense J_t, forward mode computes these entries
-alone. Otherwise J_t takes up to n backward passes.
+J_t is also computed by backward passes if its rows need few colours. If only few
+entries of J_t are needed, such as the diagonal of a dense J_t, forward mode computes
+these entries alone. In all other cases, J_t takes up to n backward passes.
 """
 
 from typing import NamedTuple
@@ -30,11 +30,13 @@ from bpvariants.gradients.online._influence.layout import (
 from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import PyTree
 
-FEW = 4  # up to this many backward passes cost less than computing single entries
+FEW = 4  # up to this many backward passes take less time than single entries of J
 
 
 class CarryPlan(NamedTuple):
     """Plan for the needed entries of J = ∂h_t/∂h_{t−1}: backward passes, or one by one.
+
+    The carry h_t has n elements.
 
     Attributes:
       passes: [passes, n], cotangents for backward passes; None if J is computed from
@@ -62,7 +64,7 @@ class Plan(NamedTuple):
       passes: [passes, n], cotangents for the backward passes that compute I.
       colours: for each array of params an int array with the shape of its rows in the
         layout: index of the backward pass that computes each entry of I, or −1 where
-        the entry is 0. None if the array has no influence.
+        the entry is 0. None if no rows are stored for the array.
       carry: plan to compute J.
       late_only: whether M has only the rows that the next step reads.
     """
@@ -85,14 +87,14 @@ def make_plan(
     direct_only: bool = False,
     late_only: bool = False,
 ) -> Plan:
-    """Plan how a step computes the influence M_t; arrays in `now` may be shapes.
+    """Plan how a step computes the influence M_t; `now` may contain shapes of arrays.
 
-    `order` is the order of the sparsity pattern of M_t, None for the whole pattern.
+    M_t contains influences within `order` steps, or all influences if order is None.
     `through`, bool [n], selects the elements of the old carry whose effects M_t
     includes, by default all. `direct_only` leaves out paths from the old carry that add
     up several elements. `late_only` allows the plan to store only the rows of M_t that
-    the next step reads, and to compute gradients from M_{t−1} instead of M_t. The
-    result's `late_only` tells whether the plan does so.
+    the next step reads, and to compute gradients from M_{t−1} instead of M_t. The field
+    `late_only` of the plan tells whether the plan makes use of this permission.
     """
     example = example_shapes((now.start, now.inputs), len(now.batch))
     program = tangent_program(now.example, params, *example)
@@ -104,8 +106,8 @@ def make_plan(
     full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
     if late_only:
         fewer = _only_read(patterns, kept)
-        # If the next step reads all rows of the influence, it takes one backward pass
-        # less to compute gradients from the new influence than from the old one.
+        # Gradients from the old influence take one backward pass more than gradients
+        # from the new influence, so the plan must store fewer rows in return.
         late_only = _count_rows(fewer) < _count_rows(patterns)
         patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
@@ -119,12 +121,12 @@ def make_plan(
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
     elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
-        # Few backward passes may compute both ∂h_t/∂h_{t−1} and ∂h_t/∂θ.
+        # The same few backward passes may compute both ∂h_t/∂h_{t−1} and ∂h_t/∂θ.
         both = _colour(share_params | share_carry)
         if _count(both) <= FEW:
             by_params = by_carry = both
-    # Rows that the influence drops still have nonzero entries in ∂h_t/∂θ, so keep them
-    # out of the backward passes that several rows share.
+    # A row that is not stored still has nonzero entries in ∂h_t/∂θ. Keep the row out of
+    # the backward passes, where it would be added to stored rows.
     asked = share_params.any(axis=1) | (not late_only)
     shapes = [variable.aval.shape for variable in program.thetas]
     leaves = list(zip(patterns, shapes, strict=True))
@@ -140,7 +142,6 @@ def make_plan(
 
 
 def _are_same(patterns: list[LeafPattern], others: list[LeafPattern]) -> bool:
-    """Return whether the patterns of M are equal for all arrays of params."""
     pairs = zip(patterns, others, strict=True)
     return all(np.array_equal(a.influence, b.influence) for a, b in pairs)
 
@@ -162,7 +163,6 @@ def _count_rows(patterns: list[LeafPattern]) -> int:
 
 
 def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
-    """Return bool [n]: the influence's rows that at least one array of params needs."""
     return np.logical_or.reduce([each.influence.any(axis=1) for each in patterns])
 
 
@@ -182,10 +182,10 @@ def _plan_carry(
 def _any_product(
     like: np.ndarray, patterns: list[np.ndarray], others: list | None = None
 ) -> np.ndarray:
-    """Return bool [n, n]: which pairs of rows have a common nonzero column.
+    """Mark the pairs of rows that are both nonzero in a column of one of the patterns.
 
-    A common column in one of the patterns is enough. With `others`, the second row of a
-    pair is taken from the pattern in `others` instead.
+    The result is bool [n, n]. With `others`, the second row of a pair is a row of the
+    pattern in `others`.
     """
     found = np.zeros_like(like)
     for a, b in zip(patterns, patterns if others is None else others, strict=True):
@@ -198,9 +198,9 @@ def _symmetric(matrix: np.ndarray) -> np.ndarray:
 
 
 def _colour(conflicts: np.ndarray) -> np.ndarray:
-    """Return a colour for each row, chosen greedily.
+    """Give each row a colour, so that rows in conflict have different colours.
 
-    `conflicts` is bool [n, n]: which pairs of rows must have different colours.
+    `conflicts` is bool [n, n]: which pairs of rows are in conflict.
     """
     colours = np.full(len(conflicts), -1)
     for row, conflict in enumerate(conflicts):
@@ -214,7 +214,6 @@ def _count(colours: np.ndarray) -> int:
 
 
 def _one_hot(colours: np.ndarray) -> np.ndarray:
-    """Return bool [colours, n]: which rows have each colour."""
     return np.arange(_count(colours))[:, None] == colours
 
 

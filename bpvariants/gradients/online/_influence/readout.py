@@ -1,15 +1,15 @@
 """Split a step's loss gradient: paths through the new carry, and all other paths.
 
 Notation: h_t are the floating leaves of the new carry, y_t the output, θ the
-parameters, ℓ_t the loss. The jaxpr of the step is divided at the new carry. The part
-that computes the output from the new carry takes h_t as an input, so one backward pass
-through this part computes
+parameters, ℓ_t the loss. The jaxpr of the step is divided at the new carry. One part
+computes the output from the new carry, with h_t as an input. A backward pass through
+this part computes
 
     c_t = ∂ℓ_t/∂h_t,   b_t = ∂ℓ_t/∂h_{t−1},   r_t = ∂ℓ_t/∂θ,   e_t = ∂ℓ_t/∂y_t,
 
-all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ. This
-equation is correct for every division of the jaxpr, because r_t and b_t contain all
-paths that do not go through the new carry.
+all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ. All
+paths that do not go through the new carry belong to r_t and b_t. The equation is
+therefore correct for every division of the jaxpr.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Readout(NamedTuple):
       signals: c_t, the derivative in h_t: for each floating leaf an array
         [*batch, ...].
       skip: b_t, the derivative in the old carry: for each floating leaf an array
-        [*batch, ...]. None if no path from the old carry bypasses the new carry.
+        [*batch, ...]. None if the loss depends on the old carry only via h_t.
       direct: r_t, the derivative in the parameters, a pytree like params.
       errors: e_t, the derivative in the output: for each leaf of y an array
         [*batch, ...], or zeros for a leaf that is not floating.
@@ -66,9 +66,9 @@ def read_out(
     """Return the mean loss of one step with its derivatives, float32 or wider.
 
     The cost is one step, and one backward pass through the part of the step that
-    computes the output. If two leaves of the new carry are the same array, only one of
-    them gets the signal: the leaf listed in `first` (indices of floating leaves), or
-    else the earlier leaf.
+    computes the output. If two leaves of the new carry are one array, only one leaf
+    gets the signal c_t. A leaf whose index is listed in `first` comes before all other
+    leaves.
     """
     rank, (x, target) = len(now.batch), now.inputs
     y = jax.eval_shape(step, params, now.start, x)[1]
@@ -76,8 +76,8 @@ def read_out(
     cut = _cut(step, loss, params, now, outputs, first)
     run = over_batch(lambda params, h, args: cut.run(params, h, *args), rank)
     at_cuts = over_batch(lambda *args: (None, cut.at_cuts(*args)), rank)
-    # Compute the new carry beforehand and pass its value as a constant. stop_gradient
-    # would also stop second derivatives, through the gradients of the rule.
+    # Compute the new carry beforehand, so that it is a constant of `mean_loss`. With
+    # stop_gradient instead, derivatives of the rule's gradients would be wrong.
     _, held = at_cuts(params, now.start, (x, target, outputs))
 
     def mean_loss(params, leaves, at_carry, at_output):
@@ -99,10 +99,7 @@ def read_out(
 def skips(
     step: Step, loss: Loss, params: PyTree, now: OnlineStep, first: Sequence[int] = ()
 ) -> bool:
-    """Return whether a path from the old carry to the loss bypasses the new carry.
-
-    The inputs in `now` may be shapes.
-    """
+    """Return whether a path from the old carry to the loss bypasses the new carry."""
     y = jax.eval_shape(step, params, now.start, now.inputs[0])[1]
     outputs = _zeros(jax.tree.leaves(y))
     return _cut(step, loss, params, now, outputs, first).skips
@@ -122,7 +119,7 @@ def _cut(step, loss, params, now, outputs, first) -> CutStep:
 
 
 def _nudged(step, loss):
-    """Return the step with its loss; an extra input, `nudges`, is added to y.
+    """Return the step with its loss; add an extra input, `nudges`, to the output y.
 
     The loss's derivative in `nudges` is then equal to its derivative in the output y.
     """

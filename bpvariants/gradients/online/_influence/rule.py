@@ -31,22 +31,22 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class InfluenceState(NamedTuple):
     """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t.
 
-    `layout` is part of the pytree's structure. Tools that also save structures, such as
-    `flax.serialization`, therefore cannot save the state. Save the leaves of the state
-    instead. After loading, put the leaves into the structure of a state that `init`
-    returns:
+    `layout` is part of the pytree's structure. Tools that save the structure of a
+    pytree, such as `flax.serialization`, therefore cannot save the state. Save the
+    leaves of the state instead. After loading, put the leaves into the structure of a
+    state that `init` returns:
 
         leaves, structure = jax.tree.flatten(state)
         state = structure.unflatten(leaves)
     """
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # The influence M_t = dh_t/dθ, float32 or wider: for each array of params, in the
     # order of jax.tree.leaves, an array [*batch, K, *shape of the params] of the K rows
     # that `layout` lists, or None if there are no rows.
     influence: Rows
     initial: PyTree  # carry after a reset
-    layout: Layout  # rows of the influence that are stored; static
+    layout: Layout  # static: which rows of the influence are stored
 
 
 def influence_rule(
@@ -58,8 +58,8 @@ def influence_rule(
 ) -> OnlineRule:
     """Return an online rule that stores the influence with a given sparsity pattern.
 
-    `order` is the order of this pattern, None for the whole pattern. `check_plan`
-    raises an error if the rule does not accept the plan of a step.
+    The pattern contains influences within `order` steps, or all influences if order is
+    None. `check_plan` raises an error if the rule does not accept the plan of a step.
     """
     advance = with_loss(step, loss)
 
@@ -112,7 +112,6 @@ def begin(
     initial: PyTree | None,
     plan_of: Callable[[OnlineStep, PyTree], Plan],
 ) -> InfluenceState:
-    """Return the state of an online rule before the first step."""
     now, initial = enter_first_step(advance, params, carry, inputs, initial)
     if not floating_leaves(now.start):
         return InfluenceState(now.start, [], initial, Layout(0, ()))

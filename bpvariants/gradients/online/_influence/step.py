@@ -1,7 +1,7 @@
 """Update of the influence by one step, M_t = J_t M_{t−1} + I_t, for stored entries.
 
-M_t = dh_t/dθ, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry h_t,
-which has n elements, in the params θ and in the old carry.
+The carry h_t has n elements. Its derivatives in the params θ and in the old carry are
+M_t = dh_t/dθ, I_t = ∂h_t/∂θ and J_t = ∂h_t/∂h_{t−1}.
 """
 
 import math
@@ -27,12 +27,11 @@ from bpvariants.types import PyTree
 
 # The influence on K carry elements, for each array of params: [*batch, K, *shape]
 Rows = list[jax.Array | None]
-SUMMED = 16  # number of blocks that a sum adds in one pass
+SUMMED = 16  # number of blocks that `_sum_of_blocks` adds up
 UNROLLED = 8  # largest number of terms that are added one by one, without a gather
 
 
 def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
-    """Return the influence before the first step: zeros, float32 or wider."""
     dtype = carry_dtype(now.start)
     shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
     return [
@@ -56,7 +55,6 @@ class Linearised(NamedTuple):
 
 
 def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
-    """Compute the parts of a step's linearisation that `plan` asks for."""
     thetas, structure = jax.tree.flatten(params)
 
     def of_example(start, inputs):
@@ -88,7 +86,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     """Return the product of the row vector `error` and J = ∂h_t/∂h_{t−1}, [*batch, n].
 
-    Element i is valid only if row i of the influence is stored.
+    Element i of the product is valid only if row i of the influence is stored.
     """
     lookup = plan.carry.lookup
     rows, columns = np.nonzero(lookup >= 0)
@@ -99,7 +97,7 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     padded = _with_zero(error.astype(found.jacobian.dtype))
     total = jnp.zeros_like(error, found.jacobian.dtype)
     every = np.arange(len(counts))
-    for k in range(counts.max(initial=0)):  # add entry k of each Jacobian column
+    for k in range(counts.max(initial=0)):  # add the k-th nonzero entry of each column
         place = np.full(len(counts), len(counts))
         first = np.cumsum(counts) - counts
         some = counts > k
@@ -110,7 +108,6 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
 
 
 def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
-    """Return the new influence M_t of a batch from the old M_{t−1}, `entering`."""
     jacobian, immediate = found
     return [
         None
@@ -125,10 +122,10 @@ def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
 def add_through(
     grads: PyTree, layout: Layout, error: jax.Array, influence: Rows
 ) -> PyTree:
-    """Return grads + Σ_batch error M, where M is the `influence`.
+    """Add to `grads` the product of `error` and the influence, summed over the batch.
 
-    `error` is a cotangent of the carry, as an array [*batch, n]. If M has no rows for
-    an array of params, the gradient of this array does not change.
+    `error` is a cotangent of the carry, as an array [*batch, n]. If no rows of the
+    influence are stored for an array of params, the array's gradient does not change.
     """
     thetas, structure = jax.tree.flatten(grads)
     rank, padded, new = error.ndim - 1, _with_zero(error), []
@@ -146,10 +143,6 @@ def add_through(
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
-    """Return the new influence J_t M_{t−1} + I_t of one array of params.
-
-    The result is [*batch, K, *shape]. M_{t−1} is `old`, the influence before the step.
-    """
     dtype, rank = old.dtype, jacobian.ndim - 1
     rows = leaf.rows
     if leaf.is_full:
@@ -162,7 +155,7 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
         places = plan.carry.lookup[rows[:, None], rows]
         new = _times(jacobian.astype(dtype), places, old, rank)
     new = new + _immediate(colours, passes, rank).astype(dtype)
-    if leaf.allowed.all() or not leaf.is_full:  # absent rows are 0 already
+    if leaf.allowed.all() or not leaf.is_full:  # absent rows of `new` are 0 already
         return new
     return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
 
@@ -170,7 +163,6 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
 def _times(
     jacobian: jax.Array, places: np.ndarray, old: jax.Array, rank: int
 ) -> jax.Array:
-    """Return Σ_k J[places[:, k]] old[k], [*batch, K, *shape]."""
     if len(places) == 1:  # XLA can compute this simple product in place
         return _look_up(jacobian, places[0]) * old
     used = np.flatnonzero((places >= 0).reshape(*places.shape[:2], -1).any((0, 2)))
@@ -183,10 +175,7 @@ def _times(
 
 
 def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
-    """Return the stored rows of I_t = ∂h_t/∂θ from the results of backward passes.
-
-    The result is [*batch, K, *shape], where θ is one array of params.
-    """
+    """Collect the stored rows of ∂h_t/∂θ from backward passes, [*batch, K, *shape]."""
     if not passes.shape[rank]:
         return jnp.zeros((), passes.dtype)
     if colours.size == len(colours):  # each row comes from one backward pass
@@ -206,11 +195,11 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
 
 
 def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
-    """Return values[..., places].
+    """Return the entries of `values` at the positions `places` of the last axis.
 
     The gather is from the flattened array. In a gather from an array with a batch axis,
-    XLA would put this axis last in memory, and later products would then access memory
-    in strides of the batch size, which is slow.
+    XLA would put this axis last in memory. Later products would then access memory in
+    strides of the batch size, which is slow.
     """
     count, size = math.prod(values.shape[:-1]), values.shape[-1]
     flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
@@ -237,9 +226,8 @@ def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
 def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
     """Add at most `SUMMED` blocks of an array; append the rows that fill no block.
 
-    A block is a slice of the first axis, and all blocks have the same length.
-    `block_of` returns the array's values in a slice of the first axis, which has the
-    given length.
+    A block is a slice of the first axis, and all blocks have the same length. `length`
+    is the length of the first axis. `block_of` returns the array's values in a slice.
     """
     count = min(length, SUMMED)
     size = length // count

@@ -8,10 +8,11 @@ computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
     g_t = r_t + c_t P_t + b_t P_{t−1}
         = r_t + c_t ∂h_t/∂θ + (c_t J̃_t + b_t) P_{t−1}.
 
-The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. It does not
-need row i of P if element i of b and column i of J̃ are always 0, as for an LSTM's h.
-Feedback or a given signal replaces c_t in the visible part of the carry, and sets b_t
-to 0 there. With J̃ = J, the rule is real-time recurrent learning.
+The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. Row i of P
+is not needed for the second form if element i of b and column i of J̃ are always 0. For
+example, an LSTM needs no rows for its h. Feedback or a given signal replaces c_t in the
+visible part of the carry, and sets b_t to 0 there. With J̃ = J, the rule is real-time
+recurrent learning.
 """
 
 import warnings
@@ -67,16 +68,16 @@ class TraceState(NamedTuple):
     :class:`InfluenceState` explains how to save a state.
     """
 
-    carry: PyTree  # h_t, the carry of the network after step t
+    carry: PyTree
     # The traces P_t, stored like the influence in InfluenceState. rflo and eprop may
     # store only the rows that later gradients need.
     influence: Rows
     initial: PyTree  # carry after a reset
-    layout: Layout  # rows of the traces that are stored; static
+    layout: Layout  # static: which rows of the traces are stored
     feedback: PyTree  # adaptive feedback weights, or None
 
 
-# Function (y, target) -> signal, which replaces ∂ℓ_t/∂h_t in the visible part.
+# Function (y, target) -> learning signal for the visible part of the carry.
 Signal = Callable[[PyTree, PyTree], PyTree]
 
 
@@ -85,8 +86,8 @@ class Paths(NamedTuple):
 
     With `visible`, J̃ has no paths through the visible part of the old carry, and
     signals go only to the visible part. Without `visible`, signals go to the whole
-    carry. With `direct_only`, J̃ has only element-wise paths. `order` is the order of
-    the traces' sparsity pattern, as in `make_plan`.
+    carry. With `direct_only`, J̃ has only element-wise paths. The traces contain
+    influences within `order` steps, or all influences if order is None.
     """
 
     visible: Callable[[PyTree], PyTree] | None = None
@@ -94,7 +95,6 @@ class Paths(NamedTuple):
     order: int | None = None
 
     def part(self, carry: PyTree) -> PyTree:
-        """Return the part of a carry to which signals go."""
         return carry if self.visible is None else self.visible(carry)
 
     def places(self, carry: PyTree) -> list[int | None]:
@@ -102,7 +102,7 @@ class Paths(NamedTuple):
         return visible_places(carry, self.part)
 
     def plan(self, now: OnlineStep, params: PyTree, skipped: bool) -> Plan:
-        """Plan the traces; `skipped`: whether the loss uses the old carry directly."""
+        """Plan the traces; `skipped` tells if the loss uses the old carry directly."""
         through = None
         if self.visible is not None:
             example = example_shapes(now.start, len(now.batch))
@@ -125,7 +125,6 @@ def trace_rule(
     feedback: Feedback = "symmetric",
     signal: Signal | None = None,
 ) -> OnlineRule:
-    """Return the online rule whose traces follow the given paths."""
     advance, fixed = with_loss(step, loss), starting_weights(feedback)
     learns = isinstance(feedback, AdaptiveFeedback)
     _check_one_signal(feedback, signal)
@@ -210,11 +209,10 @@ def _floating(places: list[int | None]) -> list[int]:
 def _follow(
     plan: Plan, now: OnlineStep, params: PyTree, read: Readout, entering: Rows
 ) -> tuple[PyTree, Rows]:
-    """Return the gradient g_t and new traces P_t from old P_{t−1}, `entering`."""
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
     signals = as_vectors(read.signals, now.batch)[0]
-    if plan.late_only:  # the second form of g_t in the module's docstring, with b_t = 0
+    if plan.late_only:  # the second form of g_t at the top of this file, with b_t = 0
         grads = _add_pulled(read, now, params)
         error = through_carry(plan, found, signals)
         return add_through(grads, plan.layout, error, entering), rows
@@ -228,9 +226,10 @@ def _follow(
 def _given_signals(
     step: Step, signal: Signal, params: PyTree, now: OnlineStep, part: PyTree
 ) -> list[jax.Array]:
-    """Return the signal for each visible leaf of the carry, times w / Σ w of its loss.
+    """Return the user's signal for each visible leaf of the carry.
 
-    `part` has the shapes of the visible part of one example's carry.
+    Each example's signal is multiplied by the normalised weight of its loss. `part` has
+    the shapes of the visible part of one example's carry.
     """
 
     def with_signal(params, carry, inputs):
@@ -257,7 +256,6 @@ def _given_signals(
 
 
 def _with_signals(read: Readout, places: list, given: list) -> Readout:
-    """Replace the derivatives in visible leaves of the carry by the given signals."""
     signals, skip = list(read.signals), read.skip and list(read.skip)
     for place, signal in zip(places, given, strict=True):
         if place is None:

@@ -1,4 +1,4 @@
-"""SnAp-n, RFLO and e-prop for randomly drawn steps, against dense recursions."""
+"""Tests of SnAp-n, RFLO and e-prop on randomly drawn steps."""
 
 from functools import partial
 from typing import Any, NamedTuple
