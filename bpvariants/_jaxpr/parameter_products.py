@@ -12,10 +12,10 @@ a second layer.
 
 Each element of params or of a product is a *term*. A rearranged term stays the same
 term. An element of params that is multiplied by a constant also stays the same term.
-When the gradient is computed, the derivative with respect to this element is multiplied
-by the constant. If two terms are added and used nowhere else, their sum replaces them
-as one term. A step may therefore multiply by one matrix for all gates and split the
-product into gates, or concatenate the matrices of several gates.
+The derivative with respect to this element is the derivative with respect to the
+product, times the constant. If two terms are added and used nowhere else, their sum
+replaces them as one term. A step may therefore multiply by one matrix for all gates and
+split the product into gates, or concatenate the matrices of several gates.
 """
 
 from typing import Any, NamedTuple

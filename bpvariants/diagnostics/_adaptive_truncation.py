@@ -47,7 +47,7 @@ class TruncationCertificate(NamedTuple):
     lookback: jax.Array  # []: smallest lookback of small relative bias; R if none has
     certified: jax.Array  # []: whether any lookback has a small relative bias
     relative_bias: jax.Array  # [R]: relative bias of each lookback; infinite if unknown
-    absolute_bias: jax.Array  # [R]: estimated bias of each lookback
+    absolute_bias: jax.Array  # [R]: estimated bias of the gradient, by lookback
     beta: jax.Array  # []: factor by which error norms change per lag; NaN if not fitted
     norms: jax.Array  # [R]: mean norm φ_k of the error signals at each lag k = 1 … R
     truncated_norms: jax.Array  # [R]: norm of the sum of the errors at lags < lookback

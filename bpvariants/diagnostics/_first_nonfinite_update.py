@@ -30,8 +30,8 @@ class NonFiniteUpdate(NamedTuple):
     each of T updates, or [] for the params and the state before the first update.
 
     Attributes:
-      start_params: like params, leaves [], counts in the params before the first
-        update.
+      start_params: a pytree like params with leaves []: the number of NaN and infinite
+        elements of each array before the first update.
       start_state: like state, leaves [], counts in the optimizer's state before the
         first update.
       grads: like params, leaves [T], counts in the gradients.

@@ -93,7 +93,11 @@ class JacobianSpectrum(NamedTuple):
         if not math.isfinite(largest) or largest == 0:
             return "errors vanish within a step" if largest < 0 else "unknown"
         steps = short(abs(1 / largest))
-        grow = "expanding: errors grow" if largest > 0 else "contracting: errors shrink"
+        grow = (
+            "expanding: perturbations grow"
+            if largest > 0
+            else "contracting: perturbations shrink"
+        )
         return f"{grow} by a factor of e in {steps} steps"
 
     def plot(self, axes: Any, label: str | None = None) -> None:
@@ -177,7 +181,7 @@ def jacobian_spectrum(
       exponent 1     .6931  .6931    .6931
       exponent 2    -.6931 -.6931   -.6931
       σ(J_t), all t  2.248  2.248    2.248
-      expanding: errors grow by a factor of e in 1.443 steps
+      expanding: perturbations grow by a factor of e in 1.443 steps
     """
     (mask,) = as_arrays(mask=mask)
     batch = _check_shapes(step, params, carry, xs, mask, batch_shape)

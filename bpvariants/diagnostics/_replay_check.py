@@ -40,7 +40,8 @@ class ReplayCheck(NamedTuple):
       carries: the same for the carries.
       tol: the tolerance: an element differs if |stored − replayed| is larger than
         tol · max(1, |stored|).
-      outputs_differ: like outputs, [T, *batch] bool: whether an element differs.
+      outputs_differ: a pytree like outputs, of bool arrays [T, *batch]: True where any
+        element of the example differs at the time step.
       carries_differ: the same for the carries.
       agrees_if_later: [] bool, whether nothing differs if every reset comes one step
         later. False if the replay already agrees, or if it has no resets.

@@ -223,7 +223,7 @@ def _threads_told(group: str) -> str:
 
 
 def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep on one CPU core, and on all cores as one or as two JAX devices."""
+    """Time the sweep on one core, and on all cores as one and as two JAX devices."""
     cores = len(os.sched_getaffinity(0))
     entrants = {
         "1 device, 1 core": (1, True),

@@ -1,4 +1,4 @@
-"""Study `drift`: forgetting factors for a target function that changes during learning.
+"""The study `drift`: how fast a learner discounts old data if the target changes.
 
 The first target function is a linear model whose weights change in a random walk. The
 prediction errors are compared with errors measured outside this project. The second

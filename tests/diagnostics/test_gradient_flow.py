@@ -223,7 +223,9 @@ def test_spectrum_of_chaos():
     # Published value of the largest Lyapunov exponent of the Hénon map: 0.419
     np.testing.assert_allclose(found.exponents[:, 0], 0.419, atol=0.02)
     close(found.exponents.sum(axis=1), [np.log(0.3)] * 2)
-    assert found.verdict.startswith("expanding: errors grow by a factor of e in 2.")
+    assert found.verdict.startswith(
+        "expanding: perturbations grow by a factor of e in 2."
+    )
 
 
 @pytest.mark.parametrize("cell", ["lstm", "nested"])

@@ -93,15 +93,15 @@ def fixed_point(
       is whatever the adjoint solver returns. With :class:`unrolled`, a NaN of one
       example reaches the gradient with respect to params.
 
-    An example has converged if its residual is small. The error of h* and of its
-    derivatives is up to 1 / (1 − spectral_radius) times as large as the residual.
-    Rounding errors of f can keep the residual above the tolerance. If the residual has
-    not fallen for 20 steps, the solver evaluates f 60 more times to measure the
-    rounding errors of f. If these explain the residual, the example counts as
-    converged, with an `info.residual` above tol, but at most 1/32. The relative
-    residual can fall to about 1e-7 in float32, 0.008 in bfloat16 and 0.001 in float16;
-    for bfloat16 and float16, a smaller tol is raised to these values. Products of
-    float32 arrays in f are computed in full precision ("highest"), also on
+    An example has converged if its residual is small. Let ρ < 1 be the spectral radius
+    of ∂f/∂h at h*. The error of h* and of its derivatives is up to 1 / (1 − ρ) times as
+    large as the residual. Rounding errors of f can keep the residual above the
+    tolerance. If the residual has not fallen for 20 steps, the solver evaluates f 60
+    more times to measure the rounding errors of f. If these explain the residual, the
+    example counts as converged, with an `info.residual` above tol, but at most 1/32.
+    The relative residual can fall to about 1e-7 in float32, 0.008 in bfloat16 and 0.001
+    in float16; for bfloat16 and float16, a smaller tol is raised to these values.
+    Products of float32 arrays in f are computed in full precision ("highest"), also on
     accelerators, unless f or `jax.default_matmul_precision` asks for another precision.
 
     The derivatives of h* exist if I − J is invertible, where J = ∂f/∂h is the Jacobian

@@ -6,8 +6,8 @@ J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step on
 h_{t−1} U with â_t = (1, x_t, h_{t−1}) and Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m].
 Within one step, the influence ∂h_t/∂Θ is D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j]
 â_t[i]. RTRL computes the influence M_t = dh_t/dΘ by M_t = J_t M_{t−1} + D_t ⊗ â_t.
-KF-RTRL replaces M_t by one product Ω_t ⊗ A_t with the same mean, of factors Ω_t [n, m]
-and A_t [k]. At each step, random signs ν, ν′ are drawn from {−1, 1}:
+KF-RTRL replaces M_t by one random product Ω_t ⊗ A_t whose mean is M_t. Its factors are
+Ω_t [n, m] and A_t [k]. At each step, random signs ν, ν′ are drawn from {−1, 1}:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,

@@ -225,8 +225,9 @@ def _pull(
 def _add_influence(direct: PyTree, changes: jax.Array, params_factor: PyTree) -> PyTree:
     """Add to the gradient the part that goes through the old carry.
 
-    `direct` is the gradient at fixed old carry. `changes` has, for each example, the
-    loss's derivative in the direction of the carry factor. This number is multiplied
+    `direct` is the gradient at fixed old carry. UORO approximates the influence matrix
+    by the product of a carry factor and a params factor. `changes` is the derivative of
+    each example's loss in the direction of the carry factor. This number is multiplied
     by the example's `params_factor`, and the products are summed over the batch.
     """
     grads, structure = jax.tree.flatten(direct)

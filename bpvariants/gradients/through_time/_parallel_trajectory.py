@@ -40,8 +40,8 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
 
     The trajectory is the result of one Newton iteration from 0. If the Jacobians of the
     step are diagonal, one forward derivative, in a direction of all ones, contains the
-    diagonals of all Jacobians. A second forward derivative is used to check that the
-    Jacobians are diagonal and do not depend on the carry. The second derivative is
+    diagonals of all Jacobians. Another Jacobian-vector product is used to check that
+    the Jacobians are diagonal and do not depend on the carry. This second product is
     computed at the trajectory, in a direction whose elements all differ. The second
     result, [T, *batch, ...], is True for the carry elements that passed this check.
     """

@@ -83,12 +83,13 @@ def truncated_bptt(
 ) -> GradientRule:
     """BPTT(h; h′), biased BPTT whose error signals go back at most `lookback` steps.
 
-    The gradient is biased, but exact for every sequence of T ≤ lookback steps, for any
-    `every`. The value and the carry are exact. For any T, the rule needs the memory
-    that BPTT needs for `lookback` steps. The rule takes lookback / every times the time
-    of BPTT. Other frameworks use windows of k steps, which is every = lookback = k.
-    With windows of this kind, the error signal of a window's first loss travels back
-    only one step. The default, lookback = 2·every, is a common recommendation.
+    In general the gradient is biased. For a sequence of T ≤ lookback steps it is exact,
+    whatever the value of `every`. The value and the carry are exact. For any T, the
+    rule needs the memory that BPTT needs for `lookback` steps. The rule takes lookback
+    / every times the time of BPTT. Other frameworks use windows of k steps, which is
+    every = lookback = k. With windows of this kind, the error signal of a window's
+    first loss travels back only one step. The default, lookback = 2·every, is a common
+    recommendation.
 
     To continue a sequence, pass the returned carry to the next call. In this case,
     error signals stop at the start of each call. To let error signals travel back into

@@ -18,8 +18,8 @@ def by_definition(step, loss, every, lookback, params, carry, xs, targets, **opt
 
     The gradient of each loss is taken over a window of time steps, whose first carry is
     a constant. Here h is the lookback, and h′ is the distance between the ends of two
-    windows. If a stream ends with fewer than h′ new steps, their window begins where
-    the window of h′ new steps would begin.
+    windows. If fewer than h′ steps are left at the end of a stream, the last window is
+    shorter: it begins where a whole window would begin.
     """
     length, in_stream = len(xs), options.pop("in_stream", False)
     initial = options.pop("initial", carry)

@@ -230,7 +230,7 @@ def _leaf_colours(
     """Return the index of the backward pass that computes each stored entry of I.
 
     I = ∂h_t/∂θ, where θ is one array of params. The index is −1 where the entry of I is
-    0. Return None if no rows are stored.
+    0. Return None if no entries of I are stored.
     """
     rows = rows_by_kind(pattern)
     if not len(rows):

@@ -162,7 +162,7 @@ def trace_rule(
             given = fed_back(weights, read.errors, read.y, part)
             read = _with_signals(read, places, given)
         grads, rows = read.direct, state.influence
-        if read.signals:  # without floating carry leaves, there are no traces
+        if read.signals:  # a carry without floating-point leaves has no traces
             plan = paths.plan(now, params, skipped)
             entering = entering_rows(name, state, now, params, plan.layout)
             grads, rows = _follow(plan, now, params, read, entering)
