@@ -16,6 +16,8 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 
+from bpvariants._examples import norm
+
 FACTORS = 1.0, 0.125  # the two factors s
 # Largest ratio of the second differences for the two factors that counts as rounding.
 # The ratio is 1 to √8 if rounding errors cause the differences; otherwise it is 8 or
@@ -57,9 +59,8 @@ def largest(trajectory: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
 
 def _norms(trajectory: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     """Return the Euclidean norm of each leaf along time, [*batch, leaves]."""
-    squares = jnp.sum(trajectory**2, axis=0)
-    over = lambda leaf: jnp.sqrt(jnp.sum(leaf, axis=-1))
-    return jnp.stack([over(leaf) for leaf in _leaves(squares, sizes)], axis=-1)
+    leaves = _leaves(jnp.moveaxis(trajectory, 0, -2), sizes)  # [*batch, T, n]
+    return jnp.stack([norm(leaf, leaf.ndim - 2) for leaf in leaves], axis=-1)
 
 
 def _leaves(vectors: jax.Array, sizes: tuple[int, ...]) -> list[jax.Array]:

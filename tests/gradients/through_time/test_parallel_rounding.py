@@ -88,17 +88,21 @@ def test_rounding_of_one_leaf_does_not_hide_that_another_moves():
     np.testing.assert_allclose(us, gradients.unroll(*args)[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-24, 1e24])
 @pytest.mark.slow
-def test_jumps_are_no_rounding():
-    """The small unit keeps one bit, so Newton is right for one more step at a time."""
+def test_jumps_are_no_rounding(scale):
+    """The small unit keeps one bit, so Newton is right for one more step at a time.
+
+    The squares of carries near 1e-24 and 1e24 underflow and overflow in float32.
+    """
 
     def step(_, h, x):
-        bit = jnp.where(h[1] < 0, -0.01, 0.01)
-        h = jnp.stack([jnp.ones(()), bit * jnp.sign(x)])
+        bit = jnp.where(h[1] < 0, -0.01, 0.01).astype(x.dtype)
+        h = scale * jnp.stack([jnp.ones((), x.dtype), bit * jnp.sign(x)])
         return h, h
 
-    xs = jax.random.normal(jax.random.key(0), (80,))
-    args = step, 0.0, jnp.array([1.0, 0.01]), xs
+    xs = jax.random.normal(jax.random.key(0), (80,), "float32")
+    args = step, 0.0, scale * jnp.array([1.0, 0.01], "float32"), xs
     (_, ys), info = gradients.parallel_unroll(*args, method="newton")
     np.testing.assert_array_equal(ys, gradients.unroll(*args)[1])
     assert info.converged
