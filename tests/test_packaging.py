@@ -44,6 +44,7 @@ def files(archive):
 
 def tracked(*folders):
     if not (ROOT / ".git").exists():
+        # The sdist has no list of the files that git tracks, so nothing can be compared.
         pytest.skip("compares with the files of a checkout")
     return set(run("git", "ls-files", *folders, cwd=ROOT).stdout.split("\n")) - {""}
 
@@ -214,6 +215,8 @@ def test_installing_leaves_the_packages_of_colab_as_they_are(tmp_path):
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
     made = run(*pip, "install", "--quiet", "-r", CONSTRAINTS / "colab.txt")
     if made.returncode and re.search(r"\(from versions: none\)", made.stderr):
+        # Without an index, Colab's versions cannot be installed. Other errors of pip
+        # fail the test.
         pytest.skip("no package index can be reached")
     assert made.returncode == 0, made.stderr
 

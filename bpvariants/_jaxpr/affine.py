@@ -37,8 +37,9 @@ LOOPS = {"cond", "scan", "while"}
 # fmt: on
 
 # Label of an array in the step's jaxpr. None: the array does not depend on the old
-# carry. int: the array is affine in the leaf of the old carry with this index. str:
-# name of the operation because of which the array is not affine in one leaf.
+# carry. int: the array is affine in the leaf of the old carry with this index. str: the
+# array is affine in no single leaf, because it was computed by the operation with this
+# name.
 Label = int | str | None
 
 
