@@ -44,7 +44,7 @@ def files(archive):
 
 def tracked(*folders):
     if not (ROOT / ".git").exists():
-        # The sdist has no list of the files that git tracks, so nothing can be compared.
+        # An sdist has no list of the files that git tracks to compare with.
         pytest.skip("compares with the files of a checkout")
     return set(run("git", "ls-files", *folders, cwd=ROOT).stdout.split("\n")) - {""}
 
