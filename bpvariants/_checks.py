@@ -115,10 +115,14 @@ def check_single_key(key: Any) -> None:
         )
 
 
+class KeyNotTaken(UsageError):
+    """Error of a rule that got a key, although it uses no random numbers."""
+
+
 def check_no_key(rule: str, key: object) -> None:
     """Check that no key was given to a rule that uses no random numbers."""
     if key is not None:
-        raise ValueError(
+        raise KeyNotTaken(
             f"key must be left out: {rule} draws nothing at random, unlike "
             "gradients.artbp."
         )

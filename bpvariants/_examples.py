@@ -1,5 +1,6 @@
 """Norms, maxima and products of each example in pytrees of batched arrays."""
 
+from collections.abc import Sequence
 from functools import reduce
 
 import jax
@@ -51,6 +52,37 @@ def norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
     dtype = np.result_type(*(each.dtype for each in norms) if norms else [np.float32])
     norms = [each.astype(dtype) for each in norms] or [jnp.zeros((), dtype)]
     return _scaled_norm(jnp.stack(norms, axis=-1), batch_ndim)
+
+
+def quick_norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
+    """Return the norms of :func:`norm`, where possible in one pass over the leaves."""
+    if not jax.tree.leaves(tree):
+        return norm(tree, batch_ndim)
+    return quick_norms([tree], batch_ndim)[0]
+
+
+def quick_norms(trees: Sequence[PyTree], batch_ndim: int) -> list[jax.Array]:
+    """Return the norms of each tree's examples; no tree may be without leaves.
+
+    :func:`norm` divides by the largest absolute value first, so that no square
+    overflows or underflows, and therefore reads each leaf twice. Here, the squares are
+    added as they are. Only if a sum of squares is so small or so large that squares may
+    have underflowed or overflowed, or is 0 or NaN, :func:`norm` computes the results.
+    """
+    squares = [squared_norm(tree, batch_ndim) for tree in trees]
+
+    def are_safe(total):
+        limits = jnp.finfo(total.dtype)
+        low = float(limits.tiny) / float(limits.eps) ** 2
+        high = float(limits.max) * float(limits.eps)
+        return jnp.all((total > low) & (total < high))
+
+    def slow():
+        norms = [norm(tree, batch_ndim) for tree in trees]
+        return [a.astype(b.dtype) for a, b in zip(norms, squares, strict=True)]
+
+    safe = jnp.all(jnp.stack(list(map(are_safe, squares))))
+    return jax.lax.cond(safe, lambda: list(map(jnp.sqrt, squares)), slow)
 
 
 def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:

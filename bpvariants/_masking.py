@@ -35,6 +35,37 @@ def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Arra
     return steps < lengths[None].astype(steps.dtype)
 
 
+def last_step_weights(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Array:
+    """Return weights [T, *batch] that count only the loss of each sequence's last step.
+
+    The weight is 1 at the last step before the padding, and 0 at all other steps. A
+    sequence of length 0 has no weight. Use these weights, together with
+    :func:`mask_from_lengths`, if each sequence has one target.
+
+    Args:
+      lengths: [*batch] integers from 0 to T: the number of time steps of each sequence
+        before its padding. The lengths are checked if they are known while tracing.
+      num_steps: T, the number of time steps including padding.
+
+    Returns:
+      Weights [T, *batch] in JAX's default floating dtype.
+
+    Raises:
+      ValueError: if num_steps is not an integer of at least 1, if lengths are not
+        integers, or if a length that is known while tracing is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> gradients.last_step_weights(jnp.array([2, 0, 3]), 3).tolist()
+      [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    check_count("num_steps", num_steps)
+    lengths = checked_lengths(lengths, "num_steps", int(num_steps))
+    steps = jnp.arange(1, int(num_steps) + 1).reshape(-1, *[1] * lengths.ndim)
+    return (steps == lengths[None].astype(steps.dtype)).astype(float)
+
+
 def checked_lengths(lengths: Any, name: str, num_steps: int) -> jax.Array:
     """Return lengths as an array; check the values that are known while tracing."""
     wanted = f"lengths must be integers from 0 to {name} = {num_steps}, got"

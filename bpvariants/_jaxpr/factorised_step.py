@@ -151,14 +151,19 @@ def factorise(
 
 
 def linearise_factors(
-    program: FactorisedStep, params: PyTree, carry: PyTree, inputs: PyTree
-) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
-    """Return the step's Jacobian J, and the factors (â, D) of each block's derivative.
+    program: FactorisedStep,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    columns: Sequence[jax.Array],
+) -> tuple[list[jax.Array], list[tuple[jax.Array, jax.Array]]]:
+    """Return products with the step's Jacobian J, and the factors of each block.
 
     J = ∂h_t/∂h_{t−1} is [n, n], where h_t are the n floating elements of one example's
-    carry. A block Θ [k, m] is a matrix of parameters that the step multiplies by a
-    vector â [k]. D [n, m] is the derivative of h_t with respect to this product. The
-    cost is n backward passes through the step.
+    carry. The products are J Ω for each matrix Ω [n, m] in `columns`. A block Θ [k, m]
+    is a matrix of parameters that the step multiplies by a vector â [k]. D [n, m] is
+    the derivative of h_t with respect to this product. The factors are (â, D). The cost
+    is at most n backward passes through the step, and the products.
     """
     dtype = carry_dtype(carry)
     h, as_carry = as_vectors(carry, (), dtype)
@@ -178,7 +183,17 @@ def linearise_factors(
         of_variable[block.variable].reshape(h.size, -1)[:, _as_slice(block.positions)]
         for block in program.blocks
     ]
-    return jacobian, list(zip(factors, of_blocks, strict=True))
+    ends = np.cumsum([part.shape[1] for part in columns])
+    if len(ends) and ends[-1] <= h.size:
+        # One forward-mode derivative for each column takes no more time than the
+        # backward passes for J, and makes J itself unnecessary.
+        push = jax.linearize(lambda h: new_carry(h, zeros)[0], h)[1]
+        whole = jnp.concatenate(columns, axis=1)
+        pushed = jax.vmap(push)(whole.T).T
+        products = jnp.split(pushed, ends[:-1], axis=1)
+    else:
+        products = [jacobian @ part for part in columns]
+    return products, list(zip(factors, of_blocks, strict=True))
 
 
 def add_block(

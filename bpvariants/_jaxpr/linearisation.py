@@ -18,6 +18,7 @@ from bpvariants._carries import floating_leaves, replace_floating
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._jaxpr.linear_operations import Link, links
 from bpvariants._jaxpr.program import (
+    evaluated_on_cpu,
     flat_program,
     has_refs,
     interpret,
@@ -187,7 +188,7 @@ def _evaluate(equation, values, known, nonzero):
     if sum(variable.aval.size for variable in equation.outvars) > 1e7:
         return
     try:
-        with jax.ensure_compile_time_eval():
+        with evaluated_on_cpu():
             results = run_equation(equation, [jnp.asarray(value) for value in values])
             results = [np.asarray(result) for result in results]
     except Exception:

@@ -187,7 +187,7 @@ class Terms:
                 # contains the terms.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
-                    f"params{path} does not factorise, which kf_rtrl needs: it "
+                    f"params{path} does not factorise, as this rule requires: it "
                     f"{reason}. Each array of params that reaches the carry must be "
                     "used once, in a product with one vector, or be added as a bias. "
                     "Before that it may be rearranged and multiplied by constants. "

@@ -1,6 +1,7 @@
 """Trace functions to jaxprs without inner calls; analyse and evaluate jaxprs."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -145,6 +146,21 @@ def run_equation(
     functions, parameters = bound if isinstance(bound, tuple) else ([], bound)
     results = equation.primitive.bind(*functions, *values, **parameters)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+@contextlib.contextmanager
+def evaluated_on_cpu() -> Iterator[None]:
+    """Run primitives at once while tracing, on the CPU if JAX has a CPU backend.
+
+    An analysis of a jaxpr runs many primitives on small arrays. Each would be compiled
+    for the default device, and on an accelerator wait for transfers.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.ensure_compile_time_eval())
+        with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS leaves the CPU out
+            cpu = jax.local_devices(backend="cpu")[0]
+            stack.enter_context(jax.default_device(cpu))
+        yield
 
 
 def called(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import is_floating
-from bpvariants._jaxpr.program import run_equation
+from bpvariants._jaxpr.program import evaluated_on_cpu, run_equation
 
 
 def _unchanged(equation, operand):
@@ -128,7 +128,7 @@ def moved(
     if in_numpy is not None:
         return in_numpy(equation, *operands)
     try:
-        with jax.ensure_compile_time_eval():
+        with evaluated_on_cpu():
             results = _run_on_marks(equation, [jnp.asarray(m) for m in operands])
             return [np.asarray(result) for result in results]
     except (OverflowError, TypeError, ValueError):

@@ -1,6 +1,6 @@
 """Gated recurrent unit (GRU) in the form of PyTorch and cuDNN."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,58 @@ class Gru(Cell):
           (5, 16)
         """
         return _dense.zeros("gru", params, batch_shape)
+
+    def with_kernel(
+        self,
+        kernel: Literal["pallas"],
+        *,
+        interpret: Literal["tpu", "gpu"] | None = None,
+    ) -> Cell:
+        """Return this cell with a kernel that runs a whole sequence. Reverse mode only.
+
+        The returned cell has the same parameters, carry and results as `gru`. If it
+        is the step of `gradients.unroll`, `bptt` or `bidirectional`,
+        with remat=None and backward="scan", one Pallas kernel runs all time steps on a
+        TPU or an NVIDIA GPU; a second kernel runs the backward pass. Everywhere else,
+        also inside a step that you write yourself, the cell runs step by step. On a
+        CPU, a scan runs the same computation as the kernel.
+
+        The speed of the kernels has not been measured, and they have not been run on a
+        TPU or GPU: tests run them in Pallas' interpret mode, and lower them for both
+        platforms. Measure with `python -m experiments benchmarks --only kernels`. A TPU
+        keeps the matrices U in its vector memory, so U must fit there. A GPU runs 16
+        examples on each of its multiprocessors; a small batch leaves most of the GPU
+        idle. In bfloat16 the kernels compute in float32 and round states and residuals,
+        so results differ from `gru` by rounding. `jax.jvp` is not possible.
+
+        Args:
+          kernel: "pallas".
+          interpret: None, or a platform, "tpu" or "gpu", whose kernel then runs in
+            Pallas' interpret mode on any platform. Interpret mode is slow, and is for
+            tests.
+
+        Returns:
+          A cell. Equal arguments return the same object.
+
+        Raises:
+          ValueError: if kernel or interpret is unknown. While a sequence is run, if
+            params, carry and xs do not have one common dtype.
+
+        Example:
+          >>> import jax, jax.numpy as jnp
+          >>> from bpvariants import cells, gradients
+          >>> step = cells.gru.with_kernel("pallas")
+          >>> params = step.init(jax.random.key(0), 3, 16)
+          >>> carry = step.carry(params, (5,))
+          >>> carry, ys = gradients.unroll(step, params, carry, jnp.ones((9, 5, 3)))
+          >>> ys.shape
+          (9, 5, 16)
+        """
+        # Importing Pallas takes time, which users of no kernel need not spend.
+        from bpvariants.cells._kernel_cell import check_kernel, with_kernel
+
+        check_kernel(kernel, interpret)
+        return with_kernel(self, "gru", interpret)
 
 
 gru = Gru("gru")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from bpvariants._dtypes import widen
 from bpvariants._examples import norm, unit
-from bpvariants._tables import aligned, named_leaves, short
+from bpvariants._tables import aligned, in_short, named_leaves, short
 from bpvariants.diagnostics._rules import call_rule
 from bpvariants.types import PyTree
 
@@ -58,6 +58,9 @@ class Comparison(NamedTuple):
     total: Agreement
     leaves: PyTree
 
+    def __repr__(self) -> str:
+        return in_short(self, self._words)
+
     def table(self) -> str:
         """Return text: a line for all params together, then a line for each array."""
         is_agreement = lambda node: isinstance(node, Agreement)
@@ -76,6 +79,10 @@ class Comparison(NamedTuple):
             if size == 0
         ]
         return "\n".join([aligned(rows), *zero])
+
+    def _words(self) -> str:
+        cosine, error = short(self.total.cosine), short(self.total.relative_error)
+        return f"cosine {cosine}, relative error {error}"
 
 
 def compare(

@@ -31,6 +31,7 @@ from bpvariants._losses import (
     effective_weights,
     with_loss,
 )
+from bpvariants._pictures import axes_for
 from bpvariants._settings import check_scalar
 from bpvariants._tables import aligned, short
 from bpvariants.diagnostics._look_back import Course, from_each_loss, ratio
@@ -109,33 +110,36 @@ class GradientFlow(NamedTuple):
 
     def plot(
         self,
-        axes: Any,
+        axes: Any = None,
         against: Literal["lag", "time"] = "lag",
         label: str | None = None,
-    ) -> None:
-        """Draw error norms into `axes`, against the lag k or against the time step t.
+    ) -> Any:
+        """Draw error norms against the lag k or the time step t; return the axes.
 
-        `axes` are Matplotlib axes. As a function of the lag k, the plot shows the
-        look-back curve φ_k, which is the mean norm of the error signals at lag k. A
-        dashed line is the fitted decay β^k. As a function of the time step t, the plot
-        shows the norms ‖δ_t‖ of the error signals. Curves of several networks may be
-        drawn into the same axes, each with its own `label`.
+        `axes` are Matplotlib axes; by default, those of a new figure. As a function of
+        the lag k, the plot shows the look-back curve φ_k, which is the mean norm of the
+        error signals at lag k. A dashed line is the fitted decay β^k. As a function of
+        the time step t, the plot shows the norms ‖δ_t‖ of the error signals. Curves of
+        several networks may be drawn into the same axes, each with its own `label`.
         """
         if against not in ("lag", "time"):
             raise ValueError(f"against must be 'lag' or 'time', got {against!r}.")
+        axes = axes_for("flow.plot", axes)
         curve = np.asarray(self.curve if against == "lag" else self.deltas)
         where = np.arange(len(curve))
         (line,) = axes.plot(where, curve, marker=".", label=label)
         axes.set_yscale("log")
         if against == "time":
             axes.set(xlabel="time step t (from 0)", ylabel="‖δ_t‖")
-            return
+            return axes
         beta, logs = float(self.beta), np.log(np.where(curve > 0, curve, np.nan))
         if beta > 0 and np.isfinite(logs[1:]).any():
             level = np.nanmean(logs[1:] - where[1:] * math.log(beta))
             fitted = np.exp(level + where * math.log(beta))
             axes.plot(where, fitted, "--", color=line.get_color(), linewidth=0.8)
-        axes.set(xlabel="lag k (steps back)", ylabel="‖∂ℓ_s/∂h_{s−k}‖")
+        norm = r"$\Vert \partial\ell_s / \partial h_{s-k} \Vert$"
+        axes.set(xlabel="lag k (steps back)", ylabel=norm)
+        return axes
 
 
 def gradient_flow(

@@ -20,13 +20,14 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_count
 from bpvariants._dtypes import widen
+from bpvariants._tables import in_short
 from bpvariants.diagnostics._quality_measures import (
     measures_of,
     QualityMeasures,
     QualitySums,
     sums_of,
 )
-from bpvariants.diagnostics._quality_report import draw, Measure, tabulate
+from bpvariants.diagnostics._quality_report import draw, in_words, Measure, tabulate
 from bpvariants.gradients.online._over_sequence import over_sequence
 from bpvariants.gradients.through_time._bptt import bptt
 from bpvariants.types import GradientRule, Loss, OnlineRule, PyTree, Step
@@ -44,6 +45,9 @@ class GradientQuality(NamedTuple):
     total: QualityMeasures  # for all params together
     leaves: PyTree  # like params: QualityMeasures of each array
 
+    def __repr__(self) -> str:
+        return in_short(self, lambda: in_words(self))
+
     def table(self, steps: Sequence[Any] | None = None) -> str:
         """Return text: a line for all params together, then a line for each array.
 
@@ -55,18 +59,18 @@ class GradientQuality(NamedTuple):
 
     def plot(
         self,
-        axes: Any,
+        axes: Any = None,
         measure: Measure = "cosine",
         steps: Sequence[Any] | None = None,
         label: str | None = None,
-    ) -> None:
-        """Draw one measure into Matplotlib axes, for each array or over training steps.
+    ) -> Any:
+        """Draw one measure, for each array or over training steps; return the axes.
 
         Error bars show the standard deviation of the cosine, or the standard error of
-        the bias. Measures of several rules may be drawn into the same axes, each with
-        its own `label`.
+        the bias. Measures of several rules may be drawn into the same Matplotlib
+        `axes`, each with its own `label`. Default: the axes of a new pyplot figure.
         """
-        draw(self, axes, measure, steps, label)
+        return draw(self, axes, measure, steps, label)
 
 
 def gradient_quality(
@@ -130,7 +134,8 @@ def gradient_quality(
 
     Raises:
       ValueError: if keys does not have one axis, or at_once is not an integer of at
-        least 1. Errors that the rule raises are passed on.
+        least 1; if the rule draws random numbers, and keys is None. Errors that the
+        rule raises are passed on.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -159,7 +164,8 @@ def gradient_quality(
             "give keys=jax.random.split(key, 100), or leave at_once out."
         )
     if keys is None:
-        estimates = jax.tree.map(lambda g: g[None], widen(estimator(*args, **given)[1]))
+        grads = _without_key(estimator, *args, **given)
+        estimates = jax.tree.map(lambda g: g[None], widen(grads))
     else:
         draws = _check(keys, at_once)
         estimate = lambda key: widen(estimator(*args, **given, key=key)[1])
@@ -185,6 +191,19 @@ def _along(name: str, rule: GradientRule | OnlineRule) -> Callable[..., Any]:
             f"gradients.rtrl(step, loss); got {rule!r}."
         )
     return rule
+
+
+def _without_key(rule: Callable[..., Any], *args: PyTree, **given: Any) -> PyTree:
+    """Return the gradient of a rule; if the rule asks for a key, ask for keys."""
+    try:
+        return rule(*args, **given)[1]
+    except ValueError as error:
+        if "key must be given" not in str(error):
+            raise
+        raise ValueError(
+            "rule draws random numbers, so gradient_quality needs keys, one for each "
+            "draw: give keys=jax.random.split(jax.random.key(0), 100)."
+        ) from error
 
 
 def _check(keys: jax.Array, at_once: int | None) -> int:

@@ -33,6 +33,7 @@ from bpvariants._examples import norm, unit
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
+from bpvariants._pictures import axes_for
 from bpvariants._tables import aligned, short
 from bpvariants.types import PyTree, Step
 
@@ -100,8 +101,9 @@ class JacobianSpectrum(NamedTuple):
         )
         return f"{grow} by a factor of e in {steps} steps"
 
-    def plot(self, axes: Any, label: str | None = None) -> None:
-        """Draw each exponent, averaged over examples, as a function of time."""
+    def plot(self, axes: Any = None, label: str | None = None) -> Any:
+        """Draw each exponent, averaged over examples, over time; return the axes."""
+        axes = axes_for("spectrum.plot", axes)
         running = np.asarray(self.running)
         examples = tuple(range(1, running.ndim - 1))
         for i, values in enumerate(running.mean(axis=examples).T):
@@ -109,6 +111,7 @@ class JacobianSpectrum(NamedTuple):
             axes.plot(np.arange(len(values)), values, label=name)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set(xlabel="time step t (from 0)", ylabel="exponent (per step)")
+        return axes
 
 
 def jacobian_spectrum(

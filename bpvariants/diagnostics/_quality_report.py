@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 import numpy as np
 
+from bpvariants._pictures import axes_for
 from bpvariants._tables import aligned, short
 
 Measure: TypeAlias = Literal[
@@ -53,13 +54,14 @@ def draw(
     measure: Measure,
     steps: Sequence[Any] | None,
     label: str | None,
-) -> None:
+) -> Any:
     """Draw one measure: a point for each array of params, or a line over a training."""
     if measure not in COLUMNS:
         raise ValueError(
             f"measure must be one of {', '.join(COLUMNS)}; got {measure!r}."
         )
     names, measures = _rows(quality, steps)
+    axes = axes_for("quality.plot", axes)
     values = measures[measure]
     spread = measures[SPREADS[measure]] if measure in SPREADS else None
     if np.ndim(quality.total.bias) == 0:
@@ -69,13 +71,26 @@ def draw(
             values[down], names[down], xerr=spread, fmt="o", capsize=3, label=label
         )
         axes.set_xlabel(measure.replace("_", " "))
-        return
+        return axes
     where = np.arange(len(values)) if steps is None else np.asarray(steps)
     (line,) = axes.plot(where, values, marker="o", markersize=3, label=label)
     if spread is not None:
         low, high = values - spread, values + spread
         axes.fill_between(where, low, high, color=line.get_color(), alpha=0.2)
     axes.set_ylabel(measure.replace("_", " "))
+    return axes
+
+
+def in_words(quality: Any) -> str:
+    """Return the measures of all params together in a few words."""
+    total = quality.total
+    if np.ndim(total.bias):
+        return f"measures at {len(total.bias)} times"
+    words = f"cosine {short(total.cosine)}, bias {short(total.bias)}"
+    if float(total.variance) > 0:
+        words += f" ± {short(total.bias_standard_error)}"
+        words += f", variance {short(total.variance)}"
+    return words
 
 
 def _rows(

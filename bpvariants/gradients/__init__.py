@@ -9,11 +9,13 @@ also be imported from `bpvariants.gradients`:
   growing_truncation), discounted_weights, parallel_unroll (with newton), stack,
   bidirectional, resets_from_dones. The subpackage `remat` has policies that save memory
   in backward passes through time.
-- `online`, gradients computed forwards in time: rtrl, snap, diagonal_rtrl, rflo, eprop
+- `online`, gradients computed forwards in time: rtrl, sketched_rtrl, snap,
+  diagonal_rtrl, rflo, eprop
   (with random_feedback, AdaptiveFeedback), uoro, kf_rtrl, forward_gradient, pes.
   over_sequence turns an online rule into a gradient rule.
-- `equilibrium`: fixed_point, recurrent_backprop, jacobian_penalty; with `solvers` to
-  compute the fixed point and `adjoints` to differentiate it.
+- `equilibrium`: fixed_point, recurrent_backprop, equilibrium_propagation,
+  jacobian_penalty; with `solvers` to compute the fixed point and `adjoints` to
+  differentiate it.
 
 See `bpvariants.types.GradientRule` for the arguments and results of a rule. The classes
 of the states and infos that rules return are in the subpackages, for example
@@ -21,7 +23,10 @@ of the states and infos that rules return are in the subpackages, for example
 `bpvariants.diagnostics`.
 """
 
-from bpvariants._masking import mask_from_lengths as mask_from_lengths
+from bpvariants._masking import (
+    last_step_weights as last_step_weights,
+    mask_from_lengths as mask_from_lengths,
+)
 from bpvariants.gradients import (
     equilibrium as equilibrium,
     online as online,
@@ -35,6 +40,7 @@ from bpvariants.gradients._feedback import (
 )
 from bpvariants.gradients.equilibrium import (
     adjoints as adjoints,
+    equilibrium_propagation as equilibrium_propagation,
     fixed_point as fixed_point,
     jacobian_penalty as jacobian_penalty,
     recurrent_backprop as recurrent_backprop,
@@ -49,6 +55,7 @@ from bpvariants.gradients.online import (
     pes as pes,
     rflo as rflo,
     rtrl as rtrl,
+    sketched_rtrl as sketched_rtrl,
     snap as snap,
     uoro as uoro,
 )

@@ -5,6 +5,11 @@ the linear equation from which the derivatives of h* follow.
 """
 
 from bpvariants.gradients.equilibrium import adjoints as adjoints, solvers as solvers
+from bpvariants.gradients.equilibrium._equilibrium_propagation import (
+    equilibrium_propagation as equilibrium_propagation,
+    EquilibriumPropagationRule as EquilibriumPropagationRule,
+    Phases as Phases,
+)
 from bpvariants.gradients.equilibrium._fixed_point import fixed_point as fixed_point
 from bpvariants.gradients.equilibrium._jacobian_penalty import (
     jacobian_penalty as jacobian_penalty,

@@ -1,7 +1,7 @@
 """Choice of the solver and the adjoint solver from the arguments of a caller."""
 
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -10,25 +10,33 @@ from bpvariants.gradients.equilibrium import adjoints, solvers
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
 from bpvariants.gradients.equilibrium._with_krylov import with_krylov
 
-OURS = solvers.relaxation, solvers.anderson, solvers.broyden
+OURS = solvers.relaxation, solvers.anderson, solvers.broyden, solvers.auto
 
 
 def choose_solver(
-    solver: Solver | None,
+    solver: Solver | Literal["auto"] | None,
     damping: float | jax.Array | None,
     tol: float | jax.Array | None,
     max_steps: int | jax.Array | None,
     atol: float | jax.Array | None,
 ) -> Solver:
-    """Return `solver`, or a relaxation with the given settings if solver is None."""
+    """Return `solver`; for None or "auto", a solver with the given settings."""
     settings = {"damping": damping, "tol": tol, "max_steps": max_steps, "atol": atol}
     given = {name: value for name, value in settings.items() if value is not None}
     if solver is None:
         return solvers.relaxation(**given)
+    if isinstance(solver, str) and solver == "auto":
+        if damping is not None:
+            raise ValueError(
+                f'damping must be left out with solver="auto", got {damping}, because '
+                "this solver is not damped; gradients.solvers.relaxation(…) is."
+            )
+        return solvers.auto(**given)
     if isinstance(solver, type) or not hasattr(solver, "solve"):
         raise ValueError(
             "solver must be a value such as gradients.solvers.relaxation(…), "
-            "gradients.solvers.anderson(…) or gradients.solvers.broyden(…), got "
+            'gradients.solvers.anderson(…) or gradients.solvers.broyden(…), or "auto", '
+            "got "
             f"{_described(solver, solvers)}."
         )
     if isinstance(solver, OURS):

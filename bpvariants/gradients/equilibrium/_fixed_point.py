@@ -16,12 +16,13 @@ continuous time, and their stability.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_batch_ndim, check_floating
-from bpvariants._examples import norm
+from bpvariants._examples import quick_norm
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._masking import select
 from bpvariants.gradients.equilibrium._choices import choose_adjoint, choose_solver
@@ -35,9 +36,13 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
 from bpvariants.gradients.equilibrium._map import check_map, check_map_function
 from bpvariants.gradients.equilibrium._precision import with_precise_products
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
+from bpvariants.gradients.equilibrium._reversible_derivative import (
+    check_alone,
+    reversible_fixed_point,
+)
 from bpvariants.gradients.equilibrium._rounding import reachable
 from bpvariants.gradients.equilibrium._solution import FixedPoint
-from bpvariants.gradients.equilibrium.adjoints import unrolled
+from bpvariants.gradients.equilibrium.adjoints import reversible, unrolled
 from bpvariants.types import PyTree
 
 
@@ -47,7 +52,7 @@ def fixed_point(
     init: PyTree,
     x: PyTree,
     *,
-    solver: Solver | None = None,
+    solver: Solver | Literal["auto"] | None = None,
     adjoint: Adjoint | None = None,
     on_failure: OnFailure = "nan",
     batch_ndim: int = 0,
@@ -68,7 +73,8 @@ def fixed_point(
 
     h* can be differentiated with respect to params, x, and the values that f closes
     over, in forward and reverse mode, any number of times. The derivative with respect
-    to init is 0. To save steps, init may be the fixed point of a similar problem. A
+    to init is 0. To save steps, init may be the fixed point of a similar problem. Only
+    :class:`reversible` differs: it has reverse mode only, and a derivative in init. A
     failure to converge raises no error, but is reported in the returned `info`.
     `on_failure` selects what h* and its derivative are for an example that does not
     converge:
@@ -109,7 +115,8 @@ def fixed_point(
     also solves for the adjoint. With on_failure="nan", conjugate gradients take over
     for the examples where this method fails. The solver `relaxation` finds h* only if
     f, or its damped iteration, contracts near h*; the solvers `anderson` and `broyden`
-    need no contraction.
+    need no contraction. The solver `auto` starts as a relaxation, and accelerates the
+    examples that would take many steps.
 
     Each step of the solver takes the time of one evaluation of f. Each step of an
     adjoint relaxation takes the time of one backward pass through f. The memory does
@@ -123,12 +130,15 @@ def fixed_point(
       init: state at which the solver starts, floating leaves [*batch, ...].
       x: constant input of f, leaves [*batch, ...].
       solver: solver for the fixed point h*, from `gradients.solvers`: `relaxation(…)`
-        (the default), `anderson(…)` or `broyden(…)`.
+        (the default), `anderson(…)`, `broyden(…)` or `auto(…)`. The text "auto" is
+        short for `auto(…)` with the given tol, max_steps and atol.
       adjoint: solver for the adjoint, from `gradients.adjoints`. Default: the method
         and the settings of `solver`; with on_failure="nan", conjugate gradients then
         also solve the examples where this method fails, in up to max_steps more steps.
         Exact: `relaxation(…)`, `anderson(…)`, `broyden(…)`, `cg(…)`,
-        `linear_solver(…)`; approximate: `neumann(…)`, `jfb()`, `unrolled(…)`.
+        `linear_solver(…)`; approximate: `neumann(…)`, `jfb()`, `unrolled(…)`. Exact
+        for a finite number of steps: `reversible(…)`, which is its own solver, so
+        solver, damping, tol, max_steps and atol must be left out.
       on_failure: "nan", "truncate" or "ignore"; selects h* and its derivative for an
         example that does not converge.
       batch_ndim: number of leading axes that are batch axes. Each example converges by
@@ -170,7 +180,9 @@ def fixed_point(
       back-propagation to recurrent neural networks", Physical Review Letters 59, 1987,
       doi:10.1103/PhysRevLett.59.2229.
     """
-    solver = choose_solver(solver, damping, tol, max_steps, atol)
+    settings = {"damping": damping, "tol": tol, "max_steps": max_steps, "atol": atol}
+    check_alone(adjoint, solver=solver, **settings)
+    solver = choose_solver(solver, **settings)
     check_on_failure(on_failure)
     adjoint = choose_adjoint(adjoint, solver, on_failure)
     check_map_function(f)
@@ -180,6 +192,10 @@ def fixed_point(
     check_map(f, params, init, x, "init")
     f = with_stored_operands(f, params, init, x)
     check_batch_ndim("init", batch_ndim, init)
+    if isinstance(adjoint, reversible):
+        return reversible_fixed_point(
+            f, params, init, x, adjoint, on_failure, batch_ndim
+        )
     which = "last" if on_failure == "ignore" else "best"
     map_at = lambda x: lambda h: f(params, h, x)
     h, info = _solve(map_at(x), init, solver, batch_ndim, which)
@@ -221,13 +237,14 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
     h, info = jax.lax.custom_root(
         lambda h: h, init, solve, lambda _, rhs: rhs, has_aux=True
     )
-    flags = {"converged": info.converged != 0, "krylov": info.krylov != 0}
+    names = "converged", "krylov", "accelerated"
+    flags = {name: getattr(info, name) != 0 for name in names}
     return h, info._replace(steps=jnp.int32(info.steps), **flags)
 
 
 def _scale(h: PyTree, solver: Solver, batch_ndim: int) -> jax.Array:
     """Return the scale of residuals, max(‖h‖, atol / tol), for each example."""
-    size = norm(h, batch_ndim)
+    size = quick_norm(h, batch_ndim)
     least = jnp.asarray(solver.tol, size.dtype)
     atol = getattr(solver, "atol", None)  # a user's own solver may have no atol
     if atol is not None:

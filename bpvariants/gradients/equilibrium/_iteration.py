@@ -12,12 +12,12 @@ oscillate without converging.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._examples import norm, relative, times
+from bpvariants._examples import norm, quick_norm, relative, times
 from bpvariants._masking import select
 from bpvariants.gradients.equilibrium._krylov import (
     Krylov,
@@ -25,6 +25,7 @@ from bpvariants.gradients.equilibrium._krylov import (
     no_krylov,
     restart,
 )
+from bpvariants.gradients.equilibrium._method import Method, Step, when
 from bpvariants.gradients.equilibrium._residuals import (
     contraction,
     is_due,
@@ -50,19 +51,6 @@ from bpvariants.types import PyTree
 
 GROWTH = 1e4  # an example diverges if its residual rises by more than this factor
 SPAN = 8  # an oscillating iterate stays within SPAN / 2 times the length of a step
-
-
-class Method(NamedTuple):
-    """Update rule of a solver, with a memory of earlier steps."""
-
-    init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
-    # Update rule: (memory, h, g(h) − h, ‖g(h) − h‖) -> the new (h, memory).
-    move: Callable[..., tuple[PyTree, PyTree]]
-    may_rise: bool = False  # whether GROWTH is relative to the first residual
-    # memory -> damping of a relaxation, [*batch] or []
-    damping: Callable[[PyTree], jax.Array] | None = None
-    # (memory, mask [*batch]) -> memory with the damping halved where the mask is True
-    halve: Callable[[PyTree, jax.Array], PyTree] | None = None
 
 
 class _Events(NamedTuple):
@@ -120,7 +108,7 @@ def iterate(
 
     def step(state: _State) -> _State:
         difference = gap(state.h)
-        size = norm(difference, batch_ndim)
+        size = quick_norm(difference, batch_ndim)
         residual = relative(size, scale(state.h))
         new = _step(state, difference, size, residual, method, tol, limit)
         stalled = new.active & is_due(new.since)
@@ -136,7 +124,7 @@ def iterate(
             busy |= failed | (new.active & new.krylov.on)
         events = _Events(stalled, late, slow, failed)
         rare = lambda new: _settle(new, state, difference, size, events, method, pull)
-        return _when(jnp.any(busy), rare, new)
+        return when(jnp.any(busy), rare, new)
 
     krylov = None if pull is None else no_krylov(start, size)
     state = _begin(start, method.init(start), size)._replace(krylov=krylov)
@@ -149,7 +137,11 @@ def iterate(
     damping = jnp.ones_like(radius)
     if method.damping is not None:
         damping *= jnp.asarray(method.damping(state.memory), damping.dtype)
-    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius, on, damping)
+    fast = jnp.zeros_like(state.lost)
+    if method.accelerated is not None:
+        fast = method.accelerated(state.memory) & ~on
+    told = radius, on, damping, fast
+    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, *told)
     done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
         (start, info(state.first)),
@@ -157,12 +149,6 @@ def iterate(
         (h, done(last)),
         state.lost,
     )
-
-
-def _when(flag: jax.Array, change: Callable[[Any], Any], state: Any) -> Any:
-    """Return change(state) if the flag is True; else skip it and return the state."""
-    once = lambda pair: (jnp.zeros_like(flag), change(pair[1]))
-    return jax.lax.while_loop(lambda pair: pair[0], once, (flag, state))[1]
 
 
 def _step(
@@ -188,12 +174,14 @@ def _step(
     steps = state.steps + state.active.astype(jnp.int32)
     active = state.active & (residual > tol) & ~lost & (steps < limit)
     since = jnp.where(better, 0, state.since + 1)
-    h, memory = method.move(state.memory, state.h, difference, size)
+    moves &= active
+    now = Step(size, moves, residual / tol)
+    h, memory = method.move(state.memory, state.h, difference, now)
     recent = jnp.concatenate([state.recent[1:], size[None]])
     return state._replace(
-        h=select(moves & active, h, state.h),
+        h=select(moves, h, state.h),
         best=select(better, state.h, state.best),
-        memory=select(moves & active, memory, state.memory),
+        memory=memory,
         lowest=lowest,
         residual=jnp.where(better, residual, state.residual),
         first=jnp.where(state.steps == 0, residual, state.first),

@@ -75,10 +75,11 @@ def solve_linear(
         conjugate = lambda tree: jax.tree.map(jnp.conj, tree)
         transpose = jax.linear_transpose(matvec, b)
         options["pull"] = lambda r: conjugate(*transpose(conjugate(r)))
+    length = norm(b, batch_ndim)
     outcome = solver.solve(
         lambda z: jax.tree.map(jnp.subtract, b, matvec(z)),
         begin,
-        lambda z: norm(b, batch_ndim),
+        lambda z: length,
         batch_ndim,
         **options,
     )

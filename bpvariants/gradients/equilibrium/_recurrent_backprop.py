@@ -14,7 +14,7 @@ same connections. Near h*, both relaxations converge under the same condition.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from bpvariants._losses import (
     normalised,
 )
 from bpvariants._masking import select
+from bpvariants._tables import in_short
 from bpvariants.gradients.equilibrium._choices import choose_adjoint, choose_solver
 from bpvariants.gradients.equilibrium._fixed_point import fixed_point
 from bpvariants.gradients.equilibrium._implicit_derivative import (
@@ -41,8 +42,17 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
 )
 from bpvariants.gradients.equilibrium._map import check_map, check_map_function
 from bpvariants.gradients.equilibrium._precision import with_precise_products
-from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
+from bpvariants.gradients.equilibrium._protocols import (
+    Adjoint,
+    check_no_start,
+    Solver,
+)
+from bpvariants.gradients.equilibrium._reversible_derivative import (
+    check_alone,
+    reversible_equilibrium,
+)
 from bpvariants.gradients.equilibrium._solution import FixedPointInfo
+from bpvariants.gradients.equilibrium.adjoints import reversible
 from bpvariants.types import Loss, PyTree
 
 
@@ -53,6 +63,9 @@ class Equilibrium(NamedTuple):
     forward: FixedPointInfo  # convergence of h, arrays [*batch]
     adjoint: FixedPointInfo  # convergence of z, arrays [*batch]
     z: PyTree  # adjoint z of the weighted mean loss, with the shapes of h
+
+    def __repr__(self) -> str:
+        return in_short(self, lambda: f"forward={self.forward}, adjoint={self.adjoint}")
 
 
 class RecurrentBackpropRule(Protocol):
@@ -85,7 +98,7 @@ def recurrent_backprop(
     loss: Loss,
     *,
     readout: Callable[[PyTree, PyTree], PyTree] | None = None,
-    solver: Solver | None = None,
+    solver: Solver | Literal["auto"] | None = None,
     adjoint: Adjoint | None = None,
     on_failure: OnFailure = "nan",
     damping: float | jax.Array | None = None,
@@ -108,7 +121,8 @@ def recurrent_backprop(
       f: one evaluation of the network, (params, h, x) -> h, with state h and input x.
       loss: function (y, target) -> losses, with one loss for each example.
       readout: function (params, h) -> y, from the state to the output. Default: y is h.
-      solver: solver for h*, from `gradients.solvers`. Default: `relaxation()`.
+      solver: solver for h*, from `gradients.solvers`, or "auto", which is short for
+        `auto(…)` with the given tol, max_steps and atol. Default: `relaxation()`.
       adjoint: solver for the adjoint z, from `gradients.adjoints`. Default: the method
         and the settings of `solver`. With on_failure="nan", conjugate gradients then
         also solve the examples where this method fails, in up to max_steps more steps;
@@ -161,7 +175,9 @@ def recurrent_backprop(
       back-propagation to recurrent neural networks", Physical Review Letters 59, 1987,
       doi:10.1103/PhysRevLett.59.2229.
     """
-    solver = choose_solver(solver, damping, tol, max_steps, atol)
+    settings = {"damping": damping, "tol": tol, "max_steps": max_steps, "atol": atol}
+    check_alone(adjoint, solver=solver, **settings)
+    solver = choose_solver(solver, **settings)
     check_on_failure(on_failure)
     _check_functions(f, loss, readout)
     adjoint = choose_adjoint(adjoint, solver, on_failure)
@@ -186,27 +202,52 @@ def recurrent_backprop(
             start_adjoint = jax.lax.stop_gradient(start_adjoint)
 
         options = {"batch_ndim": losses.ndim, "on_failure": on_failure}
-        h, forward = fixed_point(f, params, init, x, solver=solver, **options)
+        given = f, params, init, x
+        if isinstance(adjoint, reversible):
+            check_no_start(adjoint, start_adjoint)
+            h, forward, go_back = reversible_equilibrium(*given, adjoint, **options)
+        else:
+            h, forward = fixed_point(*given, solver=solver, **options)
+            go_back = _implicit(*given[:2], h, x, adjoint, options, forward)
         weighed = with_stored_operands(at(counted(target, weights)), params, h)
         mean_loss = lambda params, h: jnp.sum(shares * weighed(params, h))
         value, (direct, b) = jax.value_and_grad(mean_loss, (0, 1))(params, h)
-        found = jnp.isfinite(forward.residual)
-        if on_failure != "ignore":
-            x = zero_unless(found, x)
         if on_failure == "truncate":
+            found = jnp.isfinite(forward.residual)
             b = select(found, b, jax.tree.map(jnp.zeros_like, b))
+        z, backward, grads = go_back(b, shares == 0, start_adjoint)
+        grads = jax.tree.map(jnp.add, grads, direct)
+        return (value, Equilibrium(h, forward, backward, z)), grads
+
+    return rule
+
+
+def _implicit(
+    f: Callable,
+    params: PyTree,
+    h: PyTree,
+    x: PyTree,
+    adjoint: Adjoint,
+    options: dict[str, Any],
+    forward: FixedPointInfo,
+) -> Callable[[PyTree, jax.Array, PyTree], tuple[PyTree, FixedPointInfo, PyTree]]:
+    """Return a function that solves for z, and returns its report and ∂E/∂θ."""
+    on_failure = options["on_failure"]
+    if on_failure != "ignore":
+        x = zero_unless(jnp.isfinite(forward.residual), x)
+
+    def go_back(b, unweighted, start):
         if on_failure == "nan":  # with b = NaN, the adjoint solver takes no steps
-            b = nan_unless(forward.converged | (shares == 0), b)
+            b = nan_unless(forward.converged | unweighted, b)
         safe_f = with_stored_operands(f, params, h, x)
         _, pull = jax.vjp(lambda params, h: safe_f(params, h, x), params, h)
         matvec = lambda z: jax.tree.map(jnp.subtract, z, pull(z)[1])
         z, backward = solve_adjoint(
-            matvec, b, adjoint, **options, forward=forward, start=start_adjoint
+            matvec, b, adjoint, **options, forward=forward, start=start
         )
-        grads = jax.tree.map(jnp.add, pull(z)[0], direct)
-        return (value, Equilibrium(h, forward, backward, z)), grads
+        return z, backward, pull(z)[0]
 
-    return rule
+    return go_back
 
 
 def _check_functions(f: object, loss: object, readout: object) -> None:

@@ -3,9 +3,17 @@
 from typing import Any, NamedTuple, NoReturn
 
 import jax
+import numpy as np
 
+from bpvariants._pictures import axes_for, draw_convergence
+from bpvariants._tables import convergence, in_short, short, table_of_examples
 from bpvariants.types import PyTree
 
+ADVICE = (
+    "Where spectral_radius is below 1, give more steps: max_steps=. Where it is 1 or "
+    "more,\nuse solver=gradients.solvers.anderson(), or limit the weights by "
+    "updates.project_spectral_norm."
+)
 UNPACK = (
     "fixed_point returns the pair (h, info), not h alone. Write "
     "`h, info = gradients.fixed_point(…)`, or take `.h` of the result."
@@ -38,6 +46,9 @@ class FixedPointInfo(NamedTuple):
       damping: the damping τ of the last step of a relaxation; 1 for the other solvers.
         If the caller gave no damping, a τ below 1 shows that the relaxation oscillated
         and was slowed down.
+      accelerated: bool, whether the last steps were those of Anderson acceleration. Of
+        the solvers, `auto` chooses between relaxation and Anderson acceleration for
+        each example.
     """
 
     steps: jax.Array
@@ -46,6 +57,58 @@ class FixedPointInfo(NamedTuple):
     spectral_radius: jax.Array
     krylov: jax.Array | bool = False
     damping: jax.Array | float = 1.0
+    accelerated: jax.Array | bool = False
+
+    def __repr__(self) -> str:
+        return in_short(self, self._words)
+
+    def table(self, most: int = 20) -> str:
+        """Return a text table with a line for each example; does not work under `jit`.
+
+        If an example has not converged, the last lines say what to do.
+
+        Args:
+          most: largest number of lines; if there are more examples, those with the
+            largest residuals are shown.
+        """
+        text = table_of_examples(self._asdict(), most)
+        failed = int(np.sum(~np.asarray(self.converged)))
+        which = f"{failed} of {np.size(self.converged)} examples did"
+        which = which if np.ndim(self.converged) else "The example did"
+        return text + f"\n{which} not converge. {ADVICE}" * (failed > 0)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw a point for each example: its number of steps, and its residual.
+
+        `plot` needs Matplotlib, and does not work under `jit`.
+
+        Args:
+          axes: Matplotlib axes to draw into. Default: the axes of a new pyplot figure.
+
+        Returns:
+          The Matplotlib axes of the picture.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> from matplotlib.figure import Figure
+          >>> from bpvariants import gradients
+          >>> halve = lambda w, h, x: h / 2 + x
+          >>> h, info = gradients.fixed_point(halve, 0.0, jnp.zeros(2), jnp.ones(2))
+          >>> info.converged.item(), info.plot(Figure().subplots()).get_yscale()
+          (True, 'log')
+        """
+        axes = axes_for("info.plot", axes)
+        draw_convergence(axes, self.steps, self.residual, self.converged, "steps")
+        return axes
+
+    def _words(self) -> str:
+        words = convergence(self.steps, self.residual, self.converged, "steps")
+        taken = int(np.sum(np.asarray(self.krylov)))
+        words += f", conjugate gradients in {taken}" * (taken > 0)
+        fast = int(np.sum(np.asarray(self.accelerated)))
+        words += f", accelerated in {fast}" * (fast > 0)
+        least = float(np.min(np.asarray(self.damping), initial=1.0))
+        return words + (f", damping {short(least)}" if least < 1 else "")
 
 
 class Outcome(NamedTuple):

@@ -1,8 +1,9 @@
 """Online rules: gradients computed forwards in time, one step at a time.
 
 `rtrl` and `diagonal_rtrl` are exact. `uoro`, `kf_rtrl`, `forward_gradient` and `pes`
-are unbiased (`pes` up to an error of order σ²). `snap`, `rflo` and `eprop` are biased.
-`over_sequence` turns an online rule into a gradient rule.
+are unbiased (`pes` up to an error of order σ²). `snap`, `rflo`, `eprop` and
+`sketched_rtrl` are biased; `sketched_rtrl` bounds its error. `over_sequence` turns an
+online rule into a gradient rule.
 """
 
 from bpvariants.gradients.online._diagonal_rtrl import (
@@ -26,6 +27,9 @@ from bpvariants.gradients.online._kf_rtrl import (
     KFRTRLState as KFRTRLState,
     KroneckerFactors as KroneckerFactors,
 )
+from bpvariants.gradients.online._low_rank import (
+    LowRankFactors as LowRankFactors,
+)
 from bpvariants.gradients.online._over_sequence import (
     over_sequence as over_sequence,
 )
@@ -38,6 +42,10 @@ from bpvariants.gradients.online._rflo import (
 )
 from bpvariants.gradients.online._rtrl import (
     rtrl as rtrl,
+)
+from bpvariants.gradients.online._sketched_rtrl import (
+    sketched_rtrl as sketched_rtrl,
+    SketchedRTRLState as SketchedRTRLState,
 )
 from bpvariants.gradients.online._snap import (
     snap as snap,

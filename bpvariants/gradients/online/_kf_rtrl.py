@@ -25,7 +25,6 @@ so q₀ = 1 at the first step, where A and Ω are 0.
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -35,19 +34,21 @@ from bpvariants._carries import (
     as_vectors,
     carry_dtype,
     floating_leaves,
-    one_example,
     over_batch,
-    replace_floating,
 )
 from bpvariants._dtypes import cast_like, widen
-from bpvariants._examples import norm, times
+from bpvariants._examples import quick_norms, times
 from bpvariants._jaxpr.factorised_step import (
     add_block,
-    factorise,
     FactorisedStep,
     linearise_factors,
 )
 from bpvariants._losses import with_loss
+from bpvariants.gradients.online._factors import (
+    check_factors,
+    direct_gradient,
+    factorised,
+)
 from bpvariants.gradients.online._online_step import (
     check_state,
     enter_first_step,
@@ -156,7 +157,7 @@ def _with_signs(
     def init(params, carry, inputs, *, initial=None):
         now, initial = enter_first_step(advance, params, carry, inputs, initial)
         rank = len(now.batch)
-        program = _factorised(advance, params, now, rank)
+        program = factorised(advance, params, now, rank)
         factors = _zero_factors(program, now.start, now.batch)
         return KFRTRLState(now.start, factors, initial)
 
@@ -170,18 +171,11 @@ def _with_signs(
             advance, params, carry, initial, x, target, weight, mask, reset
         )
         rank = len(now.batch)
-        program = _factorised(advance, params, now, rank)
-        _check_influence(influence, _zero_factors(program, carry, now.batch))
+        program = factorised(advance, params, now, rank)
+        check_factors(influence, _zero_factors(program, carry, now.batch))
         entering = now.restarted(influence)
 
-        def mean_loss(params, leaves):
-            start = replace_floating(now.start, leaves)
-            new, losses = now.examples(params, start, now.inputs)
-            return jnp.sum(now.shares * losses), new
-
-        (value, new), (direct, errors) = jax.value_and_grad(
-            mean_loss, argnums=(0, 1), has_aux=True
-        )(params, widen(floating_leaves(now.start)))
+        value, new, direct, errors = direct_gradient(now, params)
         grads, leaving = widen(direct), influence
         if influence:  # if the list is empty, the carry depends on no params
             grads = _add_influence(grads, errors, entering, program, rank)
@@ -191,35 +185,6 @@ def _with_signs(
         return value, cast_like(grads, params), KFRTRLState(new, leaving, initial)
 
     return OnlineRule(init, update)
-
-
-def _factorised(
-    advance: Step, params: PyTree, now: OnlineStep, rank: int
-) -> FactorisedStep:
-    """Factorise the step of one example; say if the loss hides the batch axes."""
-    try:
-        return factorise(
-            one_example(advance, rank), params, now.start, now.inputs, rank
-        )
-    except ValueError as error:
-        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(now.start)]
-        if rank > 0 or all(len(shape) < 2 for shape in shapes):
-            raise
-        raise ValueError(
-            "loss must give one loss for each example. It gives one number for a carry "
-            f"with leaves of shapes {shapes}, so the batch counts as one example, "
-            "for which params do not factorise. Let loss sum over the features alone."
-        ) from error
-
-
-def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
-    shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
-    got, want = shapes(influence), shapes(zeros)
-    if got != want:
-        raise ValueError(
-            f"state must have factors of this network's shapes, {want}; got {got}. "
-            "Use rule.init(params, carry, (x, target)) with the arguments of update."
-        )
 
 
 def _zero_factors(
@@ -264,15 +229,22 @@ def _propagate(
     influence: list[KroneckerFactors],
     signs: jax.Array,
 ) -> list[KroneckerFactors]:
-    linearise = over_batch(partial(linearise_factors, program), len(now.batch))
-    jacobian, immediate = linearise(params, now.start, now.inputs)
-    size = lambda array: norm(array, len(now.batch)) + EPSILON
+
+    def of_example(params, start_and_carries, inputs):
+        start, carries = start_and_carries
+        return linearise_factors(program, params, start, inputs, carries)
+
+    linearise = over_batch(of_example, len(now.batch))
+    start = now.start, [old.carry for old in influence]
+    products, immediate = linearise(params, start, now.inputs)
     leaving = []
-    for i, (old, (inputs, slopes)) in enumerate(zip(influence, immediate, strict=True)):
-        pushed = jacobian @ old.carry
+    parts = zip(influence, products, immediate, strict=True)
+    for i, (old, pushed, (inputs, slopes)) in enumerate(parts):
         old_sign, new_sign = signs[..., i, 0], signs[..., i, 1]
-        q0 = jnp.sqrt(size(pushed) / size(old.inputs))
-        q1 = jnp.sqrt(size(slopes) / size(inputs))
+        norms = quick_norms((pushed, old.inputs, slopes, inputs), len(now.batch))
+        of_pushed, of_old, of_slopes, of_inputs = (size + EPSILON for size in norms)
+        q0 = jnp.sqrt(of_pushed / of_old)
+        q1 = jnp.sqrt(of_slopes / of_inputs)
         inputs = times(old_sign * q0, old.inputs) + times(new_sign * q1, inputs)
         carry = times(old_sign / q0, pushed) + times(new_sign / q1, slopes)
         leaving.append(KroneckerFactors(inputs, carry))

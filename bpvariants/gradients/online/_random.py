@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bpvariants._checks import check_single_key
 
@@ -24,11 +25,25 @@ def check_key(rule: str, key: jax.Array | None) -> None:
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Draw signs ±1, each with probability 1/2; the dtype does not affect the signs."""
+    return _signs(key, math.prod(shape)).reshape(shape).astype(dtype)
+
+
+def signs_like(key: Any, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+    """Draw signs ±1 with the shapes and dtypes of `leaves`, from one draw by `key`."""
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    parts = jnp.split(_signs(key, int(ends[-1])), ends[:-1])
+    return [
+        part.reshape(leaf.shape).astype(leaf.dtype)
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
+
+
+def _signs(key: jax.Array, size: int) -> jax.Array:
+    """Draw an int32 vector of `size` signs ±1; each random word gives 32 signs."""
     check_single_key(key)
-    size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
     bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1
-    return 1 - 2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype)
+    return 1 - 2 * bits.reshape(-1)[:size].astype(jnp.int32)
 
 
 Distribution: TypeAlias = Literal["rademacher", "normal"]

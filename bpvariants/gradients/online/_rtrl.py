@@ -6,9 +6,11 @@ influence M_t = dh_t/dθ, [n, p], is computed forwards in time:
 
     M_t = J_t M_{t−1} + I_t.
 
-With M_{t−1}, the gradient of a loss is available as soon as the loss is known:
+With M_t, the gradient of a loss is available as soon as the loss is known. Here c_t =
+∂ℓ_t/∂h_t and r_t = ∂ℓ_t/∂θ are derivatives of the part of the step that computes the
+loss from h_t. If this part also reads h_{t−1}, b_t = ∂ℓ_t/∂h_{t−1}, otherwise b_t = 0:
 
-    dℓ_t/dθ = ∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ.
+    dℓ_t/dθ = c_t M_t + b_t M_{t−1} + r_t.
 
 The jaxpr of the step shows which entries of the influence are always zero. These
 entries are neither stored nor computed. For parameters of a readout, nothing is stored.

@@ -33,7 +33,7 @@ from bpvariants._carries import (
     replace_floating,
 )
 from bpvariants._dtypes import cast_like, widen
-from bpvariants._examples import norm, times
+from bpvariants._examples import quick_norms, times
 from bpvariants._jaxpr.reach import reaches_carry
 from bpvariants._losses import (
     with_loss,
@@ -45,7 +45,7 @@ from bpvariants.gradients.online._online_step import (
     enter_step,
     OnlineStep,
 )
-from bpvariants.gradients.online._random import check_key, draw_like
+from bpvariants.gradients.online._random import check_key, signs_like
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 EPSILON = 1e-7
@@ -122,7 +122,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
       Tallec & Ollivier, "Unbiased online recurrent optimization", 2017,
       arXiv:1702.05043.
     """
-    return _with_signs(step, loss, draw_like)
+    return _with_signs(step, loss, signs_like)
 
 
 def _with_signs(
@@ -250,9 +250,10 @@ def _propagate(
     `params_factor` is the old params factor. `pushed` is the step's Jacobian times the
     old carry factor, and `pulled` is `signs` times ∂h_t/∂θ.
     """
-    size = lambda tree: norm(tree, batch_rank) + EPSILON
-    old_scale = jnp.sqrt(size(params_factor) / size(pushed))
-    new_scale = jnp.sqrt(size(pulled) / size(signs))
+    norms = quick_norms((params_factor, pushed, pulled, signs), batch_rank)
+    of_factor, of_pushed, of_pulled, of_signs = (size + EPSILON for size in norms)
+    old_scale = jnp.sqrt(of_factor / of_pushed)
+    new_scale = jnp.sqrt(of_pulled / of_signs)
     add = lambda a, b: jax.tree.map(jnp.add, a, b)
     return [
         add(times(old_scale, pushed), times(new_scale, signs)),

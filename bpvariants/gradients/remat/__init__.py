@@ -11,6 +11,7 @@ from bpvariants.gradients.remat._cost import (
 from bpvariants.gradients.remat._policies import (
     budget as budget,
     every as every,
+    offload as offload,
     slots as slots,
 )
 from bpvariants.gradients.remat._step_bytes import (

@@ -12,6 +12,7 @@ from bpvariants.gradients.remat._policies import (
     Budget,
     check_remat,
     Every,
+    Offload,
     Remat,
     Slots,
 )
@@ -23,9 +24,13 @@ from bpvariants.types import Loss, PyTree, Step
 class Cost(NamedTuple):
     """Cost of a remat policy for one gradient, returned by :func:`predicted_cost`."""
 
-    policy: Every | Slots  # policy that is run; None is run as every(number of steps)
+    # Policy that is run; None is run as every(number of steps).
+    policy: Every | Offload | Slots
     evaluations: int  # number of times that one gradient evaluates the step
-    bytes: int | None  # bytes that the policy stores; None if no `size` is given
+    # Bytes that the policy stores on the device; None if no `size` is given.
+    bytes: int | None
+    # Bytes that the policy stores in the host's memory, and copies there and back.
+    host_bytes: int | None = 0
 
 
 def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) -> Cost:
@@ -45,8 +50,9 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
     Returns:
       A NamedTuple: `policy`, the policy to run, which for a budget is the chosen
       policy; `evaluations`, the number of times that the forward and backward pass
-      together evaluate the step; `bytes`, the bytes that the policy stores, or None if
-      no size is given.
+      together evaluate the step; `bytes`, the bytes that the policy stores on the
+      device; `host_bytes`, the bytes that :func:`offload` stores in the host's memory,
+      which are copied there and back. Bytes are None if no size is given.
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, or if remat or size has
@@ -127,9 +133,19 @@ def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
         slots = min(remat.number, length)
         memory = size and (slots + 1) * size.carry + size.kept
         return Cost(Slots(slots), count_evaluations(length, slots), memory)
+    if isinstance(remat, Offload):
+        return _offloaded(length, remat, size)
     evaluations = _evaluations(length, remat.lengths)
     memory = size and _bytes(length, remat.lengths, size)
     return Cost(remat, evaluations, memory)
+
+
+def _offloaded(length: int, policy: Offload, size: StepBytes | None) -> Cost:
+    on_device = policy_cost(length, Every((policy.every,)), size)
+    number = 0 if policy.every >= length else length // policy.every
+    host = size and number * size.carry
+    memory = size and (on_device.bytes or 0) - (host or 0)
+    return on_device._replace(policy=policy, bytes=memory, host_bytes=host)
 
 
 def _evaluations(length: int, lengths: tuple[int, ...]) -> int:

@@ -10,6 +10,7 @@ the policies store these numbers of bytes and need these numbers S of evaluation
     every(k)       c T/k + r k                             S = 2 T
     every(k, l)    c (T/k + k/l) + r l                     S = 3 T
     slots(m)       c (m + 1) + r                           S = T + ρT − C(m+ρ, m+1) + 1
+    offload(k)     r k, and c T/k in the host's memory     S = 2 T
 
 where m is the number of carries that `slots(m)` keeps, C is a binomial coefficient, and
 ρ is the smallest integer such that C(m+ρ, m) ≥ T. If k does not divide T, the last T
@@ -30,6 +31,12 @@ class Every(NamedTuple):
     lengths: tuple[int, ...]
 
 
+class Offload(NamedTuple):
+    """Policy that stores a carry every k steps on the host; see :func:`offload`."""
+
+    every: int
+
+
 class Slots(NamedTuple):
     """Policy that stores at most a given number of carries; see :func:`slots`."""
 
@@ -42,16 +49,16 @@ class Budget(NamedTuple):
     num_bytes: int
 
 
-Remat: TypeAlias = Literal["step"] | Every | Slots | Budget | None
+Remat: TypeAlias = Literal["step"] | Every | Offload | Slots | Budget | None
 
 
 def check_remat(remat: object) -> None:
-    known = remat is None or isinstance(remat, Every | Slots | Budget)
+    known = remat is None or isinstance(remat, Every | Offload | Slots | Budget)
     if not known and not (isinstance(remat, str) and remat == "step"):
         raise ValueError(
             "remat must be None, 'step', gradients.remat.every(k), "
-            "gradients.remat.slots(m) or gradients.remat.budget(num_bytes); got "
-            f"{remat!r}."
+            "gradients.remat.slots(m), gradients.remat.offload(every=k) or "
+            f"gradients.remat.budget(num_bytes); got {remat!r}."
         )
 
 
@@ -99,6 +106,42 @@ def every(*lengths: int) -> Every:
             f"as in every(100, 10); got {lengths}."
         )
     return Every(tuple(map(int, lengths)))
+
+
+def offload(*, every: int) -> Offload:
+    """Store the carry every k steps in the host's memory, and recompute the rest.
+
+    The policy is that of :func:`every`, but the T/k stored carries of T steps lie in
+    the page-locked memory of the host ("pinned_host"). The device stores only the
+    residuals of k steps. In return, each stored carry is copied to the host in the
+    forward pass and back in the backward pass; XLA may overlap a copy with the
+    computation of a stretch of k steps. Use `offload` if even the carries do not fit
+    into the device's memory, and k large enough that a stretch takes longer than the
+    copy of a carry. Inputs and outputs stay on the device. If k does not divide T, the
+    last T mod k steps store their residuals on the device.
+
+    The copies have not been timed on an accelerator. On a CPU, host and device share
+    one memory, so `offload` saves nothing there.
+
+    Args:
+      every: k, the number of steps between stored carries.
+
+    Returns:
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`.
+
+    Raises:
+      ValueError: if every is not an integer of at least 1. While tracing, if the device
+        has no host memory "pinned_host".
+
+    Example:
+      >>> from bpvariants.gradients import remat
+      >>> size = remat.StepBytes(carry=8, kept=48, inputs=4)
+      >>> cost = remat.predicted_cost(1000, remat.offload(every=10), size)
+      >>> cost.evaluations, cost.bytes, cost.host_bytes  # of 10 steps; of 100 carries
+      (2000, 480, 800)
+    """
+    check_count("every", every)
+    return Offload(int(every))
 
 
 def slots(number: int) -> Slots:

@@ -19,12 +19,14 @@ from bpvariants.gradients.through_time._discounted_weights import (
 from bpvariants.gradients.through_time._growing_truncation import (
     growing_truncation as growing_truncation,
 )
+from bpvariants.gradients.through_time._parallel_info import (
+    ParallelInfo as ParallelInfo,
+)
 from bpvariants.gradients.through_time._parallel_newton import (
     newton as newton,
 )
 from bpvariants.gradients.through_time._parallel_unroll import (
     parallel_unroll as parallel_unroll,
-    ParallelInfo as ParallelInfo,
 )
 from bpvariants.gradients.through_time._resets_from_dones import (
     resets_from_dones as resets_from_dones,

@@ -17,7 +17,6 @@ the adjoint z of h, this recurrence is
     z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import get_args, Literal, NamedTuple
@@ -28,20 +27,26 @@ from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers, check_limits
 from bpvariants._settings import check_no_text
+from bpvariants.gradients.through_time._parallel_jacobians import (
+    block_matrices,
+    Blocks,
+    Gap,
+    grouped,
+    matrices,
+    propagate,
+    ungrouped,
+)
 from bpvariants.gradients.through_time._parallel_rounding import (
     is_rounding,
     largest,
 )
 from bpvariants.gradients.through_time._parallel_scan import (
-    carried,
     dense_scan,
     dense_scan_in_order,
-    elementwise_scan,
 )
 
-Jacobian = Literal["full", "diagonal"]
+Jacobian = Literal["full", "diagonal", "blocks"]
 OnFailure = Literal["sequential", "nan"]
-Gap = Callable[[jax.Array], jax.Array]  # function trajectory -> residuals
 Sizes = tuple[int, ...]  # number of elements of each carry leaf, for one example
 
 PATIENCE = 3  # iterations without a smaller change before the test for rounding
@@ -72,10 +77,18 @@ class newton:
     n carry elements, and few multiplications. Quasi-Newton needs more iterations than
     Newton's method, unless units hardly affect each other directly.
 
-    Derivatives are exact with both settings of `jacobian`, because they are the
-    solution of an adjoint equation with the full Jacobians. With "diagonal", a
-    quasi-Newton iteration also solves the adjoint equation, with the tolerance tol. If
-    the iteration for the adjoint equation does not converge for an example, for
+    With jacobian="blocks" the method uses the entries of the Jacobian between carry
+    elements that read each other directly, not through a sum: the pairs (c, h) of an
+    LSTM's units, or the two state variables of each unit of `cells.rtu`. The blocks are
+    found from the jaxpr of the step. If the Jacobian has no other entries, as for
+    `cells.rtu`, this is Newton's method, and blocks of b elements take b evaluations of
+    every step and T·n·b² multiplications. Otherwise it is quasi-Newton, with more
+    information than the diagonal.
+
+    Derivatives are exact with all settings of `jacobian`, because they are the solution
+    of an adjoint equation with the full Jacobians. With "diagonal" and inexact blocks,
+    a quasi-Newton iteration also solves the adjoint equation, with the tolerance tol.
+    If the iteration for the adjoint equation does not converge for an example, for
     instance because of an overflow, the derivative of this example is NaN.
 
     If the network is chaotic or unstable, products of Jacobians over many steps grow,
@@ -98,7 +111,7 @@ class newton:
         any,      λ = 1                24   55   74  110
 
     Args:
-      jacobian: "full" or "diagonal".
+      jacobian: "full", "diagonal" or "blocks".
       shrink: λ, from 0 (Newton) to 1 (Picard): each J_t is multiplied by 1 − λ.
       tol: an example has converged when an iteration changes no carry element by more
         than tol · m. Here m is the largest absolute value along the trajectory in the
@@ -144,7 +157,8 @@ class newton:
         """Check the settings."""
         if self.jacobian not in get_args(Jacobian):
             raise ValueError(
-                f"jacobian must be 'full' or 'diagonal', got {self.jacobian!r}."
+                "jacobian must be 'full', 'diagonal' or 'blocks', got "
+                f"{self.jacobian!r}."
             )
         if self.on_failure not in get_args(OnFailure):
             raise ValueError(
@@ -178,6 +192,7 @@ def iterate(
     eps: float,
     sizes: Sizes,
     reverse: bool = False,
+    blocks: Blocks | None = None,
 ) -> NewtonState:
     """Iterate at most `max_steps` times; stop when no example is active any more.
 
@@ -194,7 +209,7 @@ def iterate(
     def step(state: NewtonState) -> NewtonState:
         old, count = state.trajectory, state.taken + 1
         wrong, slopes = jax.linearize(gap, old)
-        change = _propagate(slopes, wrong, method.jacobian, keep, reverse)
+        change = propagate(slopes, wrong, method.jacobian, keep, reverse, blocks)
         new = old + change
         finite = jnp.all(jnp.isfinite(new), over_time)
         size, scale = largest(change, sizes), largest(new, sizes)
@@ -227,26 +242,29 @@ def iterate(
 
 
 def solve_tangent(
-    g: Gap, y: jax.Array, method: newton, eps: float, sizes: Sizes
+    g: Gap,
+    y: jax.Array,
+    method: newton,
+    eps: float,
+    sizes: Sizes,
+    blocks: Blocks | None = None,
 ) -> jax.Array:
     """Solve the linear recurrence g(x)_t = J_t x_{t−1} − x_t = y_t for x.
 
     J_t are the Jacobians of the steps. In reverse mode, JAX solves the transposed
     equation, which is the adjoint equation.
     """
+    is_exact = blocks is not None and blocks.is_exact
 
     def solve(reverse, g, y):
         if method.jacobian == "full":
-            matrices = _matrices(g, y)
-            x = dense_scan(matrices, -y, reverse)
-            return jax.lax.cond(
-                jnp.all(jnp.isfinite(x)),
-                lambda: x,  # if not finite, a product of matrices may have overflowed
-                lambda: dense_scan_in_order(matrices, -y, reverse),
-            )
-        exact = newton("diagonal", method.shrink, method.tol, y.shape[0] + 1)
+            return _solve_dense(matrices(g, y), -y, reverse)
+        if blocks is not None and is_exact:
+            within = block_matrices(g, y, blocks)
+            return ungrouped(_solve_dense(within, grouped(-y, blocks), reverse), blocks)
+        exact = newton(method.jacobian, method.shrink, method.tol, y.shape[0] + 1)
         gap = lambda x: g(x) - y
-        state = iterate(gap, jnp.zeros_like(y), exact, eps, sizes, reverse)
+        state = iterate(gap, jnp.zeros_like(y), exact, eps, sizes, reverse, blocks)
         found = state.converged[None, ..., None]
         return jnp.where(found, state.trajectory, jnp.nan)
 
@@ -255,39 +273,10 @@ def solve_tangent(
     )
 
 
-def _propagate(
-    slopes: Gap, wrong: jax.Array, jacobian: Jacobian, keep: jax.Array, reverse: bool
-) -> jax.Array:
-    """Compute the correction of each step's carry by a linear recurrence along time.
-
-    `wrong` has the residuals, `keep` is 1 − λ with the setting λ = `shrink`, and
-    slopes(v)_t is J_t v_{t−1} − v_t with the Jacobian J_t of step t.
-    """
-    if jacobian == "full":
-        return dense_scan(keep * _matrices(slopes, wrong), wrong, reverse)
-    return elementwise_scan(keep * _diagonals(slopes, wrong), wrong, reverse)
-
-
-def _matrices(slopes: Gap, like: jax.Array) -> jax.Array:
-    basis = jnp.eye(like.shape[-1], dtype=like.dtype)
-    column = lambda e: carried(slopes, _everywhere(e, like))
-    return jnp.moveaxis(jax.vmap(column)(basis), 0, -1)
-
-
-def _diagonals(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return the diagonal of each step's Jacobian, [T, *batch, n].
-
-    To save memory, the entries are computed one after another, each for all steps at
-    once.
-    """
-    numbers = jnp.arange(like.shape[-1])
-
-    def entry(i):
-        basis = (numbers == i).astype(like.dtype)
-        return slopes(_everywhere(basis, like))[..., i] + 1
-
-    return jnp.moveaxis(jax.lax.map(entry, numbers), 0, -1)
-
-
-def _everywhere(e: jax.Array, like: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(e.reshape((1,) * (like.ndim - 1) + e.shape), like.shape)
+def _solve_dense(jacobians: jax.Array, u: jax.Array, reverse: bool) -> jax.Array:
+    x = dense_scan(jacobians, u, reverse)
+    return jax.lax.cond(
+        jnp.all(jnp.isfinite(x)),
+        lambda: x,  # if not finite, a product of matrices may have overflowed
+        lambda: dense_scan_in_order(jacobians, u, reverse),
+    )

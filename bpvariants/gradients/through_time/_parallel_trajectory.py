@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from bpvariants._carries import as_vectors
 from bpvariants._dtypes import cast_like, widen
+from bpvariants.gradients.through_time._parallel_jacobians import Blocks
 from bpvariants.gradients.through_time._parallel_newton import (
     iterate,
     newton,
@@ -104,7 +105,12 @@ def is_close(
 
 
 def newton_trajectory(
-    all_steps: Any, in_order: Any, start: PyTree, method: newton, batch_ndim: int
+    all_steps: Any,
+    in_order: Any,
+    start: PyTree,
+    method: newton,
+    batch_ndim: int,
+    blocks: Blocks | None = None,
 ) -> tuple[PyTree, Found]:
     """Return the trajectory that Newton's method finds, and a :class:`Found`.
 
@@ -125,7 +131,7 @@ def newton_trajectory(
         return as_vector(all_steps(as_tree(hs))[0]) - hs
 
     def solve(gap, vectors):
-        found = iterate(gap, vectors, method, eps, sizes)
+        found = iterate(gap, vectors, method, eps, sizes, blocks=blocks)
         converged, hs = found.converged, found.trajectory
         if method.on_failure == "sequential":
             choose = lambda: jnp.where(
@@ -137,7 +143,9 @@ def newton_trajectory(
         how = found.steps, converged
         return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
 
-    tangent_solve = partial(solve_tangent, method=method, eps=eps, sizes=sizes)
+    tangent_solve = partial(
+        solve_tangent, method=method, eps=eps, sizes=sizes, blocks=blocks
+    )
     hs, (steps, converged) = jax.lax.custom_root(
         gap, vectors, solve, tangent_solve, has_aux=True
     )

@@ -18,6 +18,7 @@ from bpvariants._dtypes import cast_like, NARROW, widen
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
+from bpvariants._sequences import whole_sequence
 from bpvariants.gradients.remat._policies import check_remat, Remat
 from bpvariants.gradients.remat._scan import remat_scan
 from bpvariants.gradients.through_time._two_phase import two_phase_scan
@@ -45,7 +46,10 @@ def unroll(
     For a loss that no gradient rule accepts, call `unroll` under `jax.grad`.
 
     Args:
-      step: one time step of the network.
+      step: one time step of the network. If it has a method unroll(params, carry, xs,
+        mask, reset, initial) -> (carry, ys), such as `cells.gru.with_kernel("pallas")`
+        has, the method runs the whole sequence. The method is not used with remat or
+        backward="two_phase".
       params: the network's parameters θ.
       carry: state h_0 before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
@@ -107,7 +111,10 @@ def scan_steps(
     backward: Backward = "scan",
 ) -> tuple[PyTree, PyTree]:
     """Run a network along time, as :func:`unroll` does, but without its checks."""
-    body, given = _body(step, params, carry, xs, initial)
+    whole = whole_sequence(step)
+    if whole is not None and remat is None and backward == "scan":
+        return whole(params, carry, xs, mask, reset, initial)
+    body, given = step_body(step, params, carry, xs, initial)
     scan = _scan(params, remat, backward)
     return scan(body, given, carry, (xs, mask, reset))
 
@@ -138,7 +145,7 @@ def sum_steps(
             backward=backward,
         )  # fmt: skip
         return last, jnp.sum(shares * losses)
-    one_step, given = _body(step_with_loss, params, carry, inputs, initial)
+    one_step, given = step_body(step_with_loss, params, carry, inputs, initial)
     x = jax.tree.map(lambda leaf: leaf[0], inputs)
     losses = jax.eval_shape(step_with_loss, params, carry, x)[1]
 
@@ -179,7 +186,7 @@ def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
     return partial(two_phase_scan, narrow=narrow)
 
 
-def _body(
+def step_body(
     step: Step, params: PyTree, carry: PyTree, xs: PyTree, initial: PyTree
 ) -> tuple[Callable, PyTree]:
     """Return a scan's body, and the value of the body's argument `given`."""

@@ -59,7 +59,8 @@ def _orbax() -> Any:
         import orbax.checkpoint as ocp
     except ImportError as error:
         raise ImportError(
-            "checkpoint needs orbax-checkpoint: pip install orbax-checkpoint"
+            "checkpoints and saved params need orbax-checkpoint: pip install "
+            "orbax-checkpoint"
         ) from error
     return ocp
 

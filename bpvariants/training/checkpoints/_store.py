@@ -114,7 +114,7 @@ class Store:
             name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in arrays.items()
         }
         meta["sums"] = {name: checksum(leaf) for name, leaf in arrays.items()}
-        meta["sum"] = _sum_of(meta)
+        meta["sum"] = sum_of(meta)
         with self._explained():
             self._manager.save(
                 reached.steps,
@@ -196,7 +196,7 @@ def read_meta(manager: Any, step: int) -> dict[str, Any]:
 
     args = ocp.args.Composite(meta=ocp.args.JsonRestore())
     meta = manager.restore(step, args=args).meta
-    if meta.pop("sum") != _sum_of(meta):
+    if meta.pop("sum") != sum_of(meta):
         raise OSError("its metadata is not what was written")
     return meta
 
@@ -232,5 +232,5 @@ def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sum_of(meta: dict[str, Any]) -> int:
+def sum_of(meta: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(meta, sort_keys=True).encode())

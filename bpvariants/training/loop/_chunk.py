@@ -23,7 +23,8 @@ import optax
 
 from bpvariants._dtypes import is_floating
 from bpvariants.training._placement import shardings_of
-from bpvariants.training.loop._rule_call import call_rule, draw_batch
+from bpvariants.training.loop._programs import recall
+from bpvariants.training.loop._rule_call import call_rule, draw_batch, takes_key
 from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
@@ -35,6 +36,13 @@ OF_RULES = 0xFFFFFFFF  # folded into the training's key to get the rule's key
 SMALL = 64 * 2**20
 
 
+class Program(NamedTuple):
+    """Compiled function of a chunk of training steps."""
+
+    run: Callable[..., Any]
+    temp_bytes: int | None  # temporary memory; None if XLA does not report it
+
+
 class Recipe(NamedTuple):
     """Functions and settings that define a training step."""
 
@@ -42,8 +50,9 @@ class Recipe(NamedTuple):
     update: Any  # optax update that takes extra arguments
     sample: Callable[[jax.Array, PyTree], tuple] | None
     stateful: bool  # whether the rule takes and returns a carry
-    draws: bool  # whether the rule takes a key
+    draws: bool | None  # whether the rule takes a key; None before this is known
     nonfinite: str  # one of POLICIES
+    owners: tuple  # the user's functions, to whose lifetime compiled functions are tied
 
 
 def take_step(
@@ -149,7 +158,7 @@ class Chunks:
 
     def __init__(self, recipe: Recipe, runs: int | None, key: jax.Array | None, state):
         self._recipe, self._runs, self._key = recipe, runs, key
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, Program] = {}
         self._looks = "after" if _bytes(state) <= SMALL else "each"
         if recipe.nonfinite == "ignore":
             self._looks = "never"
@@ -163,6 +172,8 @@ class Chunks:
         boolean array that marks the applied steps, or None if all steps were applied.
         """
         arguments = reached, self._key, np.uint32(first), inputs
+        if self._recipe.draws is None:
+            self._recipe = self._recipe._replace(draws=self._draws(*arguments))
         program = self._program(self._looks, size, arguments)
 
         def take():
@@ -181,15 +192,45 @@ class Chunks:
         of_leaf = lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf))
         kind = looks, size, *map(of_leaf, jax.tree.leaves(inputs[1]))
         if kind not in self._compiled:
-            start = time.perf_counter()
-            run = jax.jit(
-                partial(self._train, looks, size),
-                donate_argnums=() if self._looks == "after" else 0,
-                out_shardings=shardings_of(reached),
-            )
-            self._compiled[kind] = run.lower(*arguments).compile()
+            start, donates = time.perf_counter(), self._looks != "after"
+
+            def compile() -> Program:
+                run = jax.jit(
+                    partial(self._train, looks, size),
+                    donate_argnums=0 if donates else (),
+                    out_shardings=shardings_of(reached),
+                )
+                run = run.lower(*arguments).compile()
+                analysis = run.memory_analysis()
+                return Program(run, analysis and analysis.temp_size_in_bytes)
+
+            kinds = "chunk", looks, size, donates
+            self._compiled[kind] = self._recall(kinds, arguments, compile)
             self.compile_seconds += time.perf_counter() - start
-        return self._compiled[kind]
+        return self._compiled[kind].run
+
+    def _draws(self, reached, key, first, inputs) -> bool:
+        """Return whether the rule takes a key; check that something needs the key."""
+        if key is None:
+            return False
+        recipe, runs = self._recipe, self._runs
+        draws = self._recall(
+            ("draws",),
+            (reached, key, inputs),
+            lambda: takes_key(recipe, reached[0], key, inputs, runs),
+        )
+        if not draws and recipe.sample is None:
+            raise ValueError(
+                "key was given, but the rule takes no key, and there is no sample, so "
+                "nothing draws from it. Leave key out, or give sample(key, data) to "
+                "draw batches."
+            )
+        return draws
+
+    def _recall(self, kind: tuple, arguments: PyTree, make: Callable) -> Any:
+        recipe = self._recipe
+        settings = recipe.stateful, recipe.draws, recipe.nonfinite, self._runs
+        return recall(recipe.owners, (*kind, *settings), arguments, make)
 
     def _run(self, program, arguments):
         start = time.perf_counter()
@@ -208,9 +249,8 @@ class Chunks:
     @property
     def temp_bytes(self) -> int | None:
         """Bytes of temporary memory of the largest chunk; None if XLA reports none."""
-        analyses = [each.memory_analysis() for each in self._compiled.values()]
-        sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
-        return max(sizes, default=None)
+        sizes = [each.temp_bytes for each in self._compiled.values()]
+        return max((size for size in sizes if size is not None), default=None)
 
 
 def _bytes(tree: PyTree) -> int:

@@ -5,7 +5,6 @@ logs, writes checkpoints and can be interrupted. Within a chunk, no Python code 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +13,26 @@ import optax
 
 from bpvariants._checks import check_arrays, ONLY_ARRAYS
 from bpvariants._dtypes import is_key
+from bpvariants._settings import check_flag
 from bpvariants.training._placement import mesh_of, placed
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
 from bpvariants.training.checkpoints._leaves import describe
 from bpvariants.training.checkpoints._store import Store
 from bpvariants.training.loop._chunk import NonFinitePolicy, Recipe
 from bpvariants.training.loop._fit_checks import (
+    as_logs,
     as_update,
     check_counts,
-    check_functions,
     check_key,
     check_not_traced,
     check_rule,
     check_runs,
     check_settings,
+    warn_of_rprop,
 )
 from bpvariants.training.loop._loop import Log, Plan, Stop, Training
 from bpvariants.training.loop._nonfinite import Diagnose
+from bpvariants.training.loop._progress import Progress
 from bpvariants.training.loop._state import FitResult, own, Reached, TrainState
 from bpvariants.types import PyTree
 
@@ -44,7 +46,7 @@ def fit(
     steps: int,
     chunk: int = 100,
     sample: Callable[[jax.Array, PyTree], tuple] | None = None,
-    draws: bool = False,
+    draws: bool | None = None,
     key: jax.Array | None = None,
     carry: PyTree | None = None,
     runs: int | None = None,
@@ -53,6 +55,7 @@ def fit(
     nonfinite: NonFinitePolicy | None = None,
     diagnose: Diagnose | None = None,
     checkpoint: Checkpoint | None = None,
+    progress: bool = False,
 ) -> FitResult:
     """Train params by a gradient rule and an optax update, in jitted chunks of steps.
 
@@ -73,9 +76,15 @@ def fit(
     and checked for NaN after the chunk. If NaN is found, the chunk is repeated from the
     kept state, to find the first step with NaN. A larger state is overwritten
     (donated), and checked after each step. With `nonfinite="ignore"`, every training
-    state is overwritten, and losses and params are not checked for NaN. Each call of
-    `fit` compiles its functions again; for many short trainings, use the argument
-    `runs` or :func:`sweep`.
+    state is overwritten, and losses and params are not checked for NaN.
+
+    The compiled functions are kept as long as `rule`, `update` and `sample` exist. If
+    `fit` is called again with the same objects, and with arguments of the same shapes
+    and dtypes, it compiles nothing. As with `jax.jit`, other values that these
+    functions read, such as global variables, keep the values that they had during the
+    first call. After a change of such a value, make the rule again, or call
+    `jax.clear_caches()`. For many short trainings at once, use the argument `runs` or
+    :func:`sweep`.
 
     To recompute activations in the backward pass, give a setting to the rule, as in
     `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`; `fit` has no such
@@ -104,9 +113,9 @@ def fit(
         scan.
       sample: function (key, data) -> batch that draws a mini-batch; it runs on the
         device.
-      draws: whether the rule draws random numbers. If True, the rule is called with the
-        argument `key`. The key differs at each step, and differs from the key of
-        `sample`.
+      draws: whether the rule is called with the argument `key`, because it draws random
+        numbers. Default: if `key` is given, and the rule accepts it. The key differs at
+        each step, and differs from the key of `sample`.
       key: a `jax.random.key`, from which the keys of `sample` and of the rule are made
         for each step. The keys of a step do not depend on `chunk`.
       carry: the carry before the first training step. Give `carry` if the batches are
@@ -138,9 +147,13 @@ def fit(
         error's message includes the table. See :func:`diagnosis`.
       checkpoint: a :class:`Checkpoint`: the folder of checkpoints, how often to write
         them, and whether to resume.
+      progress: whether to write the number of steps, the loss, the speed and the time
+        left to stderr. A terminal shows one line, which changes; a file gets a line at
+        most every 10 seconds.
 
     Returns:
-      A :class:`FitResult`.
+      A :class:`FitResult`; `table()` returns its losses as text, and `plot(axes)` draws
+      them.
 
     Raises:
       NonFiniteError: a FloatingPointError, if `nonfinite="raise"` and a step gives NaN
@@ -149,6 +162,10 @@ def fit(
       ValueError: if an argument is out of its range; if a key is given but not needed,
         or needed but not given; if params or carry do not have the axis of runs; or if
         a checkpoint is from a different training.
+
+    Warns:
+      UserWarning: if an update of the Rprop family gets mini-batches from `sample`.
+        Rprop needs full batches.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -159,17 +176,16 @@ def fit(
       (3.0, [9.0, 0.0])
     """
     check_rule(rule)
+    owners = rule, update, sample
     update = as_update(update)
     check_counts(steps, chunk, runs)
     check_key(sample, draws, key)
     nonfinite = nonfinite or ("raise" if runs is None else "stop")
-    one = isinstance(log, str) or not isinstance(log, Sequence)
-    given: Any = (log,) if one else log
-    logs = tuple(each for each in given if each is not None)
-    check_functions(log=logs, stop=() if stop is None else (stop,))
+    logs = as_logs(log, stop)
     check_settings(nonfinite, checkpoint, diagnose)
+    check_flag("progress", progress)
     check_runs(runs, params=params, carry=carry)
-    recipe = Recipe(rule, update, sample, carry is not None, draws, nonfinite)
+    recipe = Recipe(rule, update, sample, carry is not None, draws, nonfinite, owners)
     whole = data if sample is not None or isinstance(data, tuple) else None
     check_arrays("params", params, ONLY_ARRAYS)
     if not jax.tree.leaves(params):
@@ -177,7 +193,10 @@ def fit(
     check_arrays("carry", carry)
     check_arrays("data", whole)
     reached = _start(update, params, carry, whole, runs)
-    plan = Plan(steps, chunk, runs, key, logs, stop, diagnose)
+    if sample is not None:
+        warn_of_rprop(reached.state.opt_state)
+    shown = Progress(steps) if progress else None
+    plan = Plan(steps, chunk, runs, key, logs, stop, diagnose, shown)
     store = None
     if checkpoint is not None:
         store = Store(

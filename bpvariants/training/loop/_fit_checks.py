@@ -2,7 +2,8 @@
 
 import os
 import reprlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,10 @@ from bpvariants._settings import described
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
 from bpvariants.training.loop._chunk import POLICIES
 from bpvariants.types import OnlineRule, PyTree
+from bpvariants.updates import GRpropState, ScaleByRpropState
+
+# States of updates that need full batches. `optax.rprop` is Rprop, too.
+RPROP = (ScaleByRpropState, GRpropState, optax.ScaleByRpropState)
 
 
 def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
@@ -48,14 +53,17 @@ def check_rule(rule: Any) -> None:
         )
 
 
-def check_key(sample: Callable | None, draws: bool, key: Any) -> None:
-    """Check that a key is given if and only if `sample` or the rule needs one."""
+def check_key(sample: Callable | None, draws: bool | None, key: Any) -> None:
+    """Check that a key is given if `sample` or `draws` needs one, and is not unused.
+
+    If `draws` is None, the first chunk of steps shows whether the rule takes the key.
+    """
     if sample is not None and not callable(sample):
         raise ValueError(
             f"sample must be a function (key, data) -> batch, got {sample!r}."
         )
-    if not isinstance(draws, bool):
-        raise ValueError(f"draws must be True or False, got {draws!r}.")
+    if not isinstance(draws, bool | None):
+        raise ValueError(f"draws must be True, False or None, got {draws!r}.")
     raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1
     if key is not None and not raw and not (is_key(key) and jnp.ndim(key) == 0):
         raise ValueError(
@@ -73,15 +81,19 @@ def check_key(sample: Callable | None, draws: bool, key: Any) -> None:
             "draws=True was given without key: the rule needs a key to draw; give "
             "key=jax.random.key(seed)."
         )
-    if key is not None and sample is None and not draws:
+    if key is not None and sample is None and draws is False:
         raise ValueError(
-            "key was given without sample, so nothing draws from it. Give "
-            "sample(key, data) to draw batches, or draws=True if the rule draws."
+            "key was given, but with draws=False and without sample nothing draws from "
+            "it. Leave draws out, or give sample(key, data) to draw batches."
         )
 
 
-def check_functions(**functions: tuple) -> None:
-    for name, given in functions.items():
+def as_logs(log: Any, stop: Any) -> tuple:
+    """Return the logs as a tuple; check that all of them, and `stop`, are functions."""
+    one = isinstance(log, str) or not isinstance(log, Sequence)
+    logs = tuple(each for each in ((log,) if one else log) if each is not None)
+    stops = () if stop is None else (stop,)
+    for name, given in {"log": logs, "stop": stops}.items():
         for function in given:
             if not callable(function):
                 is_path = isinstance(function, str | os.PathLike)
@@ -90,6 +102,27 @@ def check_functions(**functions: tuple) -> None:
                     f"{name} must be a function (step, metrics), got {function!r}"
                     f"{remedy}."
                 )
+    return logs
+
+
+def warn_of_rprop(opt_state: PyTree) -> None:
+    """Warn if the state of the update is that of Rprop, which needs full batches.
+
+    Rprop is found by the classes of its states, anywhere in the state of the update.
+    There is no warning if `optax.MultiSteps` accumulates the gradients of mini-batches.
+    """
+    kinds = (*RPROP, optax.MultiStepsState)
+    is_found = lambda node: isinstance(node, kinds)
+    found = {type(node) for node in jax.tree.leaves(opt_state, is_leaf=is_found)}
+    if found.intersection(RPROP) and optax.MultiStepsState not in found:
+        warnings.warn(
+            "sample= draws mini-batches, but the update is of the Rprop family, which "
+            "needs full batches: the signs of mini-batch gradients change at random, so"
+            " the step sizes shrink. Give all examples as the batch, data=(…,) without "
+            "sample; or use updates.probabilistic_rprop; or accumulate gradients by "
+            "optax.MultiSteps.",
+            stacklevel=3,
+        )
 
 
 def check_not_traced(tree: PyTree) -> None:

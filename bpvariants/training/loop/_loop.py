@@ -21,6 +21,7 @@ from bpvariants.training.loop._chunk import Chunks, Recipe, run_keys
 from bpvariants.training.loop._data import batch_of, size_of, Source
 from bpvariants.training.loop._metrics import Metrics
 from bpvariants.training.loop._nonfinite import Diagnose, explain
+from bpvariants.training.loop._progress import Progress
 from bpvariants.training.loop._state import FitResult, Reached, Values
 
 Log = Callable[[int, dict[str, Any]], None]
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
     logs: tuple[Log, ...]
     stop: Stop | None
     diagnose: Diagnose | None
+    progress: Progress | None = None
 
 
 class Training:
@@ -67,6 +69,9 @@ class Training:
     def run(self, data: Any) -> FitResult:
         """Train to the last step, unless `stop`, NaN or a signal ends the training."""
         with self._handlers:
+            if self._plan.progress is not None:
+                self._plan.progress.begin(self._reached.steps)
+                self._handlers.callback(self._plan.progress.end)
             self._told.append(self._handlers.enter_context(remembered()))
             if self._store is not None and jax.process_count() == 1:
                 self._told.append(self._handlers.enter_context(terminable()))
@@ -179,6 +184,9 @@ class Training:
 
     def _tell(self) -> None:
         steps, plan = self._reached.steps, self._plan
+        if plan.progress is not None:
+            seen, spent = self._values.until(steps), self._chunks.compile_seconds
+            plan.progress.tell(steps, seen, spent)
         if plan.logs or plan.stop is not None:
             metrics = self._metrics(self._reached, self._values)
             for log in plan.logs:

@@ -1,5 +1,7 @@
 """Metrics for logs: losses, params, and values from the state of the update."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,11 +46,9 @@ class Metrics:
     """Callable that returns the metrics of a chunk; the params stay on the device."""
 
     def __init__(self, runs: int | None, fresh: Reached):
-        read = state_readings
-        if runs is not None:
-            read = jax.vmap(read, axis_size=runs)
+        read = _reader(runs)
         found = jax.eval_shape(read, fresh.state.opt_state)
-        self._read = jax.jit(read) if found else lambda _: {}
+        self._read = read if found else lambda _: {}
         self.names = ["value", "values", "skipped", *found]  # numeric metrics
         self.names = [name for name in self.names if name != "step_sizes"]
 
@@ -62,6 +62,13 @@ class Metrics:
             "skipped": reached.skipped,
             **self._read(reached.state.opt_state),
         }
+
+
+@functools.cache  # so that a second `fit` does not compile the function again
+def _reader(runs: int | None) -> Callable[[PyTree], dict[str, Any]]:
+    if runs is None:
+        return jax.jit(state_readings)
+    return jax.jit(jax.vmap(state_readings, axis_size=runs))
 
 
 def _found(tree: PyTree, name: str) -> list[jax.Array]:

@@ -139,6 +139,12 @@ def _message(step, run, places, found) -> str:
         f"of elements that are NaN or infinite: {where}. This error holds the step's "
         "batch and the params before the step, which are finite."
     ]
+    if found is None and places and "value" not in places:
+        lines.append(
+            "The loss is finite, but its gradient is not. If the rule solves for a "
+            "fixed point, an example has not converged: "
+            "rule(error.params, *error.batch)[0][1] says which."
+        )
     if found is None:
         lines.append(
             "To find where in the sequence it begins, give diagnose="

@@ -6,12 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_like, check_real
+from bpvariants._checks import check_like, check_real, KeyNotTaken
 from bpvariants._settings import called, described
 from bpvariants.types import PyTree
 
 UNFIT = re.compile(
     "required (positional|keyword-only) arg|unexpected keyword|takes .*arg"
+)
+NO_KEY = re.compile(
+    "unexpected keyword argument 'key'|takes no keyword arguments"
+    "|multiple values for argument 'key'"  # the key of the rule is part of its batch
 )
 
 
@@ -24,6 +28,37 @@ def draw_batch(sample: Any, key: jax.Array | None, data: PyTree) -> tuple:
             f"params, such as (xs, targets); got {described(batch)}."
         )
     return tuple(batch)
+
+
+def takes_key(
+    recipe: Any, state: Any, key: jax.Array, inputs: PyTree, runs: int | None
+) -> bool:
+    """Return whether a rule accepts `key`; the rule is traced if it does.
+
+    `state` is the state of the training, and `inputs` are the inputs of a chunk of
+    steps. A rule without an argument `key` raises an error before it is traced.
+    """
+
+    def call(state, key, inputs):
+        whole, stacked = inputs
+        first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
+        if runs is not None:
+            state = first(state)
+        batch = whole if stacked is None else first(stacked)
+        if recipe.sample is not None:
+            batch = draw_batch(recipe.sample, key, whole)
+        carries = (state.carry,) if recipe.stateful else ()
+        recipe.rule(state.params, *carries, *batch, key=key)
+
+    try:
+        jax.eval_shape(call, state, key, inputs)
+    except KeyNotTaken:
+        return False
+    except TypeError as error:
+        return not NO_KEY.search(str(error))
+    except Exception:  # the training raises this error again, with advice
+        return True
+    return True
 
 
 def call_rule(
@@ -39,7 +74,7 @@ def call_rule(
         if asks and not options:
             raise ValueError(
                 "rule draws random numbers, but fit has no key for it; give fit "
-                f"draws=True and key=jax.random.key(seed). ({error})"
+                f"key=jax.random.key(seed). ({error})"
             ) from error
         if unfit:
             raise ValueError(f"rule cannot be called: {error}. {told}") from error
@@ -86,9 +121,9 @@ def _told(carries: tuple, batch: tuple, options: dict[str, Any]) -> str:
         else "If the rule takes a carry, give carry=, or put it first in each batch."
     )
     about_key = (
-        "If the rule does not draw random numbers, leave draws=True out."
+        "If the rule must not get a key, give draws=False."
         if options
-        else "If the rule draws random numbers, give draws=True and key=."
+        else "If the rule draws random numbers, give key=."
     )
     return (
         f"fit calls rule(params{carry}, *batch{key}), here with a batch of {count}, of "

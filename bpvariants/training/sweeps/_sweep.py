@@ -11,68 +11,22 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from bpvariants._checks import check_count
 from bpvariants._settings import called, check_flag, check_path
-from bpvariants._tables import aligned, short
 from bpvariants.training._interrupts import held
 from bpvariants.training._lock import Lock
 from bpvariants.training.sweeps._block import Clock, run_block, stacked
 from bpvariants.training.sweeps._compile import Block, compile_block
 from bpvariants.training.sweeps._file import append_rows, read_rows
+from bpvariants.training.sweeps._result import SweepGroup, SweepResult
 from bpvariants.training.sweeps._runs import all_runs, Group
 
 Metrics = dict[str, jax.Array]
 Progress = Callable[[int, int, float], None]
-
-
-class SweepGroup(NamedTuple):
-    """Runs of one compiled program. See :func:`sweep`.
-
-    Attributes:
-      static: the static fields of the config, which are equal in all runs of the
-        program.
-      runs: number of runs of the program in this call.
-      block: number of runs that train at the same time, on all devices together.
-      num_bytes: memory in bytes that a block of runs needs on each device; None if XLA
-        does not report it.
-      compile_seconds: time spent in compiling the program.
-      seconds: time spent in running the program.
-    """
-
-    static: dict[str, Any]
-    runs: int
-    block: int
-    num_bytes: int | None
-    compile_seconds: float
-    seconds: float
-
-
-class SweepResult(NamedTuple):
-    """Result of :func:`sweep`.
-
-    Attributes:
-      rows: list with a dict for each run that has ended, including runs that were read
-        from the file. Rows are ordered by config, then by seed.
-        `pandas.DataFrame(rows)` makes a table.
-      groups: a :class:`SweepGroup` for each program that was compiled.
-      interrupted: whether Ctrl-C was pressed before the last run had ended.
-    """
-
-    rows: list[dict[str, Any]]
-    groups: list[SweepGroup]
-    interrupted: bool
-
-    def table(self) -> str:
-        """Return the rows as text, with a line for each run."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        names = [name for name in names if name != "curve"]
-        cell = lambda value: short(value) if isinstance(value, float) else str(value)
-        cells = [[cell(row.get(name, "")) for name in names] for row in self.rows]
-        return aligned([names, *cells]) if names else ""
 
 
 def sweep(
@@ -150,7 +104,8 @@ def sweep(
         timed.
 
     Returns:
-      A :class:`SweepResult`. A row has the fields of the config, the `seed`, the
+      A :class:`SweepResult`; `table()` returns the rows as text, and `plot(axes)` draws
+      a metric. A row has the fields of the config, the `seed`, the
       `status`, the metrics of the last step, and the metrics of evaluate. The entry
       `steps` is the number of steps taken, including a last step that diverged, and
       `limit` is the argument `steps`. The entry `seconds` is the run's share of the

@@ -136,6 +136,7 @@ class cg:
             radius,
             jnp.zeros_like(converged),
             jnp.ones_like(radius),
+            jnp.zeros_like(converged),
         )
 
 

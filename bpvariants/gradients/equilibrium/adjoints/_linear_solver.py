@@ -83,9 +83,9 @@ class linear_solver:
         steps = jnp.broadcast_to(jnp.asarray(taken, jnp.int32), residual.shape)
         converged = (residual <= reachable(self.tol, b, residual.dtype)) | reached
         radius = residual ** (1 / jnp.maximum(steps, 1).astype(residual.dtype))
-        krylov = jnp.zeros_like(converged)
+        no = jnp.zeros_like(converged)
         info = FixedPointInfo(
-            steps, residual, converged, radius, krylov, jnp.ones_like(radius)
+            steps, residual, converged, radius, no, jnp.ones_like(radius), no
         )
         return times(scale, z), info
 

@@ -80,9 +80,9 @@ class neumann:
         steps = jnp.full(residual.shape, self.terms + 1, jnp.int32)
         radius = residual ** (1 / (self.terms + 1))
         converged = residual <= reachable(self.tol, b, residual.dtype)
-        krylov = jnp.zeros_like(converged)
+        no = jnp.zeros_like(converged)
         info = FixedPointInfo(
-            steps, residual, converged, radius, krylov, jnp.ones_like(radius)
+            steps, residual, converged, radius, no, jnp.ones_like(radius), no
         )
         return times(scale, z), info
 

@@ -90,9 +90,9 @@ class unrolled:
         steps = jnp.full(residual.shape, self.steps, jnp.int32)
         converged = residual <= reachable(self.tol, b, residual.dtype)
         radius = residual ** (1 / self.steps)
-        krylov = jnp.zeros_like(converged)
+        no = jnp.zeros_like(converged)
         info = FixedPointInfo(
-            steps, residual, converged, radius, krylov, jnp.ones_like(radius)
+            steps, residual, converged, radius, no, jnp.ones_like(radius), no
         )
         return times(scale, z), info
 

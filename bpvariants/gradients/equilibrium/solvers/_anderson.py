@@ -6,30 +6,39 @@ ridge:
 
     α = argmin ‖Σ α_i G_i‖² + λ Σ α_i² ‖G_i‖²    with Σ α_i = 1
     z ← Σ α_i (z_i + β G_i)
+
+The vectors z_i + β G_i and G_i / ‖G_i‖ are stored in rows, and each step overwrites the
+oldest row. The products G_i · G_j of rows that stay are stored, too. So a step reads
+each stored vector once and writes one row of each kind.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers, check_count, check_limits
-from bpvariants._examples import norm, times
+from bpvariants._examples import norm, select, times
 from bpvariants._settings import check_no_text
-from bpvariants.gradients.equilibrium._iteration import Method
+from bpvariants.gradients.equilibrium._method import Method, Step
 from bpvariants.gradients.equilibrium._protocols import solve_linear
 from bpvariants.gradients.equilibrium._vectors import iterate_vectors
 
+UNROLLED = 8  # largest size of matrices that are reduced without LAPACK
 REBOUND = 100  # factor by which a residual may rise before old iterates are dropped
 
 
 class _Memory(NamedTuple):
-    points: jax.Array  # [*batch, depth, n]: the last iterates, oldest first
-    residuals: jax.Array  # [*batch, depth, n]: g(z) − z of each of these iterates z
+    moved: jax.Array  # [*batch, depth, n]: z + β G for each of the last iterates z
+    units: jax.Array  # [*batch, depth, n]: G / ‖G‖ of each of these iterates
+    products: jax.Array  # [*batch, depth, depth]: products of the rows of `units`
+    sizes: jax.Array  # [*batch, depth]: ‖G‖ of each row, or 0 for a row not to be used
     pairs: jax.Array  # [*batch]: iterates since the last drop, at most depth + 2
     lowest: jax.Array  # [*batch]: lowest residual since iterates were last dropped
+    place: jax.Array  # []: number of the row that the next step overwrites
 
 
 @register_dataclass  # settings may be tracers
@@ -53,7 +62,7 @@ class anderson:
     of the fixed point, not of the steps that lead to it.
 
     For each example of n elements, with m = depth, a step takes one evaluation of f and
-    O(m² n + m³) more operations; 2 m n elements are stored.
+    O(m n + m³) more operations; 2 m n elements are stored.
 
     Args:
       depth: m, the number of iterates that are combined, at least 1.
@@ -105,7 +114,8 @@ class anderson:
 
     def solve(self, gap, start, scale, batch_ndim, pull=None):
         """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; gap(h) is f(h) − h."""
-        method = Method(self._init, self._move, may_rise=True)
+        used = lambda memory: jnp.ones(memory.lowest.shape, bool)
+        method = Method(self._init, self._move, may_rise=True, accelerated=used)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         settings |= {"batch_ndim": batch_ndim, "pull": pull}
         return iterate_vectors(gap, start, scale, method, **settings)
@@ -118,42 +128,85 @@ class anderson:
     def _init(self, start: jax.Array) -> _Memory:
         none = jnp.zeros((*start.shape[:-1], self.depth, start.shape[-1]), start.dtype)
         size = norm(start, start.ndim - 1)
+        products = jnp.zeros((*size.shape, self.depth, self.depth), start.dtype)
         pairs = jnp.zeros(size.shape, jnp.int32)
-        return _Memory(none, none, pairs, jnp.full_like(size, jnp.inf))
+        lowest = jnp.full_like(size, jnp.inf)
+        place = jnp.zeros((), jnp.int32)
+        return _Memory(none, none, products, products[..., 0], pairs, lowest, place)
 
-    def _move(self, memory, h, difference, size):
+    def _move(self, memory, h, difference, step: Step) -> tuple[jax.Array, _Memory]:
+        size, moves = step.size, step.moves
         rebound = size > REBOUND * memory.lowest
         lowest = jnp.where(rebound, size, jnp.minimum(size, memory.lowest))
         pairs = jnp.where(rebound, 1, jnp.minimum(memory.pairs + 1, self.depth + 2))
-        points = append(memory.points, h)
-        residuals = append(memory.residuals, difference)
-        places = _leading(jnp.arange(self.depth, dtype=jnp.int32), size)
-        known = places >= self.depth - pairs[..., None]
-        alpha = self._combination(residuals, known)
+        here = _leading(jnp.arange(self.depth, dtype=jnp.int32), size) == memory.place
         mixing = jnp.asarray(self.mixing, h.dtype)
-        mixed = jnp.sum(alpha[..., None] * (points + mixing * residuals), axis=-2)
-        right = (pairs > 2) & jnp.isfinite(norm(mixed, mixed.ndim - 1))
-        h = jnp.where(right[..., None], mixed, h + mixing * difference)
-        return h, _Memory(points, residuals, pairs, lowest)
-
-    def _combination(self, residuals: jax.Array, known: jax.Array) -> jax.Array:
-        """Return the weights [*batch, depth], 0 for iterates that are not yet set."""
-        dtype = residuals.dtype
-        sizes = jnp.where(known, norm(residuals, residuals.ndim - 1), 0)
-        inverse = jnp.where(sizes > 0, 1 / jnp.where(sizes > 0, sizes, 1), 0)
-        # Residuals are scaled to unit length. Otherwise, rounding errors of products of
-        # large residuals would hide small residuals.
-        unit = residuals * inverse[..., None]
-        gram = jnp.einsum(
-            "...in,...jn->...ij", unit, unit, precision=jax.lax.Precision.HIGHEST
+        plain = h + mixing * difference
+        unit = difference * jnp.where(size > 0, 1 / size, 0)[..., None]
+        put = partial(_put, place=memory.place, moves=moves)
+        moved, units = put(memory.moved, plain), put(memory.units, unit)
+        with_new = jnp.einsum("...in,...n->...i", units, unit, precision="highest")
+        products = jnp.where(
+            here[..., None],
+            with_new[..., None, :],
+            jnp.where(here[..., None, :], with_new[..., None], memory.products),
         )
+        old = jnp.where(rebound[..., None], 0, memory.sizes)
+        sizes = jnp.where(here, size[..., None], old)
+        alpha = self._weights(products, sizes, size)
+        mixed = jnp.einsum("...i,...in->...n", alpha, moved, precision="highest")
+        right = (pairs > 2) & jnp.all(jnp.isfinite(alpha), axis=-1)
+        kept = memory.products, memory.sizes, memory.pairs, memory.lowest
+        new: Any = select(moves, (products, sizes, pairs, lowest), kept)
+        products, sizes, pairs, lowest = new
+        place = (memory.place + 1) % self.depth
+        memory = _Memory(moved, units, products, sizes, pairs, lowest, place)
+        return jnp.where(right[..., None], mixed, plain), memory
+
+    def _weights(
+        self, products: jax.Array, sizes: jax.Array, size: jax.Array
+    ) -> jax.Array:
+        """Return the weights α [*batch, depth], 0 for rows not to be used.
+
+        Residuals are scaled to unit length. Otherwise, rounding errors of products of
+        large residuals would hide small residuals.
+        """
+        dtype, used = products.dtype, sizes > 0
+        gram = jnp.where(used[..., None] & used[..., None, :], products, 0)
         ridge = jnp.asarray(self.ridge, dtype) + self.depth * jnp.finfo(dtype).eps
-        diagonal = jnp.where(sizes > 0, ridge, 1)[..., None]
-        eye = _leading(jnp.eye(self.depth, dtype=dtype), sizes[..., 0])
-        gram = gram + diagonal * eye
-        c = sizes[..., -1:] * inverse
-        alpha = c * jnp.linalg.solve(gram, c[..., None])[..., 0]
+        eye = _leading(jnp.eye(self.depth, dtype=dtype), size)
+        gram = gram + jnp.where(used, ridge, 1)[..., None] * eye
+        c = jnp.where(used, size[..., None] / jnp.where(used, sizes, 1), 0)
+        alpha = c * solve_positive(gram, c)
         return alpha / jnp.sum(alpha, axis=-1, keepdims=True)
+
+
+def solve_positive(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Solve a x = b for small, symmetric and positive definite matrices a.
+
+    The matrices [*batch, m, m] are reduced to the identity, column by column. Unlike a
+    call of LAPACK, which costs more than all other operations if m is about 5, this
+    takes m elementwise operations for the whole batch. Positive definite matrices need
+    no exchange of rows.
+    """
+    m = a.shape[-1]
+    if m > UNROLLED:
+        return jnp.linalg.solve(a, b[..., None])[..., 0]
+    both = jnp.concatenate([a, b[..., None]], axis=-1)
+    for k in range(m):
+        row = both[..., k, :] / both[..., k, k, None]
+        rest = both - both[..., :, k, None] * row[..., None, :]
+        both = rest.at[..., k, :].set(row)
+    return both[..., -1]
+
+
+def _put(rows: jax.Array, new: jax.Array, place: jax.Array, moves: jax.Array):
+    """Write `new` [*batch, n] to the row `place` of the examples that move."""
+    new = new[..., None, :]
+    axis = rows.ndim - 2
+    old = jax.lax.dynamic_slice_in_dim(rows, place, 1, axis)
+    new = jnp.where(moves[..., None, None], new, old)
+    return jax.lax.dynamic_update_slice_in_dim(rows, new, place, axis)
 
 
 def _leading(array: jax.Array, size: jax.Array) -> jax.Array:

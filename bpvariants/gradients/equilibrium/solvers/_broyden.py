@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._checks import check_count, check_limits
-from bpvariants._examples import norm, times
-from bpvariants.gradients.equilibrium._iteration import Method
+from bpvariants._examples import norm, select, times
+from bpvariants.gradients.equilibrium._method import Method, Step
 from bpvariants.gradients.equilibrium._protocols import solve_linear
 from bpvariants.gradients.equilibrium._vectors import iterate_vectors
 from bpvariants.gradients.equilibrium.solvers._anderson import (
@@ -110,7 +110,8 @@ class broyden:
         return _Memory(none, none, start, start, begun, lowest)
 
 
-def _move(memory: _Memory, h: jax.Array, difference: jax.Array, size: jax.Array):
+def _move(memory: _Memory, h: jax.Array, difference: jax.Array, step: Step):
+    size = step.size
     rebound = size > REBOUND * memory.lowest
     lowest = jnp.where(rebound, size, jnp.minimum(size, memory.lowest))
     dh, dd = h - memory.h, difference - memory.difference
@@ -126,7 +127,8 @@ def _move(memory: _Memory, h: jax.Array, difference: jax.Array, size: jax.Array)
     us, vs = (jnp.where(rebound[..., None, None], 0, pair) for pair in (us, vs))
     new = h - _times(us, vs, difference)
     begun = jnp.ones_like(memory.begun)
-    return new, _Memory(us, vs, h, difference, begun, lowest)
+    after = _Memory(us, vs, h, difference, begun, lowest)
+    return new, select(step.moves, after, memory)
 
 
 def _times(lefts: jax.Array, rights: jax.Array, x: jax.Array) -> jax.Array:

@@ -15,7 +15,8 @@ from jax.tree_util import register_dataclass
 from bpvariants._checks import are_numbers, check_limits
 from bpvariants._examples import norm, times
 from bpvariants._settings import check_no_text
-from bpvariants.gradients.equilibrium._iteration import iterate, Method
+from bpvariants.gradients.equilibrium._iteration import iterate
+from bpvariants.gradients.equilibrium._method import Method
 
 
 @register_dataclass  # settings may be tracers
@@ -100,7 +101,7 @@ class relaxation:
             method = _oscillation_damped(batch_ndim)
         else:
             damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
-            move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
+            move = lambda memory, h, d, step: (jax.tree.map(damped, h, d), memory)
             damping = lambda memory: jnp.asarray(self.damping)
             method = Method(lambda start: (), move, damping=damping)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
@@ -110,7 +111,7 @@ class relaxation:
 
 def _oscillation_damped(batch_ndim: int) -> Method:
     """Return a relaxation that halves its damping; its memory is the damping."""
-    move = lambda damping, h, d, size: (
+    move = lambda damping, h, d, step: (
         jax.tree.map(jnp.add, h, times(damping, d)),
         damping,
     )

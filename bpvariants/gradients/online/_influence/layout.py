@@ -6,6 +6,9 @@ belongs to a carry element, and the K entries lie in the rows of the carry eleme
 the parameter can influence. A table [K, *shape], computed while tracing, lists these
 rows. If the rows are the same along an axis of params, as for all weights that enter
 one unit, this axis has length 1 in the table.
+
+If K is small, but larger than 1, the K entries are stored in K arrays [*shape] instead
+of one array. On CPUs, XLA then computes the new influence three to six times faster.
 """
 
 import dataclasses
@@ -15,6 +18,8 @@ import jax
 import numpy as np
 
 from bpvariants._jaxpr.sparsity import Sparse
+
+SPLIT = 8  # up to this many different rows for each parameter have an array each
 
 
 class LeafLayout(NamedTuple):
@@ -37,6 +42,11 @@ class LeafLayout(NamedTuple):
     def is_full(self) -> bool:
         """Whether the stored rows are equal for all parameters of the array."""
         return self.rows.size == self.rows.shape[0]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether each of the K stored rows is an array of its own."""
+        return not self.is_full and 1 < len(self.rows) <= SPLIT
 
 
 @jax.tree_util.register_static

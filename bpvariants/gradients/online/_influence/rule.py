@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from bpvariants._carries import as_vectors, floating_leaves, replace_floating
-from bpvariants._dtypes import cast_like, widen
+from bpvariants._carries import as_vectors, floating_leaves
+from bpvariants._dtypes import cast_like
 from bpvariants._losses import with_loss
 from bpvariants.gradients.online._influence.layout import Layout
 from bpvariants.gradients.online._influence.plan import make_plan, Plan
+from bpvariants.gradients.online._influence.readout import read_out, Readout
 from bpvariants.gradients.online._influence.step import (
     add_through,
     linearise,
@@ -43,7 +43,8 @@ class InfluenceState(NamedTuple):
     carry: PyTree
     # The influence M_t = dh_t/dθ, float32 or wider: for each array of params, in the
     # order of jax.tree.leaves, an array [*batch, K, *shape of the params] of the K rows
-    # that `layout` lists, or None if there are no rows.
+    # that `layout` lists, or a list of K arrays [*batch, *shape of the params] if K is
+    # from 2 to 8 and not all parameters have the same rows, or None without any rows.
     influence: Rows
     initial: PyTree  # carry after a reset
     layout: Layout  # static: which rows of the influence are stored
@@ -80,28 +81,34 @@ def influence_rule(
             advance, params, state.carry, state.initial, x, target, weight, mask, reset
         )
 
-        def mean_loss(params, leaves):
-            start = replace_floating(now.start, leaves)
-            new, losses = now.examples(params, start, now.inputs)
-            return jnp.sum(now.shares * losses), new
-
-        leaves = widen(floating_leaves(now.start))
-        (value, new), (direct, errors) = jax.value_and_grad(
-            mean_loss, argnums=(0, 1), has_aux=True
-        )(params, leaves)
-        grads, rows = widen(direct), state.influence
-        if leaves:  # without floating carry leaves, there is no influence
+        read = read_out(step, loss, params, now)
+        grads, rows = read.direct, state.influence
+        if read.signals:  # a carry without floating-point leaves has no influence
             plan = plan_of(now, params)
             entering = entering_rows(name, state, now, params, plan.layout)
-            error = as_vectors(errors, now.batch)[0]
-            grads = add_through(grads, plan.layout, error, entering)
-            found = linearise(plan, now, params)
-            rows = next_influence(plan, found, entering)
-        carry, rows = now.kept((new, rows), (state.carry, state.influence))
+            grads, rows = follow(plan, now, params, read, entering)
+        carry, rows = now.kept((read.carry, rows), (state.carry, state.influence))
         state = state._replace(carry=carry, influence=rows)
-        return value, cast_like(grads, params), state
+        return read.value, cast_like(grads, params), state
 
     return OnlineRule(init, update)
+
+
+def follow(
+    plan: Plan, now: OnlineStep, params: PyTree, read: Readout, entering: Rows
+) -> tuple[PyTree, Rows]:
+    """Return the gradient r_t + c_t M_t + b_t M_{t−1}, and the influence M_t.
+
+    `read` contains r_t, c_t and b_t. The influence `entering` is M_{t−1}. If b_t is 0,
+    the gradient does not read M_{t−1}, so that XLA can write M_t into its memory.
+    """
+    rows = next_influence(plan, linearise(plan, now, params), entering)
+    signals = as_vectors(read.signals, now.batch)[0]
+    grads = add_through(read.direct, plan.layout, signals, rows)
+    if read.skip is not None:
+        skip = as_vectors(read.skip, now.batch)[0]
+        grads = add_through(grads, plan.layout, skip, entering)
+    return grads, rows
 
 
 def begin(

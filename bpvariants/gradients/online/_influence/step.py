@@ -6,6 +6,7 @@ derivatives of one step are I_t = ∂h_t/∂θ and J_t = ∂h_t/∂h_{t−1}.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,19 +26,25 @@ from bpvariants.gradients.online._influence.plan import Plan
 from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import PyTree
 
-# For each array of params, its influence on K carry elements: [*batch, K, *shape].
-Rows = list[jax.Array | None]
+# For each array of params, its influence on K carry elements: an array [*batch, K,
+# *shape], or, if its layout is split, K arrays [*batch, *shape].
+Rows = list[jax.Array | list[jax.Array] | None]
 SUMMED = 16  # number of blocks that `_sum_of_blocks` adds up
 UNROLLED = 8  # largest number of terms that are added one by one, without a gather
 
 
 def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
     dtype = carry_dtype(now.start)
+
+    def of_leaf(leaf, shape):
+        if leaf is None:
+            return None
+        if leaf.is_split:
+            return [jnp.zeros((*now.batch, *shape), dtype) for _ in leaf.rows]
+        return jnp.zeros((*now.batch, len(leaf.rows), *shape), dtype)
+
     shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
-    return [
-        None if leaf is None else jnp.zeros((*now.batch, len(leaf.rows), *shape), dtype)
-        for leaf, shape in zip(layout.leaves, shapes, strict=True)
-    ]
+    return list(map(of_leaf, layout.leaves, shapes))
 
 
 class Linearised(NamedTuple):
@@ -46,12 +53,12 @@ class Linearised(NamedTuple):
     Attributes:
       jacobian: [*batch, entries + 1]: the computed entries of J_t = ∂h_t/∂h_{t−1}, and
         a 0 at the end.
-      immediate: for each array of params [*batch, passes, *shape]: the results of the
-        backward passes for I_t = ∂h_t/∂θ.
+      immediate: for each array of params, the results of the backward passes for I_t =
+        ∂h_t/∂θ: a list of arrays [*batch, *shape], or [*batch, passes, *shape].
     """
 
     jacobian: jax.Array
-    immediate: list[jax.Array]
+    immediate: list[jax.Array | list[jax.Array]]
 
 
 def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
@@ -65,7 +72,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 
         leaves = widen(floating_leaves(start))
         new, pull = jax.vjp(new_carry, widen(thetas), leaves)
-        back, by = jax.vmap(pull), plan.carry
+        back, by = partial(_pull_back, pull), plan.carry
         immediate, of_carry = back(jnp.asarray(plan.passes, new.dtype))
         if by.entries is not None:
             arguments = jax.tree.leaves((params, start, inputs))
@@ -81,6 +88,19 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
         of_example = jax.vmap(of_example)
     jacobian, immediate = of_example(now.start, now.inputs)
     return Linearised(_with_zero(jacobian), immediate)
+
+
+def _pull_back(pull: Callable, cotangents: jax.Array) -> tuple[list, PyTree]:
+    """Apply `pull` to each cotangent of a stack; return its parts for θ and h_{t−1}.
+
+    The parts for h_{t−1} are stacked. A few parts for an array of params stay a list.
+    XLA then computes each outer product where it is used, without storing it.
+    """
+    if not 0 < len(cotangents) <= UNROLLED:
+        return jax.vmap(pull)(cotangents)
+    thetas, carries = zip(*map(pull, cotangents), strict=True)
+    carries = jax.tree.map(lambda *parts: jnp.stack(parts), *carries)
+    return list(map(list, zip(*thetas, strict=True))), carries
 
 
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
@@ -110,14 +130,15 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
 
 def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
     jacobian, immediate = found
-    return [
-        None
-        if leaf is None or old is None
-        else _next_of_leaf(plan, leaf, colours, jacobian, passes, old)
-        for leaf, colours, passes, old in zip(
-            plan.layout.leaves, plan.colours, immediate, entering, strict=True
-        )
-    ]
+
+    def of_leaf(leaf, colours, passes, old):
+        if leaf is None or old is None:
+            return None
+        new = _next_rows if leaf.is_split else _next_of_leaf
+        return new(plan, leaf, colours, jacobian, passes, old)
+
+    leaves = plan.layout.leaves, plan.colours, immediate, entering
+    return list(map(of_leaf, *leaves))
 
 
 def add_through(
@@ -134,7 +155,13 @@ def add_through(
         if leaf is None or rows is None:
             new.append(grad)
             continue
-        if leaf.is_full:
+        if isinstance(rows, list):  # one array for each row of the influence
+            first, *others = (
+                _sum_of_products(_look_up(padded, places), row, rank)
+                for places, row in zip(leaf.rows, rows, strict=True)
+            )
+            late = sum(others, start=first)
+        elif leaf.is_full:
             of_rows = padded[..., leaf.rows.reshape(-1)]
             late = jnp.tensordot(of_rows, rows, axes=rank + 1)
         else:
@@ -161,6 +188,21 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
     return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
 
 
+def _next_rows(plan, leaf, colours, jacobian, passes, old):
+    """Return the new influence of an array of params whose K rows are K arrays."""
+    dtype, rank = old[0].dtype, jacobian.ndim - 1
+    jacobian, new = jacobian.astype(dtype), []
+    for row, colour in zip(leaf.rows, colours, strict=True):
+        total = _immediate(colour[None], passes, rank).astype(dtype)
+        total = total[(slice(None),) * rank + (0,)] if total.ndim else total
+        for column, of_column in zip(leaf.rows, old, strict=True):
+            places = plan.carry.lookup[row, column]
+            if (places >= 0).any():
+                total += _look_up(jacobian, places) * of_column
+        new.append(jnp.broadcast_to(total, old[0].shape))
+    return new
+
+
 def _times(
     jacobian: jax.Array, places: np.ndarray, old: jax.Array, rank: int
 ) -> jax.Array:
@@ -175,24 +217,27 @@ def _times(
     return sum(terms, jnp.zeros((), old.dtype))
 
 
-def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
+def _immediate(
+    colours: np.ndarray, passes: jax.Array | list[jax.Array], rank: int
+) -> jax.Array:
     """Collect the stored rows of ∂h_t/∂θ from backward passes, [*batch, K, *shape]."""
+    none = jnp.zeros((), jax.tree.leaves(passes)[0].dtype)
+    if isinstance(passes, list):
+        total = none
+        for colour in sorted({*colours.flat} - {-1}):
+            one = jnp.expand_dims(passes[colour], rank)
+            total += jnp.where(colours == colour, one, none)
+        return total
     if not passes.shape[rank]:
-        return jnp.zeros((), passes.dtype)
+        return none
     if colours.size == len(colours):  # each row comes from one backward pass
         chosen = jnp.take(passes, np.maximum(colours.reshape(-1), 0), axis=rank)
-        return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
-    if passes.shape[rank] <= UNROLLED:
-        total = jnp.zeros((), passes.dtype)
-        for colour in range(passes.shape[rank]):
-            one = jax.lax.index_in_dim(passes, colour, rank)
-            total += jnp.where(colours == colour, one, jnp.zeros((), passes.dtype))
-        return total
+        return jnp.where(colours >= 0, chosen, none)
     shape = (*[1] * rank, *colours.shape)
     chosen = jnp.take_along_axis(
         passes, np.maximum(colours, 0).reshape(shape), axis=rank
     )
-    return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
+    return jnp.where(colours >= 0, chosen, none)
 
 
 def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:

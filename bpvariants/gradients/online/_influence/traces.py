@@ -46,7 +46,7 @@ from bpvariants.gradients._feedback import (
 from bpvariants.gradients.online._influence.layout import Layout
 from bpvariants.gradients.online._influence.plan import make_plan, Plan
 from bpvariants.gradients.online._influence.readout import read_out, Readout, skips
-from bpvariants.gradients.online._influence.rule import begin, entering_rows
+from bpvariants.gradients.online._influence.rule import begin, entering_rows, follow
 from bpvariants.gradients.online._influence.step import (
     add_through,
     linearise,
@@ -165,7 +165,8 @@ def trace_rule(
         if read.signals:  # a carry without floating-point leaves has no traces
             plan = paths.plan(now, params, skipped)
             entering = entering_rows(name, state, now, params, plan.layout)
-            grads, rows = _follow(plan, now, params, read, entering)
+            go_on = _follow_late if plan.late_only else follow
+            grads, rows = go_on(plan, now, params, read, entering)
         carry, rows = now.kept((read.carry, rows), (state.carry, state.influence))
         if isinstance(feedback, AdaptiveFeedback):
             weights = _adapt(feedback, weights, read, paths.part(read.carry), now)
@@ -207,21 +208,16 @@ def _floating(places: list[int | None]) -> list[int]:
     return [place for place in places if place is not None]
 
 
-def _follow(
+def _follow_late(
     plan: Plan, now: OnlineStep, params: PyTree, read: Readout, entering: Rows
 ) -> tuple[PyTree, Rows]:
+    """Return the gradient by the second form of g_t with b_t = 0, and the traces."""
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
     signals = as_vectors(read.signals, now.batch)[0]
-    if plan.late_only:  # use the second form of g_t, with b_t = 0
-        grads = _add_pulled(read, now, params)
-        error = through_carry(plan, found, signals)
-        return add_through(grads, plan.layout, error, entering), rows
-    grads = add_through(read.direct, plan.layout, signals, rows)
-    if read.skip is not None:
-        skip = as_vectors(read.skip, now.batch)[0]
-        grads = add_through(grads, plan.layout, skip, entering)
-    return grads, rows
+    error = through_carry(plan, found, signals)
+    grads = _add_pulled(read, now, params)
+    return add_through(grads, plan.layout, error, entering), rows
 
 
 def _given_signals(

@@ -1,0 +1,1 @@
+"""Learners in files: programs that predict and learn, and their state."""
