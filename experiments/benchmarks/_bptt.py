@@ -2,6 +2,8 @@
 
 Each implementation computes the mean of (y − target)² over all outputs y of a sequence.
 Each implementation also computes the gradient of this mean with respect to the weights.
+All have the same weights. Before they are timed, their gradients with respect to the
+recurrent matrix are compared.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,14 @@ import numpy as np
 from bpvariants import gradients
 from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch, torch_device
-from experiments.harness.timing import Entrants, Foreign, Measured, race
+from experiments.harness.timing import (
+    check_agreement,
+    Entrants,
+    Foreign,
+    Measured,
+    race,
+    Work,
+)
 from experiments.networks.cells import CELLS, LABELS
 
 SHAPES = [  # (cell, T, B, number of inputs, number of units)
@@ -30,6 +39,9 @@ SHAPES = [  # (cell, T, B, number of inputs, number of units)
     ("lstm", 1000, 1, 32, 32),
 ]
 FLAX = {"tanh": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
+# Names of the layers of Flax's cells, in the order of the gates in `cells` and PyTorch.
+GATES = {"tanh": [""], "gru": ["r", "z", "n"], "lstm": ["i", "f", "g", "o"]}
+SAME = 1e-3  # largest relative difference of gradients with respect to U in float32
 
 
 def bptt() -> Groups:
@@ -46,11 +58,64 @@ def bptt() -> Groups:
 
 def _race(group: str, cell: str, shape: tuple, repeats: int) -> list[Measured]:
     entrants, notes = _of_flax(cell, *shape) | _of_cells(cell, *shape), None
+    found = {}
+    for name, entrant in entrants.items():
+        assert not isinstance(entrant, Foreign)
+        function, arguments = entrant
+        found[name] = _recurrent(cell, _fresh(function)(*arguments)[1])
     if torch() is None:
         notes = {next(iter(entrants)): "not installed: torch"}
     else:
-        entrants["torch"] = _by_torch(cell, *shape)
-    return race(group, entrants, repeats=repeats, notes=notes)
+        network, run = _by_torch(cell, *shape)
+        run()
+        found["torch"] = network.weight_hh_l0.grad.cpu().numpy().T
+        entrants["torch"] = Foreign(run)
+    check_agreement(found, SAME, "gradients of the recurrent matrix")
+    work = _work(cell, *shape)
+    return race(group, entrants, repeats=repeats, notes=notes, work=work)
+
+
+def _fresh(function: Callable) -> Callable:
+    """Return a jitted function whose compilation is not reused when `race` compiles."""
+    return jax.jit(lambda *arguments: function(*arguments))
+
+
+def _work(cell: str, length: int, batch: int, inputs: int, units: int) -> Work:
+    """Return the least work of a gradient: its products, and reading of its data.
+
+    For each time step, the forward pass multiplies by W and U, and the backward pass
+    multiplies by Uᵀ, and computes the gradients with respect to W and U.
+    """
+    products = 2 * (inputs + units) + units
+    flops = 2 * length * batch * len(GATES[cell]) * units * products
+    return Work(flops, 4 * length * batch * (inputs + units))
+
+
+def _recurrent(cell: str, grads: Any) -> np.ndarray:
+    """Return the gradient with respect to the recurrent matrix U [n, gates · n]."""
+    if "recurrent" in grads:
+        return np.asarray(grads["recurrent"])
+    layers = grads["params"]
+    layers = layers.get("cell", layers)
+    kernels = [layers[f"h{gate}"]["kernel"] for gate in GATES[cell]]
+    return np.concatenate([np.asarray(kernel) for kernel in kernels], axis=1)
+
+
+def _weights(cell: str, params: Any) -> dict[str, np.ndarray]:
+    """Return the weights of a Flax cell as the parameters of a cell of `cells`."""
+    layers = params["params"]
+    join = lambda of, what: np.concatenate(
+        [np.asarray(layers[f"{of}{gate}"][what]) for gate in GATES[cell]], axis=-1
+    )
+    bias_of = "h" if cell == "lstm" else "i"
+    weights = {
+        "inputs": join("i", "kernel"),
+        "recurrent": join("h", "kernel"),
+        "bias": join(bias_of, "bias"),
+    }
+    if cell == "gru":
+        weights["candidate_bias"] = np.asarray(layers["hn"]["bias"])
+    return weights
 
 
 def _data(length, batch, inputs, units):
@@ -65,10 +130,8 @@ def _loss(y, target):
 
 def _of_flax(cell, length, batch, inputs, units) -> Entrants:
     """Return functions that differentiate a Flax cell: first by `bptt`, then by JAX."""
-    network = FLAX[cell](units)
+    network, params, carry = _flax(cell, batch, inputs, units)
     xs, targets = _data(length, batch, inputs, units)
-    carry = network.initialize_carry(jax.random.key(0), (batch, inputs))
-    params = network.init(jax.random.key(1), carry, xs[0])
     rnn = nn.RNN(FLAX[cell](units), time_major=True)
 
     def scan(params, carry, xs, targets):
@@ -96,11 +159,20 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
     }
 
 
+def _flax(cell, batch, inputs, units) -> tuple[Any, Any, Any]:
+    """Return a Flax cell, its parameters and its initial carry."""
+    network = FLAX[cell](units)
+    carry = network.initialize_carry(jax.random.key(0), (batch, inputs))
+    x = jnp.zeros((batch, inputs))
+    return network, network.init(jax.random.key(1), carry, x), carry
+
+
 def _of_cells(cell, length, batch, inputs, units) -> Entrants:
     """Return functions that differentiate a cell of the module `cells`."""
     step = CELLS[cell]
     xs, targets = _data(length, batch, inputs, units)
-    params = step.init(jax.random.key(1), inputs, units)
+    weights = _weights(cell, _flax(cell, batch, inputs, units)[1])
+    params = jax.tree.map(jnp.asarray, weights)
     carry = step.carry(params, (batch,))
     rule: Callable[..., Any] = partial(gradients.bptt, step, _loss)
     arguments = params, carry, xs, targets
@@ -110,11 +182,26 @@ def _of_cells(cell, length, batch, inputs, units) -> Entrants:
     }
 
 
-def _by_torch(cell, length, batch, inputs, units) -> Foreign:
+def _by_torch(cell, length, batch, inputs, units) -> tuple[Any, Callable[[], None]]:
+    """Return PyTorch's network with the same weights, and a function that runs it."""
     module, device = torch(), torch_device()
     assert module is not None
     kinds = {"tanh": module.nn.RNN, "gru": module.nn.GRU, "lstm": module.nn.LSTM}
-    network = kinds[cell](inputs, units).to(device)
+    network = kinds[cell](inputs, units)
+    weights = _weights(cell, _flax(cell, batch, inputs, units)[1])
+    recurrent_bias = np.zeros_like(weights["bias"])
+    if cell == "gru":
+        recurrent_bias[2 * units :] = weights["candidate_bias"]
+    copied = {
+        "weight_ih_l0": weights["inputs"].T,
+        "weight_hh_l0": weights["recurrent"].T,
+        "bias_ih_l0": weights["bias"],
+        "bias_hh_l0": recurrent_bias,
+    }
+    with module.no_grad():
+        for name, values in copied.items():
+            getattr(network, name).copy_(module.from_numpy(np.array(values)))
+    network = network.to(device)
     data = _data(length, batch, inputs, units)
     xs, targets = (module.from_numpy(np.array(leaf)).to(device) for leaf in data)
 
@@ -124,4 +211,4 @@ def _by_torch(cell, length, batch, inputs, units) -> Foreign:
         if device == "cuda":
             module.cuda.synchronize()
 
-    return Foreign(run)
+    return network, run

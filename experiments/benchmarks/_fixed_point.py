@@ -1,32 +1,50 @@
 """Benchmark of the gradient of a fixed point, against jaxopt and optimistix.
 
-The solvers of the libraries stop when a norm of the residual is below a tolerance, but
-they use different norms. The tolerances are chosen so that all libraries find the fixed
-point with about the same error. Each library differentiates the fixed point by its
-default method. optimistix is also timed with GMRES, because the default method of
-optimistix forms a dense Jacobian of the whole state. The notes of the table show the
-relative error of each gradient. The error is relative to the implicit gradient,
-computed by a dense linear solve in float64.
+The solvers of the libraries stop by different criteria, so equal tolerances would not
+give equally good gradients. Each solver therefore gets the loosest tolerance with which
+its gradient has a relative error of at most `TARGET`, for the fixed point and for the
+adjoint. Errors are relative to the implicit gradient, computed in float64 by a dense
+linear solve for each example; the notes of the table show them. Each library
+differentiates the fixed point by its default method. optimistix is also timed with
+GMRES, because its default method forms a dense Jacobian of the whole state.
+
+The row "one evaluation" is the gradient of one evaluation of the map. The notes of our
+rows say how many evaluations the fixed point and the adjoint took. The floor is the
+time of the products of these evaluations.
 """
 
 import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bpvariants import gradients
+from experiments.benchmarks._equal_error import tune
 from experiments.benchmarks._groups import Groups
-from experiments.harness.timing import Measured, race
+from experiments.harness.timing import Measured, race, Work
 
 # Each shape is (B, number of units n, spectral radius of W). The recurrent matrix
 # W [n, n] is drawn from a normal distribution, and scaled to this spectral radius.
 SHAPES = [(rows, rows, size) for rows in (64, 256) for size in (0.5, 0.9, 0.99)]
-STEPS, TOL = 1000, 1e-5
-DENSE = 5000  # largest number of elements of a state whose dense Jacobian is formed
+STEPS = 2000
+TARGET = 1e-4  # relative error of each gradient
+# Largest number of elements of a state whose dense Jacobian is formed: none of SHAPES,
+# for which a call takes seconds, and 33 to 880 times as long as ours.
+DENSE = 1000
+
+
+OURS: dict[str, Callable[[float], Any]] = {  # {name: function tol -> solver}
+    "fixed_point": lambda tol: gradients.solvers.relaxation(tol=tol, max_steps=STEPS),
+    "fixed_point, auto": lambda tol: gradients.solvers.auto(tol=tol, max_steps=STEPS),
+    "fixed_point, anderson": lambda tol: gradients.solvers.anderson(
+        tol=tol, max_steps=STEPS
+    ),
+}
 
 
 def fixed_point() -> Groups:
@@ -49,19 +67,62 @@ def _race(
     w = jnp.asarray(w * size / np.abs(np.linalg.eigvals(w)).max())
     x = 0.1 * jax.random.normal(keys[1], (batch, units))
     exact, entrants, notes = _exact(np.asarray(w), np.asarray(x)), {}, {}
-    for name, solve in _solvers(x.size).items():
-        value = lambda w, x, solve=solve: jnp.mean(solve(w, x) ** 2)
-        entrants[name] = jax.value_and_grad(value), (w, x)
-        got = np.asarray(jax.jit(jax.grad(value))(w, x))
-        error = np.linalg.norm(got - exact) / np.linalg.norm(exact)
-        notes[name] = f"error {error:.0e}"
+    taken: dict[str, tuple[int, int]] = {}
+
+    def error_of(grad, *settings):
+        got = np.asarray(grad(w, x, *settings))
+        return float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
+
+    for name, solver_at in _solvers(x.size).items():
+        if name in OURS:  # the tolerance may be traced, so compile only once
+            grad = jax.jit(
+                lambda w, x, tol, at=solver_at: jax.grad(_value(at(tol)))(w, x)
+            )
+            error_at = partial(error_of, grad)
+        else:
+            error_at = lambda tol, at=solver_at: error_of(
+                jax.jit(jax.grad(_value(at(tol))))
+            )
+        tuned = tune(error_at, TARGET)
+        entrants[name] = jax.value_and_grad(_value(solver_at(tuned.tol))), (w, x)
+        notes[name] = tuned.note(TARGET)
+        if name in OURS:
+            taken[name] = _steps(OURS[name](tuned.tol), w, x)
+            notes[name] += "; {} + {} evaluations".format(*taken[name])
     missing = [n for n in ("jaxopt", "optimistix") if not _installed(n)]
     if missing:
         first = next(iter(notes))
         notes[first] += f"; not installed: {', '.join(missing)}"
-    once = lambda w, x: jnp.mean(_settle(w, x, x) ** 2)
-    entrants["one evaluation"] = jax.value_and_grad(once), (w, x)
-    return race(group, entrants, repeats=repeats, notes=notes)
+    unrolled = lambda w, x: _repeated(w, x, x, 150)
+    entrants["150 steps of bptt"] = jax.value_and_grad(_value(unrolled)), (w, x)
+    notes["150 steps of bptt"] = f"error {error_of(jax.grad(_value(unrolled))):.1e}"
+    once = lambda w, x: _settle(w, x, x)
+    entrants["one evaluation"] = jax.value_and_grad(_value(once)), (w, x)
+    entrants["100 evaluations"] = partial(_repeated, length=100), (w, x, x)
+    work = {}
+    for name, (forward, backward) in taken.items():
+        # Each evaluation multiplies by W, and the gradient of W is one more product.
+        flops = 2 * batch * units**2 * (forward + backward + 1)
+        work[name] = Work(flops, 4 * (units + 2 * batch) * units)
+    return race(group, entrants, repeats=repeats, notes=notes, work=work)
+
+
+def _value(solve: Callable) -> Callable:
+    return lambda w, x: jnp.mean(solve(w, x) ** 2)
+
+
+def _repeated(w, h, x, length):
+    body = lambda h, _: (_settle(w, h, x), None)
+    return jax.lax.scan(body, h, length=length)[0]
+
+
+def _steps(solver, w, x) -> tuple[int, int]:
+    """Return how many evaluations the fixed point and the adjoint took."""
+    rule = gradients.recurrent_backprop(
+        _settle, lambda h, target: jnp.mean(h**2), solver=solver
+    )
+    (_, found), _ = jax.jit(rule)(w, jnp.zeros_like(x), x, x)
+    return int(found.forward.steps), int(found.adjoint.steps)
 
 
 def _settle(w, h, x):
@@ -72,48 +133,58 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
+def _ours(solver: Callable) -> Callable:
+    """Return a function tol -> (function (w, x) -> h) that solves by a solver of us."""
+
+    def at(tol):
+        options = {"solver": solver(tol)}
+        return lambda w, x: gradients.fixed_point(
+            _settle, w, jnp.zeros_like(x), x, **options
+        )[0]
+
+    return at
+
+
 def _solvers(size: int) -> dict[str, Callable]:
-    def ours(solver):
-        start = jnp.zeros_like
-        solve = gradients.fixed_point
-        return lambda w, x: solve(_settle, w, start(x), x, solver=solver)[0]
-
-    settings = {"tol": TOL, "max_steps": STEPS}
-    relaxation = ours(gradients.solvers.relaxation(**settings))
-    anderson = ours(gradients.solvers.anderson(**settings))
-
-    def unrolled(w, x):
-        body = lambda h, _: (_settle(w, h, x), None)
-        return jax.lax.scan(body, jnp.zeros_like(x), length=150)[0]
-
-    solvers: dict[str, Callable] = {"fixed_point": relaxation}
-    solvers |= {"fixed_point, anderson": anderson, "150 steps of bptt": unrolled}
+    """Return {name: function tol -> (function (w, x) -> h)}."""
+    solvers: dict[str, Callable] = {name: _ours(make) for name, make in OURS.items()}
     if _installed("jaxopt"):
-        jaxopt = importlib.import_module("jaxopt")
-
-        def by_jaxopt(w, x):
-            solver = jaxopt.FixedPointIteration(
-                lambda h, w, x: _settle(w, h, x), maxiter=STEPS, tol=10 * TOL
-            )
-            return solver.run(jnp.zeros_like(x), w, x).params
-
-        solvers["jaxopt"] = by_jaxopt
+        solvers["jaxopt"] = _by_jaxopt
     if _installed("optimistix"):
         lineax = importlib.import_module("lineax")
-        gmres = lineax.GMRES(rtol=TOL, atol=TOL / 10)
-        solvers["optimistix, GMRES"] = _by_optimistix(gmres)
+        solvers["optimistix, GMRES"] = lambda tol: _by_optimistix(
+            tol, lineax.GMRES(rtol=tol, atol=0.1 * tol)
+        )
         if size <= DENSE:
-            solvers["optimistix"] = _by_optimistix(None)
+            solvers["optimistix"] = lambda tol: _by_optimistix(tol, None)
     return solvers
 
 
-def _by_optimistix(linear_solver):
+def _by_jaxopt(tol):
+    jaxopt = importlib.import_module("jaxopt")
+    linear = importlib.import_module("jaxopt.linear_solve")
+
+    def solve(w, x):
+        # jaxopt's tolerance for the fixed point is absolute; h is about as long as x.
+        absolute = tol * float(np.sqrt(x.size)) / 10
+        solver = jaxopt.FixedPointIteration(
+            lambda h, w, x: _settle(w, h, x),
+            maxiter=STEPS,
+            tol=absolute,
+            implicit_diff_solve=partial(linear.solve_normal_cg, tol=tol),
+        )
+        return solver.run(jnp.zeros_like(x), w, x).params
+
+    return solve
+
+
+def _by_optimistix(tol, linear_solver):
     optimistix = importlib.import_module("optimistix")
     adjoint = optimistix.ImplicitAdjoint(linear_solver)
     options = {} if linear_solver is None else {"adjoint": adjoint}
 
     def solve(w, x):
-        solver = optimistix.FixedPointIteration(rtol=TOL, atol=TOL / 10)
+        solver = optimistix.FixedPointIteration(rtol=tol, atol=0.1 * tol)
         return optimistix.fixed_point(
             lambda h, args: _settle(args[0], h, args[1]),
             solver,

@@ -8,19 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from experiments import report
 from experiments.benchmarks._bptt import bptt
 from experiments.benchmarks._fit import fit
 from experiments.benchmarks._fixed_point import fixed_point
 from experiments.benchmarks._groups import Groups
+from experiments.benchmarks._kernels import kernels
+from experiments.benchmarks._learner import learner
 from experiments.benchmarks._online import online
 from experiments.benchmarks._parallel import parallel
 from experiments.benchmarks._proben1 import proben1
+from experiments.benchmarks._records import changes, read, show_changes, write
 from experiments.benchmarks._rprop import rprop
 from experiments.benchmarks._sweep import sweep
+from experiments.benchmarks._tables import ratio, share, write_tables
+from experiments.benchmarks._torch import waiting
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import at_least, known
 from experiments.harness.study import run_study, Study
@@ -29,6 +31,8 @@ BENCHMARKS: dict[str, Callable[..., Groups]] = {
     "bptt": bptt,
     "fit": fit,
     "fixed_point": fixed_point,
+    "kernels": kernels,
+    "learner": learner,
     "online": online,
     "parallel": parallel,
     "rprop": rprop,
@@ -42,7 +46,8 @@ class Config(Study):
     """How fast is bpvariants compared with similar libraries?
 
     All libraries run the same computations. `pip install -e ".[peers]"` installs the
-    other libraries. Notes in the table name the libraries that are not installed.
+    other libraries. Notes in the table name the libraries that are not installed. The
+    run also writes benchmarks.json, with the versions of all packages and the commit.
     """
 
     QUICK = {
@@ -60,6 +65,8 @@ class Config(Study):
             "bptt",
             "fit",
             "fixed_point",
+            "kernels",
+            "learner",
             "online",
             "parallel",
             "rprop",
@@ -77,6 +84,11 @@ class Config(Study):
     parameters: int = 4_000_000
     """Number of float32 parameters in the rprop benchmark. Use 100000000 or 1000000000
     on a GPU."""
+    compare: Path | None = None
+    """File benchmarks.json of an earlier run, or its folder: ratios that have changed
+    beyond noise since then are shown."""
+    tables: Path | None = None
+    """Markdown page whose tables of benchmarks are replaced, such as docs/speed.md."""
 
     seeds: int = 1
     """Must be 1; the number of timings is set by --repeats."""
@@ -95,7 +107,14 @@ class Config(Study):
 
 def main(config: Config) -> report.Result:
     """Run the benchmarks; print the measured times, and write them to a folder."""
-    return run_study("benchmarks", config, _jobs, _finish)
+    free = ("compare", "tables")
+    return run_study("benchmarks", config, _jobs, _finish, free=free, check=_check)
+
+
+def _check(config: Config) -> None:
+    """Check before the run that the earlier run can be read."""
+    if config.compare is not None:
+        read(config.compare)
 
 
 def _jobs(config: Config) -> list[Job]:
@@ -114,24 +133,34 @@ def _time(race, repeats: int, way: Way) -> list[Row]:
 
 
 def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
-    """Print the table of all timings, group by group."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("", "ms", "quartiles", "ratio", "compile s", "temp MiB", "note"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    groups = [row["group"] for row in rows]
-    for i, row in enumerate(rows):
-        if row["group"] not in groups[:i]:
-            table.add_row(f"[bold]{row['group']}")
-        numbers = f"{row['ms']:.3g}", f"± {row['spread']:.0%}", f"{row['ratio']:.2g}"
-        known = lambda number, digits: (
-            "" if math.isnan(number) else f"{number:.{digits}f}"
-        )
-        more = known(row["compile_seconds"], 1), known(row["temp_mib"], 2)
-        table.add_row(f"  {row['name']}", *numbers, *more, row["note"])
-    console = report.wide_console()
-    console.print(table)
-    console.print(
-        "[dim]Time of a call, lower is better: median over calls in turns. Quartiles: "
-        "half the interquartile range, relative to the median. Ratio: the time divided "
-        "by the time of the first row in the group."
+    """Show all timings by group, compare them with earlier ones, and write tables."""
+    earlier = None if config.compare is None else read(config.compare)
+    header = ["", "ms", "quartiles", "ratio", "cold ms", "floor", "compile s"]
+    header += ["temp MiB", "note"]
+    known = lambda number, form: "" if math.isnan(number) else format(number, form)
+    lines, group = [], None
+    for row in rows:
+        if row["group"] != group:
+            lines.append([row["group"]])
+        group = row["group"]
+        numbers = f"{row['ms']:.3g}", f"± {row['spread']:.0%}", ratio(row)
+        cold = known(row["cold_ms"], ".3g"), share(row)
+        more = known(row["compile_seconds"], ".1f"), known(row["temp_mib"], ".2f")
+        lines.append([f"  {row['name']}", *numbers, *cold, *more, row["note"]])
+    report.show_table(
+        "Time of a call, lower is better",
+        header,
+        lines,
+        "Median over calls in turns, with warm caches: each implementation is called "
+        "twice in a round, and the first call (cold) is shown apart. Quartiles: half "
+        "the interquartile range, relative to the median. Ratio: the time divided by "
+        "the time of the first row in the group, with its 95 % bootstrap interval over "
+        "rounds. Floor: the least time of this work on this machine, measured in the "
+        f"same rounds, as a share of the time. {waiting()}",
     )
+    write(folder, rows)
+    if config.compare is not None and earlier is not None:
+        show_changes(changes(earlier, rows), config.compare)
+    if config.tables is not None:
+        done = write_tables(config.tables, rows)
+        report.log(f"Tables written to {config.tables}: {', '.join(done) or 'none'}.")

@@ -21,7 +21,7 @@ from bpvariants.types import OnlineRule, Step
 from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._online_peers import online_peers
 from experiments.harness.timing import Entrants, Measured, race
-from experiments.networks.cells import CELLS, LABELS, visible
+from experiments.networks.cells import CELLS, DENSE, LABELS, visible
 
 SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS = 32
@@ -111,7 +111,7 @@ def _rules(cell: str, length: int, units: int, batch: int) -> Entrants:
     for name, rule in _online_rules(cell, step).items():
         entrants[name] = gradients.over_sequence(rule), arguments
     at_random = {"uoro": gradients.uoro(step, _loss)}
-    if cell in ("tanh", "gru"):
+    if cell in DENSE:
         at_random["kf_rtrl"] = gradients.kf_rtrl(step, _loss)
     for name, online in at_random.items():
         run: Callable[..., Any] = gradients.over_sequence(online)
@@ -124,14 +124,15 @@ def _with_key(rule, key, *arguments):
 
 
 def _online_rules(cell: str, step: Step) -> dict[str, OnlineRule]:
-    if cell in ("min_gru", "lru"):
-        return {"diagonal_rtrl": gradients.diagonal_rtrl(step, _loss)}
     rules = {
-        "rtrl": gradients.rtrl(step, _loss),
         "snap, order 1": gradients.snap(step, _loss, order=1),
         "rflo": gradients.rflo(step, _loss),
     }
-    if cell == "lstm":
+    if cell in DENSE:
+        rules["rtrl"] = gradients.rtrl(step, _loss)
+    else:
+        rules["diagonal_rtrl"] = gradients.diagonal_rtrl(step, _loss)
+    if cell == "lstm":  # other cells have no internal part: e-prop keeps no traces
         rules["eprop"] = gradients.eprop(step, _loss, visible=visible(cell))
     return rules
 

@@ -26,6 +26,7 @@ from bpvariants import cells, gradients, training
 from experiments import data
 from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch
+from experiments.harness.noise import ratio_interval
 from experiments.harness.timing import Measured
 
 RATES = [0.001 * 1.6**i for i in range(8)]
@@ -202,7 +203,8 @@ def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
 
 def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Measured]:
     """Yield table rows: a median time, and its ratio to the first row's median time."""
-    ours = statistics.median(timed.seconds for timed in next(iter(runs.values())))
+    first = [timed.seconds for timed in next(iter(runs.values()))]
+    ours = statistics.median(first)
     for name, all_timed in runs.items():
         seconds = [timed.seconds for timed in all_timed]
         compiled = statistics.median(timed.compile_seconds for timed in all_timed)
@@ -213,7 +215,7 @@ def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Me
             note += f"; {_threads_told(group)}"
         yield Measured(
             group, name, 1000 * median, (high - low) / 2 / median, median / ours,
-            compiled, float("nan"), note,
+            compiled, float("nan"), note, *ratio_interval(seconds, first),
         )  # fmt: skip
 
 

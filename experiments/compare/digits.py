@@ -12,11 +12,12 @@ from sklearn.linear_model import LogisticRegression
 
 from bpvariants import gradients, updates
 from experiments import data
-from experiments.compare.job import Job, Reference, Task
+from experiments.compare.job import Job, Part, Reference, Task
+from experiments.compare.kinds import RECURRENT, RESILIENT, STATIC, THROUGH_TIME
 
 CLASSES = 10
 BATCH = 128
-RESILIENT = ("rprop", "irprop", "manhattan")
+SIGNS = ("rprop", "irprop", "manhattan")  # updates that use signs of gradients
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -29,7 +30,7 @@ def digits(steps: int | None = None) -> Task:
     jobs = [
         Job(
             **common,
-            kind=f"resilient, {kind}" if update.startswith(RESILIENT) else kind,
+            kind=f"resilient, {kind}" if update.startswith(SIGNS) else kind,
             update=update,
             optimizer=optimizer,
             steps=steps or own_steps,
@@ -61,7 +62,15 @@ def digits(steps: int | None = None) -> Task:
         measure="test accuracy, %",
         higher_is_better=True,
         jobs=jobs,
+        parts=[
+            Part(STATIC, lambda row: row.kind == "static"),
+            Part(RECURRENT, lambda row: "recurrent" in row.kind),
+            Part(THROUGH_TIME, lambda row: "through time" in row.kind),
+            Part(RESILIENT, lambda row: row.kind == "resilient, static"),
+        ],
         references=[Reference("logistic regression", scores)],
+        unit=" %",
+        limits=(0.0, 100.0),
     )
 
 
@@ -214,12 +223,11 @@ def _equilibrium(train, test):
     stochastic = {
         "sgd(0.5)": safe(optax.sgd(0.5)),
         "adam(0.005)": safe(optax.adam(0.005)),
-        "forgetting(0.05, 0.9)": safe(updates.forgetting(0.05, 0.9)),
     }
     yield 300, common | drawn, stochastic
     full = {"data": prepare(*dataset)}
     yield (
-        60,
+        40,
         common | full,
         {"irprop_minus(0.005)": safe(updates.irprop_minus(0.005))},
     )

@@ -7,38 +7,39 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bpvariants import training
 from experiments import report
-from experiments.compare import digits, Job, language, sunspots, Task
-from experiments.compare.html import write_report
-from experiments.compare.tables import show
+from experiments.compare import digits, Job, memory, sunspots, Task
+from experiments.compare.memory import chosen_rate
+from experiments.compare.page import show
 from experiments.harness import jobs
 from experiments.harness.options import at_least, known
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 
 TASKS = {
     "digits": digits,
-    "language": language,
+    "memory": memory,
     "sunspots": sunspots,
 }
 CHUNKS = 10  # chunks of updates in each training; progress is shown after each chunk
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
-    """How do gradient rules and updates compare on digits, language and sunspots?
+class Config(TrainingStudy):
+    """What are the four kinds of backpropagation, and how do they compare?
 
     Static, recurrent and resilient backpropagation and backpropagation through time are
-    each tested on a suitable task, and compared with simple baselines. The study writes
-    results.jsonl, config.json, pictures and report.html.
+    explained, and trained on handwritten digits, on a task with a long memory, and on
+    yearly sunspots. Results are compared with simple baselines.
     """
 
     QUICK = {"steps": 10, "seeds": 2}
     CHECKS = {"steps": at_least(1), "only": known(TASKS)}
 
-    only: tuple[Literal["digits", "language", "sunspots"], ...] = ()
+    only: tuple[Literal["digits", "memory", "sunspots"], ...] = ()
     """Tasks to run; by default all tasks."""
     seeds: int = 3
     """Number of training runs of each job, from different initial weights. All runs of
@@ -108,7 +109,8 @@ def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
 
 
 def _name(task: Task, job: Job) -> str:
-    return f"{task.name}: {job.network}, {job.rule} × {job.update}"
+    update = job.update.partition("({")[0]  # without a rate that is not chosen yet
+    return f"{task.name}: {job.network}, {job.rule} × {update}"
 
 
 def _finish(
@@ -116,11 +118,7 @@ def _finish(
 ) -> None:
     fields = [field.name for field in dataclasses.fields(Row)]
     results = [Row(**{name: row[name] for name in fields}) for row in rows]
-    missing = len(rows) < sum(len(task.jobs) for task in tasks)
-    interrupted = missing or any(row.get("cut_short") for row in rows)
-    seconds = sum(row["wall_seconds"] for row in rows)
-    show(tasks, results)
-    write_report(folder, config, tasks, results, seconds, interrupted)
+    show(folder, tasks, results)
 
 
 def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
@@ -129,30 +127,48 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
     After Ctrl-C, the row has the results of the updates so far.
     """
     init_key, sample_key = jax.random.split(jax.random.key(config.first_seed))
-    params = _for_all_seeds(job.init)(jax.random.split(init_key, config.seeds))
-    result = training.fit(
+    keys = jax.random.split(init_key, config.seeds)
+    lanes = max(1, len(job.rates))  # networks of each seed
+    if job.rates:
+        keys = jnp.repeat(keys, lanes, axis=0)
+        params = _for_all_seeds(job.init)(
+            keys, jnp.tile(jnp.array(job.rates), config.seeds)
+        )
+    else:
+        params = _for_all_seeds(job.init)(keys)
+    given, settings = way.on_devices(
         job.gradient,
         job.optimizer,
         params,
         job.data,
+        carry=None if job.carry is None else jax.vmap(job.carry)(params),
+        runs=config.seeds * lanes,
+    )
+    result = training.fit(
+        *given,
+        **settings,
         steps=job.steps,
         chunk=max(1, job.steps // CHUNKS),
         sample=job.sample,
         key=None if job.sample is None else sample_key,
-        carry=None if job.carry is None else jax.vmap(job.carry)(params),
-        runs=config.seeds,
         log=lambda step, metrics: way.advance(step),
     )
     if result.steps == 0:
         raise KeyboardInterrupt
-    scores = _for_all_seeds(job.evaluate)(result.params)
-    steps, curve = _smooth(result.values)
+    by_lane = lambda array: np.asarray(array).reshape(config.seeds, lanes, -1)
+    found = jax.tree.map(by_lane, _for_all_seeds(job.evaluate)(result.params))
+    lane, update = 0, job.update
+    if job.rates:
+        lane = chosen_rate(found.pop("validation")[..., 0])
+        update = job.update.format(rate=job.rates[lane])
+    scores = {name: each[:, lane, 0] for name, each in found.items()}
+    steps, curve = _smooth(by_lane(result.values)[:, lane])
     row = Row(
         task=task,
         kind=job.kind,
         network=job.network,
         rule=job.rule,
-        update=job.update,
+        update=update,
         batch=job.batch,
         steps=result.steps,
         scores=jax.tree.map(_as_list, scores),

@@ -9,7 +9,8 @@ import optax
 
 from bpvariants import gradients, updates
 from experiments import data
-from experiments.compare.job import Job, Reference, Task
+from experiments.compare.job import Job, Part, Reference, Task
+from experiments.compare.kinds import FORGETTING
 
 UNITS, PASSES, LAGS = 8, 20, 12
 NETWORK = f"tanh RNN {UNITS}"
@@ -47,6 +48,7 @@ def sunspots(steps: int | None = None) -> Task:
         score="1921–55",
         measure="relative squared error, 1921–55",
         higher_is_better=False,
+        parts=[Part(FORGETTING, lambda row: True)],
         jobs=[
             *_online_jobs(*pairs, steps, evaluate),
             _resilient_job(*pairs, steps, evaluate),

@@ -1,5 +1,6 @@
 """Loaders of real data sets; most are downloaded once, and their sha256 is checked."""
 
+from experiments.data._breathing import breathing as breathing
 from experiments.data._digits import Digits as Digits, digits as digits
 from experiments.data._fsdd import (
     FSDD as FSDD,
@@ -10,6 +11,8 @@ from experiments.data._fsdd import (
 from experiments.data._mnist import MNIST as MNIST, mnist as mnist
 from experiments.data._music import (
     jsb_chorales as jsb_chorales,
+    KEYS as KEYS,
+    LOWEST as LOWEST,
     Music as Music,
     nottingham as nottingham,
     Piece as Piece,
@@ -53,6 +56,7 @@ from experiments.data._text_file import (
 )
 from experiments.data._texts import (
     as_seen as as_seen,
+    label as label,
     LabelledTexts as LabelledTexts,
     same_form as same_form,
     TextClasses as TextClasses,
@@ -65,3 +69,4 @@ from experiments.data._wall_following import (
     WallFollowing as WallFollowing,
 )
 from experiments.data._wav import read_wav as read_wav
+from experiments.data._yin_yang import yin_yang as yin_yang, YinYang as YinYang

@@ -246,15 +246,13 @@ def _draw_curves(rows: list[Row]) -> Figure:
     One panel shows the L1 error of the output. Another panel shows the L1 error of the
     output rounded to black and white.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    names = {"l1": "L1 per pixel", "binary": "share of wrong pixels"}
-    rules = dict.fromkeys(row["rule"] for row in rows)
-    for axis, (key, label) in zip(figure.subplots(1, 2), names.items(), strict=True):
-        for i, rule in enumerate(rules):
-            style = {"linestyle": ["-", "--", ":", "-."][i % 4], "color": f"C{i}"}
+    figure, axes = report.panels(1, 2, width=5.6, height=4)
+    names = {"l1": "L1 error per pixel", "binary": "share of wrong pixels"}
+    styles = report.rule_styles(row["rule"] for row in rows)
+    for axis, (key, label) in zip(axes[0], names.items(), strict=True):
+        for rule, style in styles.items():
             curve = np.mean([row[key] for row in rows if row["rule"] == rule], axis=0)
             axis.plot(1 + np.arange(len(curve)), curve, label=rule, **style)
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        axis.set(xlabel="epochs", ylabel=label)
+    report.label_ends(*axes[0])
     return figure

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bpvariants import gradients, updates
 from experiments import data, report
@@ -248,31 +249,31 @@ def _draw(rows) -> Figure:
 
     There is one column of panels for each regime.
     """
-    figure = Figure(figsize=(13, 7), layout="constrained")
-    regimes = dict.fromkeys(row["regime"] for row in rows)
+    regimes = list(dict.fromkeys(row["regime"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
-    top, bottom = figure.subplots(2, len(regimes), squeeze=False)
-    for i, regime in enumerate(regimes):
-        for j, row in enumerate(row for row in rows if row["regime"] == regime):
+    styles = report.rule_styles(rules)
+    figure, axes = report.panels(2, len(regimes), width=4.8, height=3.4, sharey="row")
+    for (top, bottom), regime in zip(axes.T, regimes, strict=True):
+        mine = [row for row in rows if row["regime"] == regime]
+        for row in mine:
+            j, style = rules.index(row["rule"]), styles[row["rule"]]
             mean, deviation = _measured(row)
-            style = {
-                "color": "#999",
-                "fmt": "s",
-                "label": "measured" if j == 0 else None,
-            }
-            top[i].errorbar(j + 0.2, mean, yerr=deviation, **style)
+            top.errorbar(j + 0.2, mean, yerr=deviation, color="#888888", fmt="s")
             accuracy = row["accuracy"]
-            top[i].plot([j] * len(accuracy), accuracy, "o", color=f"C{j}")
+            top.plot([j] * len(accuracy), accuracy, "o", color=style["color"])
             curve = np.mean(row["values"], axis=0)
-            bottom[i].plot(1 + np.arange(len(curve)), curve, label=row["rule"])
-        top[i].set_xticks(range(len(rules)), rules, fontsize=8)
-        top[i].set(title=regime, ylabel="test accuracy, %")
-        bottom[i].set(xlabel="epoch", ylabel="training loss", yscale="log")
-        for axis in (top[i], bottom[i]):
-            axis.grid(alpha=0.3)
-    bottom[0].legend(fontsize=8)
-    top[0].legend(fontsize=8)
-    low = min(axis.get_ylim()[0] for axis in top)
-    for axis in top:
-        axis.set_ylim(low, 100)
+            epochs = 1 + np.arange(len(curve))
+            bottom.plot(epochs, curve, label=row["rule"], **style)
+        top.set_xticks(range(len(rules)), rules, fontsize=9)
+        top.set_xlim(-0.5, len(rules) - 0.3)
+        top.set(title=regime, ylabel="test accuracy, %")
+        bottom.set(xlabel="epochs", ylabel="training loss")
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        report.log_ticks(bottom)
+    axes[0, 0].set_ylim(top=100)
+    dots = {"linestyle": "", "color": "#444444", "marker": "o"}
+    squares = dots | {"color": "#888888", "marker": "s"}
+    names = {"a seed of this run": dots, "measured elsewhere, mean ± sd": squares}
+    report.legend_below(figure, names)
+    report.label_ends(*axes[1])
     return figure

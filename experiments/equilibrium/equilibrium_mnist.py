@@ -28,7 +28,7 @@ from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import above, at_least
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 
 SIDE, LIMIT = 7, 0.3
 SOLVER = gradients.solvers.relaxation(1.0, tol=1e-4, max_steps=100)
@@ -45,7 +45,7 @@ HEADER += ["compile s", "MiB"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """Train a convolutional equilibrium network on MNIST, by exact RBP and by JFB."""
 
     QUICK = {"channels": 4, "epochs": 0.1, "test": 1000}
@@ -99,6 +99,7 @@ def _train(
         sample=sample,
         key=jax.random.key(seed + 1),
         nonfinite="stop",
+        over=(0, 0),
     )
     images, labels = (part[: config.test] for part in digits.test)
     row = {"rule": rule, "seed": seed} | _evaluate(result.params, images, labels)
@@ -221,15 +222,16 @@ def _show(rows: list[Row]) -> None:
 
 def _draw(rows: list[Row]) -> Figure:
     """Draw a curve of smoothed training losses for each kind of gradient and seed."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = report.panels(width=8, height=4)
+    axis = axes[0, 0]
     for row in rows:
         values = np.array(row["values"])
         width = max(1, len(values) // 50)
         cut = values[: len(values) // width * width].reshape(-1, width).mean(axis=1)
         steps = width * (1 + np.arange(len(cut)))
-        axis.plot(steps, cut, label=f"{row['job']}, test {row['accuracy']:.2f} %")
-    axis.set(xlabel="steps", ylabel="training loss", yscale="log")
-    axis.grid(alpha=0.3)
-    axis.legend()
+        label = f"{row['job']}, test {row['accuracy']:.2f} %"
+        axis.plot(steps, cut, label=label, **report.rule_style(row["job"]))
+    axis.set(xlabel="updates", ylabel="training loss, nats", title="MNIST")
+    report.log_ticks(axis)
+    report.label_ends(axis)
     return figure

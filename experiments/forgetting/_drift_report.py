@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from experiments import report
-from experiments.forgetting._online_regression import METHODS
 
 # Mean squared errors of one-step predictions on random walks, measured outside this
 # project with 5 inputs and 5 seeds. The standard deviation of a walk's step is 0.01,
@@ -22,7 +23,16 @@ MEASURED = {
     "rls": (0.00667, 0.00667, 0.00667, 0.00667),
 }
 SEASONS = ("Jan–Mar", "Apr–Jun", "Jul–Sep", "Oct–Dec")
-COLOURS = dict(zip(METHODS, ["C7", "C1", "C0", "C2", "C3"], strict=True))
+_shown = lambda update, **more: report.update_style(update) | more
+STYLES = {  # {method: colour and line style of its curves}
+    "sgd": _shown("sgd"),
+    "stored": _shown("forgetting"),
+    "replay": _shown("forgetting_normalised"),
+    "two sums": _shown("forgetting_normalised", linestyle=":"),
+    "rls": _shown("least_squares"),
+    "persistence": {"color": "#888888", "linestyle": ":"},
+    "fixed": {"color": "#888888", "linestyle": "--"},
+}
 
 
 def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
@@ -99,63 +109,85 @@ def _measured(method, rate):
 def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
     """Draw prediction errors against learning rates, and one weight against time."""
     mine = [row for row in rows if row["stream"] == "random walk"]
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, axes = report.panels(1, 2, width=6.2, height=4.4)
+    left, right = axes[0]
     for row in mine:
-        name, colour = row["method"], COLOURS[row["method"]]
+        name, style = row["method"], STYLES[row["method"]]
         curve = [np.nan if error is None else error for error in row["curve"]]
-        left.plot(rates, curve, color=colour, label=name)
+        left.plot(rates, curve, label=name, **style)
+        dots = {"color": style["color"], "linestyle": ""}
         for rate, errors in row["errors"].items():
             stable = [error for error in errors if error is not None]
             at = [float(rate)] * len(stable)
-            left.plot(at, stable, "o", color=colour, markersize=3, alpha=0.5)
+            left.plot(at, stable, marker="o", markersize=3, alpha=0.5, **dots)
         measured = [np.nan if value is None else value for value in MEASURED[name]]
-        left.plot(MEASURED_RATES, measured, "x", color=colour, markersize=9)
-        right.plot(row["path"]["weight"], color=colour, linewidth=1, label=name)
-    left.plot([], [], "kx", label="measured elsewhere")
-    left.axhline(0.0025, color="black", linewidth=0.8, linestyle=":", label="noise")
-    left.set(xscale="log", yscale="log", ylim=(0.002, 0.05), xlabel="η")
-    left.set(
-        ylabel="mean squared one-step error",
-        title="A line ends where a walk diverges",
-    )
+        left.plot(MEASURED_RATES, measured, marker="x", markersize=8, **dots)
+        right.plot(row["path"]["weight"], linewidth=1, label=name, **style)
+    left.axhline(0.0025, color="#666666", linewidth=0.8, linestyle=":")
+    left.text(
+        0.01, 0.0025, "noise alone", fontsize=8, va="bottom", color="#666666",
+        transform=left.get_yaxis_transform(),
+    )  # fmt: skip
+    left.set(ylim=(0.002, 0.05), xlabel="learning rate η (×: measured elsewhere)")
+    left.set_ylabel("mean squared one-step error")
+    left.set_title("A line ends where a walk diverges")
+    report.log_ticks(left, "xy")
     path = mine[0]["path"]
     truth = np.array(path["truth"])
     first = len(truth) * 3 // 4
-    right.plot(truth, color="black", linewidth=1.5, label="truth")
+    right.plot(truth, color="#bbbbbb", linewidth=4, label="true weight", zorder=1)
     low, high = truth[first:].min() - 0.1, truth[first:].max() + 0.1
-    right.set(xlabel="step", ylabel="first weight", ylim=(low, high))
+    right.set(xlabel="time step", ylabel="first weight", ylim=(low, high))
     right.set_xlim(first, len(truth))
     right.set_title(f"One walk, followed with η = {path['learning_rate']:g}")
-    for axis in (left, right):
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+    report.label_ends(left, right)
     return figure
 
 
 def draw_weather(rows: list[dict[str, Any]]) -> Figure:
-    """Draw each method's prediction error, as a mean over a sliding 60-day window."""
+    """Draw prediction errors over 60 days, and errors in 2015, for each set of inputs.
+
+    The curves are differences from the error of persistence (predict today's maximum),
+    because the error itself changes with the seasons much more than with the method.
+    """
     mine = [row for row in rows if row["stream"] == "seattle"]
-    panels = list(dict.fromkeys(row["inputs"] for row in mine))
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
-    axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
-    window = np.ones(60) / 60
-    for axis, inputs in zip(axes, panels, strict=True):
-        for row in mine:
-            if row["inputs"] != inputs:
-                continue
-            squares = np.convolve(np.square(row["errors"]), window, "valid")
-            days = np.array(row["days"], "datetime64[D]")[len(window) - 1 :]
-            later = days >= np.datetime64("2013-01-01")
-            style = {"color": COLOURS.get(row["method"], "black"), "linewidth": 1.2}
-            style["linestyle"] = {"persistence": "--", "fixed": ":"}.get(
-                row["method"], "-"
-            )
-            label = f"{row['method']}, {row['2015']:.2f} °C in 2015"
-            axis.plot(days[later], np.sqrt(squares[later]), label=label, **style)
-        axis.axvspan(*np.array(["2015-01-01", "2015-12-31"], "datetime64[D]"),
-                     color="#eee", zorder=0)  # fmt: skip
-        axis.set(title=f"inputs: {inputs}", ylabel="error over 60 days, °C")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    sets = list(dict.fromkeys(row["inputs"] for row in mine))
+    figure, axes = report.panels(
+        len(sets), 2, width=6, height=3.6, gridspec_kw={"width_ratios": [3, 1.3]}
+    )
+    for (curves, bars), inputs in zip(axes, sets, strict=True):
+        own = [row for row in mine if row["inputs"] == inputs]
+        _draw_over_time(curves, own)
+        curves.set_title(f"inputs: {inputs}")
+        names = [row["method"] for row in own]
+        errors = [row["2015"] for row in own]
+        colours = [STYLES[name]["color"] for name in names]
+        shown = bars.barh(names, errors, color=colours)
+        bars.bar_label(shown, fmt="%.2f", padding=3, fontsize=8)
+        bars.invert_yaxis()
+        bars.margins(x=0.2)
+        bars.set(xlabel="error in 2015, °C", title="whole of 2015")
+        bars.grid(visible=False)
+    report.label_ends(*axes[:, 0])
     return figure
+
+
+def _draw_over_time(axis: Axes, rows: list[dict[str, Any]]) -> None:
+    """Draw errors over 60 days, less the error of persistence."""
+    window = np.ones(60) / 60
+    error = lambda row: np.sqrt(np.convolve(np.square(row["errors"]), window, "valid"))
+    base = next(error(row) for row in rows if row["method"] == "persistence")
+    for row in rows:
+        days = np.array(row["days"], "datetime64[D]")[len(window) - 1 :]
+        later = days >= np.datetime64("2013-01-01")
+        gain = error(row) - base[-len(days) :]
+        axis.plot(
+            days[later], gain[later], label=row["method"], linewidth=1.3,
+            **STYLES[row["method"]],
+        )  # fmt: skip
+    axis.axvspan(*np.array(["2015-01-01", "2015-12-31"], "datetime64[D]"),
+                 color="#eeeeee", zorder=0)  # fmt: skip
+    locator = AutoDateLocator(maxticks=8)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axis.set_ylabel("error over 60 days,\n°C above persistence")

@@ -14,13 +14,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness.errors import DataError
-from experiments.harness.options import check_at_least_one
-from experiments.harness.precision import double_precision
+from experiments.harness.options import check_at_least_one, known
+from experiments.harness.placement import local_devices
+from experiments.harness.precision import double_precision, PRODUCTS, products_in
 
+DTYPES = ("float32", "bfloat16", "float64")
+FLOAT64 = (
+    "precision is that of matrix products; for a network that computes in float64, "
+    "choose --dtype float64."
+)
+PRODUCTS_ONLY = (
+    "Note: --precision bfloat16 rounds only the factors of matrix products, and CPUs "
+    "ignore it; the network computes in {}. For a network that computes in bfloat16, "
+    "choose --dtype bfloat16."
+)
 LOST = 75  # exit code if a process is lost: EX_TEMPFAIL of sysexits.h, "try again"
 
 
@@ -46,16 +56,22 @@ class Machine:
     """Index of this process, counted from 0, if JAX does not find the index."""
     heartbeat: int = 100
     """Number of seconds without a heartbeat after which a process counts as dead."""
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Precision of the network's computation. With bfloat16, parameters and sums over
-    time are kept in float32."""
-    matmul_precision: Literal["default", "tensorfloat32", "highest"] = "default"
-    """Precision of float32 matrix products. The default of JAX is float32 on CPUs, TF32
-    on recent GPUs, and bfloat16 on TPUs."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Type of the numbers in which the network computes. With bfloat16, parameters and
+    sums over time are kept in float32."""
+    precision: Literal["default", "float32", "tensorfloat32", "bfloat16"] = "default"
+    """Precision to which the factors of float32 matrix products may be rounded. The
+    default of JAX is float32 on CPUs, TF32 on recent GPUs, and bfloat16 on TPUs. CPUs
+    always compute in float32. For a network that computes in bfloat16, choose
+    --dtype bfloat16."""
 
     def __post_init__(self):
         """Check each option, and check that no two options contradict each other."""
         check_at_least_one(self, "devices", "model_devices", "processes", "heartbeat")
+        known(DTYPES)("dtype", self.dtype)
+        if self.precision == "float64":
+            raise ValueError(FLOAT64)
+        known(PRODUCTS)("precision", self.precision)
         explicit = self.coordinator, self.processes, self.process_id
         if not self.distributed and explicit != (None, None, None):
             raise ValueError(
@@ -73,31 +89,24 @@ class Machine:
                 f"{self.processes}, got {self.process_id}."
             )
 
-    @property
-    def dtype(self) -> Any:
-        """Dtype in which the network computes, from the option `precision`."""
-        return jnp.dtype(self.precision)
-
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Use the precision in the options for computations within a `with` block."""
+        """Use the options `dtype` and `precision` within a `with` block.
+
+        If matrix products are rounded to bfloat16, and the network does not compute in
+        bfloat16, process 0 prints a note to standard error.
+        """
+        if self.precision == "bfloat16" != self.dtype and not self.process_id:
+            print(PRODUCTS_ONLY.format(self.dtype), file=sys.stderr)
         with ExitStack() as stack:
-            if self.precision == "float64":
+            if self.dtype == "float64":
                 stack.enter_context(double_precision())
-            if self.matmul_precision != "default":
-                precision = jax.default_matmul_precision(self.matmul_precision)
-                stack.enter_context(precision)
+            stack.enter_context(products_in(self.precision))
             yield
 
     def mesh(self) -> jax.sharding.Mesh:
         """Return a mesh of the devices in the options, with axes "data" and "model"."""
-        local = jax.local_device_count()
-        number = self.devices or local
-        if number > local:
-            raise DataError(
-                f"--devices {number} is more than the {local} devices of this process, "
-                f"{jax.devices()[0].device_kind}; ask for at most {local}."
-            )
+        number = len(local_devices(self.devices or jax.local_device_count()))
         groups: dict[int, list] = {}
         for device in jax.devices():
             groups.setdefault(device.process_index, []).append(device)
@@ -111,15 +120,19 @@ class Machine:
         return jax.sharding.Mesh(grid, ("data", "model"))
 
 
-def start(machine: Machine) -> None:
+def start(machine: Any) -> None:
     """Set the settings that JAX reads when it first looks for devices.
 
     If the study has several processes, also connect this process to the other
     processes.
+
+    Args:
+      machine: a `Machine`, or the options of a study that runs in one process; it has
+        an attribute `devices`.
     """
     if machine.devices:
         jax.config.update("jax_num_cpu_devices", machine.devices)
-    if not machine.distributed:
+    if not getattr(machine, "distributed", False):
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(

@@ -18,9 +18,10 @@ from bpvariants.types import PyTree
 from experiments import report
 from experiments.harness.errors import DataError
 from experiments.harness.inputs import check_unchanged, sums_of
+from experiments.harness.placement import mesh_of, placed
+from experiments.harness.rows import finished, Row as Row
 
 Config = TypeVar("Config")
-Row = dict[str, Any]
 
 
 class Job(NamedTuple):
@@ -43,6 +44,7 @@ class Way:
     job: str
     folder: Path
     advance: Callable[[int], None] = lambda steps: None
+    devices: int | None = None  # number of devices to train on; None: one device
 
     @property
     def checkpoints(self) -> Path:
@@ -55,6 +57,7 @@ class Way:
         look: Callable | None = None,
         every: int | None = None,
         best: Callable | None = None,
+        over: Sequence[int | None] | None = None,
         **settings: Any,
     ) -> training.FitResult:
         """Train by `training.fit`, with checkpoints, a learning curve and progress.
@@ -67,6 +70,9 @@ class Way:
             checkpoint is written after each chunk.
           best: function (metrics) -> score, where lower is better. The method `best`
             later returns the checkpoint with the lowest score.
+          over: the batch axis of each entry of a batch, such as (0, 1, 1), or None for
+            an entry without one. On several devices, batches are divided along it
+            unless the runs can be divided.
           settings: keyword arguments of `training.fit`.
 
         Raises:
@@ -75,6 +81,7 @@ class Way:
         if not any(self.checkpoints.glob("[0-9]*")):  # a new training begins
             self._curve.unlink(missing_ok=True)
         curve = training.JsonLog(self._curve, look)
+        args, settings = self.on_devices(*args, over=over, **settings)
         result = training.fit(
             *args,
             log=[curve, lambda step, metrics: self.advance(step)],
@@ -84,6 +91,20 @@ class Way:
         if result.stopped == "interrupt":
             raise KeyboardInterrupt
         return result
+
+    def on_devices(
+        self, *args: Any, over: Sequence[int | None] | None = None, **settings: Any
+    ) -> tuple[tuple, dict[str, Any]]:
+        """Return the arguments of `training.fit`, placed on the devices of the study.
+
+        For studies that call :func:`training.fit` themselves; `over` is as in `fit`.
+        """
+        mesh = mesh_of(self.devices)
+        if mesh is None:
+            return args, settings
+        rule, update, params, *rest = args
+        rule, settings, params = placed(mesh, rule, settings, params, over)
+        return (rule, update, params, *rest), settings
 
     def best(self, params: PyTree) -> tuple[int, PyTree]:
         """Return the step and the params of the best checkpoint of the job.
@@ -132,7 +153,8 @@ def open_run(
 
     Args:
       study: the study's name.
-      config: options of the study, a dataclass with fields `out` and `resume`.
+      config: options of the study, a dataclass with fields `out`, `resume` and
+        `overwrite`.
       free: names of options that may have new values when the run is continued.
       check: function (options) -> None that raises an error if the run cannot work; it
         is called before any file is written.
@@ -141,18 +163,18 @@ def open_run(
       The options of the run, and its folder.
 
     Raises:
-      DataError: if `resume` is False, but the folder has a run; if `resume` is True,
-        but the folder has no run; if an option or a file of the user has changed since
-        the run began; or if another process uses the folder.
+      DataError: if neither `resume` nor `overwrite` is set, but the folder has a run;
+        if `resume` is True, but the folder has no run; if an option or a file of the
+        user has changed since the run began; or if another process uses the folder.
     """
     run: Any = config
     out: Path | None = run.out
     if run.resume:
-        run = _recalled(run, {"out", "resume", *free})
-    elif out is not None and (out / "checkpoints").exists():
+        run = _recalled(run, {"out", "resume", "overwrite", *free})
+    elif out is not None and (out / "checkpoints").exists() and not run.overwrite:
         raise DataError(
             f"{out} holds checkpoints of a run: add --resume to go on with it, "
-            "or choose another --out."
+            "--overwrite to delete it and start again, or choose another --out."
         )
     if run.resume:
         check_unchanged(run, _stored(run.out).get("files", {}))
@@ -160,8 +182,10 @@ def open_run(
     if check is not None:
         check(run)
     resumed = out if run.resume else None
-    folder = report.make_folder(study, out) if resumed is None else resumed
+    folder = resumed or report.make_folder(study, out, run.overwrite)
     with report.locked(folder):
+        if run.overwrite:
+            report.clear(folder)
         if resumed is None:
             report.write_config(folder, run, files)
         yield run, folder
@@ -201,19 +225,22 @@ def _stored(folder: Path) -> dict[str, Any]:
     return content
 
 
-def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
+def run_jobs(
+    folder: Path, jobs: Sequence[Job], devices: int | None = None
+) -> tuple[list[Row], bool]:
     """Run the unfinished jobs, write their rows, and return the rows of all jobs.
 
     Args:
       folder: the folder of the run.
       jobs: all jobs of the study, with different names.
+      devices: number of devices to train on; by default one.
 
     Returns:
       The rows of all finished jobs, in the order of `jobs`, and whether Ctrl-C stopped
       the run.
     """
     rows: dict[str, list[Row]] = {}
-    for row in _finished(folder):
+    for row in finished(folder):
         rows.setdefault(row["job"], []).append(row)
     interrupted = False
     try:
@@ -223,7 +250,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
                 if job.name in rows:
                     continue
                 start = time.perf_counter()
-                found = job.train(Way(job.name, folder, progress.advance))
+                found = job.train(Way(job.name, folder, progress.advance, devices))
                 seconds = {"wall_seconds": time.perf_counter() - start}
                 found = found if isinstance(found, list) else [found]
                 rows[job.name] = [{"job": job.name} | row | seconds for row in found]
@@ -234,41 +261,6 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
     except KeyboardInterrupt:
         interrupted = True
     return [row for job in jobs for row in rows.get(job.name, [])], interrupted
-
-
-def _finished(folder: Path) -> list[Row]:
-    """Return the rows of finished jobs; remove all other lines from results.jsonl.
-
-    The removed lines are partial results of interrupted jobs, and a last line that is
-    incomplete because the process was killed.
-    """
-    path = folder / "results.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    rows = [
-        _row(path, number, line)
-        for number, line in enumerate(lines, start=1)
-        if line.endswith(b"\n")
-    ]
-    cut_short = {row["job"] for row in rows if row.get("cut_short")}
-    rows = [row for row in rows if row["job"] not in cut_short]
-    if len(rows) < len(lines):
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        report.write_atomically(path, text)
-    return rows
-
-
-def _row(path: Path, number: int, line: bytes) -> Row:
-    try:
-        row = json.loads(line)
-        _ = row["job"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} is damaged: line {number} is not a row of a job ({error!r}). "
-            "Delete that line; its job is then run again."
-        ) from error
-    return row
 
 
 def _with_nan(value: Any) -> Any:

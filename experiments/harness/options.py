@@ -113,6 +113,16 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def listed(names: Iterable[str]) -> str:
+    """Return names with commas between them; names with a comma are quoted.
+
+    Example:
+      >>> listed(["Date, time", "load"])
+      "'Date, time', load"
+    """
+    return ", ".join(repr(name) if "," in name else name for name in names)
+
+
 def at_quick_size(config: Config, **sizes: Any) -> Config:
     """Return the options of a study, with small sizes if `quick` is set.
 

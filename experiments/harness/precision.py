@@ -1,9 +1,42 @@
-"""A context manager for float64, for studies that need more digits than float32."""
+"""Context managers for the precision of computations.
+
+The option `--precision` of studies that train is JAX's setting
+`jax_default_matmul_precision`, the precision of products of float32 matrices:
+
+- `default`: the default of JAX: float32 on CPUs, TF32 on recent GPUs, bfloat16 on TPUs.
+- `float32`: float32 on every device.
+- `tensorfloat32`, `bfloat16`: factors may be rounded to this precision, on devices that
+  multiply such numbers faster. CPUs compute in float32.
+
+Products are added up in float32. Everything else, such as parameters, sums over time
+and the state of an update, is float32.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
+
+# {name of the option: value of JAX's setting jax_default_matmul_precision}
+PRODUCTS = {
+    "default": None,
+    "float32": "highest",
+    "tensorfloat32": "tensorfloat32",
+    "bfloat16": "bfloat16",
+}
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Compute products of matrices with the precision `default`, `float32`, ….
+
+    Functions that are compiled within the `with` block keep this precision.
+    """
+    if PRODUCTS[precision] is None:
+        yield
+        return
+    with jax.default_matmul_precision(PRODUCTS[precision]):
+        yield
 
 
 @contextmanager

@@ -163,12 +163,12 @@ def train(
         windows,
         steps=config.steps,
         chunk=min(config.chunk, config.steps),
-        draws=random,
         key=key if random else None,
         carry=jax.tree.map(repeated, zeros),
         runs=config.seeds,
         look=lambda _, metrics: _line(metrics, scores),
         best=scores.mean if best else None,
+        over=(1,) * len(recurrent.Window._fields),
     )
     step, params = way.best(params) if best else (result.steps, result.params)
     row = {"rule": config.rule, "update": config.update, "steps": result.steps}

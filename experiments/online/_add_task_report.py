@@ -37,9 +37,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             "Cross-entropy in nats in the last fifth of the steps, lower is better: "
             "mean ± standard deviation of "
             f"{config.seeds} seeds; each step is predicted before the network learns "
-            "from it. truncated (h; h′): every h′ steps, gradients go back h steps; "
-            "learning to remember t steps needs h > t. Without a leak, rflo equals "
-            "truncated (1; 1) up to rounding. "
+            "from it. Lookback 20, every 10: every 10 steps, gradients go back 20 "
+            "steps; learning to remember t steps needs a lookback above t. Without a "
+            "leak, rflo equals truncated_bptt with a lookback of 1 up to rounding. "
             "µs/step: time of one step of all seeds together, without compilation.",
         )
 
@@ -56,34 +56,28 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     Horizontal lines show the floors (lowest possible losses).
     """
     tasks = list(dict.fromkeys(tuple(row["delays"]) for row in rows))
-    rules = list(dict.fromkeys(row["rule"] for row in rows))
-    figure = Figure(figsize=(6 * len(tasks) + 2, 5), layout="constrained")
-    axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
-    for axis, delays in zip(axes, tasks, strict=True):
-        for row in rows:
-            if tuple(row["delays"]) != delays:
-                continue
+    styles = report.rule_styles(row["rule"] for row in rows)
+    figure, axes = report.panels(1, len(tasks), width=6.6, height=4.6, sharey=True)
+    for axis, delays in zip(axes[0], tasks, strict=True):
+        for row in (row for row in rows if tuple(row["delays"]) == delays):
             mean = np.mean(row["curve"], axis=0)
             size = row["steps"] / len(mean)
+            smooth = [
+                np.mean(mean[max(0, i - SMOOTHED) : i + 1]) for i in range(len(mean))
+            ]
             axis.plot(
-                size * (1 + np.arange(len(mean))),
-                [np.mean(mean[max(0, i - SMOOTHED) : i + 1]) for i in range(len(mean))],
-                "--" if row["rule"].startswith("truncated") else "-",
-                color=f"C{rules.index(row['rule']) % 10}",
-                label=row["rule"] if delays == tasks[0] else None,
-                linewidth=1.5,
-            )
-        for name, floor in FLOORS.items():
-            axis.axhline(floor, color="black", linewidth=0.8, linestyle=":")
-            axis.text(
-                0.99, floor, f"knows {IN_MATHS.get(name, name)}", fontsize=8,
-                ha="right", va="bottom", transform=axis.get_yaxis_transform(),
+                size * (1 + np.arange(len(mean))), smooth, label=row["rule"],
+                linewidth=1.6, **styles[row["rule"]],
             )  # fmt: skip
-        axis.set(title=f"t₁, t₂ = {delays[0]}, {delays[1]}", xlabel="steps")
-        end = max(row["steps"] for row in rows)
-        axis.set_xlim(0, 1.2 * end)  # leave room for the names of the floors
+        for name, floor in FLOORS.items():
+            axis.axhline(floor, color="#666666", linewidth=0.8, linestyle=":")
+            axis.text(
+                0.01, floor, f"floor: knows {IN_MATHS.get(name, name)}", fontsize=8,
+                ha="left", va="bottom", transform=axis.get_yaxis_transform(),
+                color="#666666",
+            )  # fmt: skip
+        axis.set(title=f"t₁, t₂ = {delays[0]}, {delays[1]}", xlabel="time steps")
         axis.set_ylim(0.44, 0.72)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("cross-entropy, nats")
-    figure.legend(fontsize=8, loc="outside right upper")
+    axes[0, 0].set_ylabel("cross-entropy, nats")
+    report.label_ends(*axes[0])
     return figure

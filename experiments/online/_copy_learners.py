@@ -7,6 +7,7 @@ import jax
 import optax
 
 from bpvariants import gradients
+from experiments import report
 from experiments.choices import make_online
 from experiments.online import _rules
 
@@ -34,7 +35,7 @@ def learners(
     """
     chosen = {"bptt": partial(_whole, adam)}
     for every, lookback in truncations:
-        name = f"truncated ({lookback}; {every})"
+        name = f"truncated_bptt, {report.window(lookback, every)}"
         chosen[name] = partial(_windows, adam, every, lookback)
     chosen |= {name: partial(_online, adam, name) for name in rules}
     return chosen

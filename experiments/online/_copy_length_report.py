@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments import report
 
@@ -27,24 +28,21 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"of {config.seeds} seeds. The string grows by one bit when the loss of "
             f"the recalled bits is below {config.share:g} ln 2 = "
             f"{config.share * np.log(2):.3f} nats, up to {config.longest} bits. "
-            "truncated (h; h′): every h′ steps, gradients go back h steps and the "
-            "parameters are updated; copying L bits needs h > L. bptt updates once per "
-            "sequence, online rules update at each recalled bit. Seconds: time of all "
-            "seeds together, with compilation.",
+            "Lookback 20, every 10: every 10 steps, gradients go back 20 steps and the "
+            "parameters are updated; copying L bits needs a lookback above L. bptt "
+            "updates once per sequence, online rules update at each recalled bit. "
+            "Seconds: time of all seeds together, with compilation.",
         )
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw the string lengths against training time steps, one panel for each cell."""
     cells = list(dict.fromkeys(row["cell"] for row in rows))
-    rules = list(dict.fromkeys(row["rule"] for row in rows))
-    figure = Figure(figsize=(6 * len(cells) + 2, 5), layout="constrained")
-    axes = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
-    for axis, cell in zip(axes, cells, strict=True):
+    styles = report.rule_styles(row["rule"] for row in rows)
+    figure, axes = report.panels(1, len(cells), width=6, height=4.4, sharey=True)
+    for axis, cell in zip(axes[0], cells, strict=True):
         for row in (row for row in rows if row["cell"] == cell):
-            style = {"color": f"C{rules.index(row['rule']) % 10}"}
-            offline = row["rule"] == "bptt" or row["rule"].startswith("truncated")
-            style["linestyle"] = "--" if offline else "-"
+            style = styles[row["rule"]]
             for steps, lengths in zip(row["steps"], row["lengths"], strict=True):
                 axis.plot(steps, lengths, linewidth=0.6, alpha=0.4, **style)
             end = max(steps[-1] for steps in row["steps"])
@@ -52,14 +50,8 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             runs = zip(row["steps"], row["lengths"], strict=True)
             mean = np.mean([np.interp(at, *run, left=1) for run in runs], axis=0)
             axis.plot(at, mean, linewidth=2, label=row["rule"], **style)
-        axis.set(title=f"{cell}: mean of the seeds (thin: each)", xlabel="steps")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("length of the string, bits")
-    handles = {}
-    for axis in axes:
-        lines, names = axis.get_legend_handles_labels()
-        handles |= dict(zip(names, lines, strict=True))
-    figure.legend(
-        handles.values(), handles.keys(), fontsize=8, loc="outside right upper"
-    )
+        axis.set(title=f"{cell}: mean of the seeds (thin: each)", xlabel="time steps")
+    axes[0, 0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_ylabel("length of the longest string, bits")
+    report.label_ends(*axes[0])
     return figure

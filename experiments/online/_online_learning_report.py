@@ -18,7 +18,12 @@ PUBLISHED = {  # mean (standard deviation) of the NMSE on Hénon, Mackey–Glass
     "kf_rtrl": (".0384 (.0709)", ".0286 (.0181)", ".0126 (.0079)"),
     "rflo_random": (".0704 (.0163)", ".0572 (.0331)", ".0442 (.0124)"),
     "uoro": (".6583 (.2966)", ".0497 (.0238)", ".0425 (.0431)"),
-    "truncated (25; 25)": (".0311 (.0030)", ".0080 (.0010)", ".0054 (.0007)"),
+    "sketched_rtrl": (".0059 (.0007)", ".0065 (.0053)", ".0038 (.0021)"),
+    "truncated_bptt, lookback 25, every 25": (
+        ".0311 (.0030)",
+        ".0080 (.0010)",
+        ".0054 (.0007)",
+    ),
 }
 COSINES = {
     "rtrl": 1.0,
@@ -26,6 +31,7 @@ COSINES = {
     "kf_rtrl": 0.512,
     "rflo_random": 0.288,
     "uoro": 0.056,
+    "sketched_rtrl": 0.927,
 }
 
 
@@ -55,8 +61,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "variance, lower is better. NMSE is the mean of the last five episodes of "
         f"{config.episode} steps, ± standard deviation of {config.seeds} seeds. "
         "Published: n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds "
-        "(truncated: 5 seeds). truncated (h; h′): truncated BPTT, which updates only "
-        "every h′ steps, by gradients that go back h steps.",
+        "(truncated_bptt: 5 seeds). Lookback 25, every 10: gradients go back 25 steps, "
+        "and the parameters are updated every 10 steps.",
     )
     found = cosines(rows)
     report.show_table(
@@ -117,29 +123,27 @@ def _order(found: dict[str, float]) -> str:
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:
     """Draw the NMSE (prediction error) of each episode against time steps.
 
-    There is one panel for each system.
+    There is one panel for each system. A thin line is a seed, and a thick line is the
+    geometric mean over seeds.
     """
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
-    figure = Figure(figsize=(4.8 * len(systems), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(systems), squeeze=False)[0]
-    for axis, system in zip(panels, systems, strict=True):
-        for i, rule in enumerate(rules):
+    styles = report.rule_styles(rules)
+    figure, axes = report.panels(1, len(systems), width=5.4, height=4.2)
+    for axis, system in zip(axes[0], systems, strict=True):
+        for rule in rules:
             row = _find(rows, rule, system)
             if row is None:
                 continue
+            style = styles[rule]
             for run in row["curve"]:
-                axis.plot(row["curve_steps"], run, color=f"C{i}", lw=0.5, alpha=0.4)
+                axis.plot(row["curve_steps"], run, lw=0.5, alpha=0.35, **style)
             mean = np.exp(np.mean(np.log(row["curve"]), axis=0))
-            style = "--" if rule.startswith("truncated") else "-"
-            axis.plot(row["curve_steps"], mean, style, color=f"C{i}", label=rule)
-        axis.set(title=SYSTEMS[system].title, xlabel="steps", yscale="log")
-        axis.grid(alpha=0.3)
-    panels[0].set_ylabel("NMSE of an episode (thin: seeds)")
-    names = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
-    figure.legend(
-        names.values(), names, fontsize=8, loc="outside lower center", ncols=len(rules)
-    )
+            axis.plot(row["curve_steps"], mean, lw=1.8, label=rule, **style)
+        axis.set(title=SYSTEMS[system].title, xlabel="time steps")
+        report.log_ticks(axis)
+    axes[0, 0].set_ylabel("NMSE of an episode (thin: seeds)")
+    report.label_ends(*axes[0])
     return figure
 
 
@@ -151,36 +155,43 @@ def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
     """
     found = cosines(rows)
     rules = sorted(found, key=lambda name: -found[name])
-    figure = Figure(figsize=(11, 2.4 + 0.4 * len(rules)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.barh(rules, [found[rule] for rule in rules], color="0.8", label="mean here")
+    height = 1.8 + 0.4 * len(rules)
+    figure, axes = report.panels(1, 2, width=5.8, height=height)
+    left, right = axes[0]
+    for rule in rules:
+        colour = report.rule_style(rule)["color"]
+        left.barh(rule, found[rule], color=report.shade(colour, 0.45))
     systems = list(dict.fromkeys(row["system"] for row in rows))
     for system, marker in zip(systems, "ov^", strict=False):
         values = [
             np.mean(row["cosines"]) if row and row["cosines"] else np.nan
             for row in (_find(rows, rule, system) for rule in rules)
         ]
-        left.plot(values, rules, marker, ms=6, label=SYSTEMS[system].title)
+        style = {"color": "#444444", "linestyle": "", "ms": 5}
+        left.plot(values, rules, marker=marker, label=SYSTEMS[system].title, **style)
     published = [COSINES.get(rule, np.nan) for rule in rules]
-    left.plot(published, rules, "k|", ms=18, mew=2, label="mean, published")
+    left.plot(published, rules, "k|", ms=18, mew=2, label="published mean")
     left.invert_yaxis()
     left.axvline(0, color="black", linewidth=0.8)
-    left.set(xlabel="cosine to the gradient of exact RTRL")
-    left.grid(axis="x", alpha=0.3)
-    left.legend(fontsize=8, markerscale=0.6)
+    left.set(xlabel="cosine to the gradient of exact RTRL (bar: mean)")
+    left.grid(visible=False, axis="y")
     for rule in (rule for rule in rules if rule != "rtrl"):
         mine = [row for row in rows if row["rule"] == rule and row["cosines"]]
         count = min(len(row["cosine_steps"]) for row in mine)
         runs = np.concatenate([np.array(row["cosines"])[:, :count] for row in mine])
         mean, deviation = runs.mean(axis=0), runs.std(axis=0)
         steps = mine[0]["cosine_steps"][:count]
-        (line,) = right.plot(steps, mean, marker="o", ms=3, label=rule)
+        style = report.rule_style(rule)
+        right.plot(steps, mean, marker="o", ms=3, label=rule, **style)
         right.fill_between(
-            steps, mean - deviation, mean + deviation, alpha=0.2, color=line.get_color()
-        )
-    right.set(xlabel="steps", ylabel="cosine, mean (sd) of seeds and systems")
-    right.grid(alpha=0.3)
+            steps, mean - deviation, mean + deviation, alpha=0.15, lw=0,
+            color=style["color"],
+        )  # fmt: skip
+    right.set(xlabel="time steps", ylabel="cosine, mean ± sd")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower left", ncols=4, fontsize=8, frameon=False
+    )
     if right.lines:
-        right.set_ylim(top=1.15)  # leave room for the legend
-        right.legend(fontsize=8, loc="upper left", ncols=3)
+        report.label_ends(right)
     return figure

@@ -13,9 +13,10 @@ TITLES = {
     "weather": "JFK, temperature an hour ahead: root mean square error in °F",
 }
 ERRORS = {
-    "robot": "error rate until now, %",
-    "weather": "root mean square error until now, °F",
+    "robot": "error rate so far, %",
+    "weather": "root mean square error so far, °F",
 }
+BASELINES = (":", "-.", "--")  # line styles of methods without a state
 # Notes below the tables: errors of offline models, measured outside this project.
 NOTES = {
     "robot": "Held out: the last quarter of the stream. Held-out errors of models "
@@ -69,41 +70,51 @@ def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) ->
 
 
 def draw(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> Figure:
-    """Draw each method's mean error against time.
+    """Draw each method's mean error against time, one panel for each stream.
 
     The mean at a time is over all errors from the start of the stream to this time.
-
-    There is one panel for each stream.
     """
     names = [name for name in streams if any(row["stream"] == name for row in rows)]
-    figure = Figure(figsize=(7.5 * len(names), 5.5), layout="constrained")
-    axes = figure.subplots(1, len(names), squeeze=False)[0]
-    for axis, name in zip(axes, names, strict=True):
+    figure, axes = report.panels(1, len(names), width=7.2, height=4.8)
+    for axis, name in zip(axes[0], names, strict=True):
         mine = [row for row in rows if row["stream"] == name]
-        for i, row in enumerate(mine):
-            learned = row["method"].startswith(config.cell)
-            curves, style = np.array(row["curve"]), "-" if learned else "--"
-            shown = {"color": f"C{i % 10}", "linestyle": style}
+        axis.axvline(
+            config.chosen_on * streams[name].times[-1], color="#888888", linewidth=0.8
+        )
+        axis.annotate(
+            "η, λ are chosen on the part left of this line",
+            (config.chosen_on * streams[name].times[-1], 1), (3, -2), fontsize=8,
+            xycoords=("data", "axes fraction"), textcoords="offset points",
+            color="#666666", va="top",
+        )  # fmt: skip
+        baselines = [row for row in mine if not row["method"].startswith(config.cell)]
+        names = [_name(row, config) for row in mine if row not in baselines]
+        styles = report.rule_styles(names)
+        for row in mine:
+            curves = np.array(row["curve"])
+            label = _name(row, config)
+            if row in baselines:
+                share = 0.35 + 0.65 * baselines.index(row) / len(baselines)
+                dash = BASELINES[baselines.index(row) % len(BASELINES)]
+                style = {"color": report.shade("#000000", share), "linestyle": dash}
+            else:
+                style = styles[label]
             axis.plot(
-                row["times"], curves.mean(axis=0), label=row["method"],
-                linewidth=1.6 if learned else 1.0, **shown,
-            )  # fmt: skip
+                row["times"], curves.mean(axis=0), label=label, linewidth=1.6, **style
+            )
             if len(curves) > 1:
                 low, high = curves.min(axis=0), curves.max(axis=0)
                 axis.fill_between(
-                    row["times"], low, high, color=shown["color"], alpha=0.15, lw=0
+                    row["times"], low, high, color=style["color"], alpha=0.12, lw=0
                 )
-        axis.axvline(
-            config.chosen_on * streams[name].times[-1], color="black", linestyle=":",
-            linewidth=1, label="η, λ chosen until here",
-        )  # fmt: skip
         axis.set(title=TITLES[name].split(":")[0], ylabel=ERRORS[name])
         axis.set_xlabel(f"{streams[name].unit} since the beginning")
-        axis.grid(alpha=0.3)
-        axis.legend(
-            fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2
-        )
+    report.label_ends(*axes[0])
     return figure
+
+
+def _name(row: dict[str, Any], config: Any) -> str:
+    return row["method"].removeprefix(f"{config.cell}, ")
 
 
 def _setting(row: dict[str, Any]) -> str:

@@ -7,8 +7,9 @@ that the target y_t is 1. The target y_t depends on two past inputs, x_{t−t₁
 x_{t−t₂}. The network can remember neither input, only x_{t−t₂}, only x_{t−t₁}, or both.
 For each of these four cases, there is a lowest possible loss, called the floor, so the
 loss shows what the network remembers. Online rules update the parameters after every
-step. Truncated BPTT(h; h′) updates the parameters every h′ steps, by gradients that are
-propagated back h steps. These gradients include the effect of x_{t−t₁} if h > t₁.
+step. Truncated BPTT updates the parameters once in `every` steps, by gradients that are
+propagated back `lookback` steps. These gradients include the effect of x_{t−t₁} if
+the lookback is above t₁.
 
 References:
   Marschall, Cho & Savin, "A unified framework of online learning algorithms for
@@ -63,8 +64,8 @@ class Config(Study):
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
     truncations: tuple[tuple[int, int], ...] = ((1, 1), (1, 5), (1, 8), (1, 12))
-    """Pairs (h′, h) of truncated BPTT: every h′ steps, gradients are propagated back h
-    steps."""
+    """Pairs (every, lookback) of truncated BPTT: once in `every` steps, gradients are
+    propagated back `lookback` steps."""
     units: int = 32
     """Number of hidden units of the tanh network."""
     leak: float = 1.0
@@ -93,7 +94,8 @@ class Config(Study):
         for every, lookback in self.truncations:
             if not 1 <= every <= lookback or self.chunk % every:
                 raise ValueError(
-                    "truncations must be pairs (h′, h) with 1 ≤ h′ ≤ h, and h′ must "
+                    "truncations must be pairs (every, lookback) with 1 ≤ every ≤ "
+                    "lookback, and every must "
                     f"divide chunk={self.chunk}; got {(every, lookback)}."
                 )
 
@@ -185,7 +187,9 @@ def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
         rule = gradients.truncated_bptt(
             network.step, loss, every=every, lookback=lookback, update=adam
         )
-        chosen[f"truncated ({lookback}; {every})"] = _windows(network, rule, adam)
+        chosen[f"truncated_bptt, {report.window(lookback, every)}"] = _windows(
+            network, rule, adam
+        )
     return {
         name: (jax.jit(jax.vmap(start)), jax.jit(jax.vmap(learn)))
         for name, (start, learn) in chosen.items()

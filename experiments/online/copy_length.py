@@ -4,9 +4,9 @@ A network reads a string of L random bits, then outputs the string in L further 
 The length L grows by one when the loss on these outputs falls below a fraction of ln 2,
 which is the loss of guessing. The length L after a given number of training steps
 measures how well a rule learns, as in the copy task of Menick et al. 2020. Online rules
-update the parameters after each output bit. Truncated BPTT(h; h′) updates the
-parameters every h′ steps, by gradients that are propagated back h steps. BPTT updates
-the parameters once, at the end of the sequence.
+update the parameters after each output bit. Truncated BPTT updates the
+parameters once in `every` steps, by gradients that are propagated back `lookback`
+steps. BPTT updates the parameters once, at the end of the sequence.
 
 References:
   Menick et al., "A practical sparse approximation for real time recurrent learning",
@@ -66,8 +66,8 @@ class Config(Study):
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro, forward_gradient; eprop too if
     all cells are lstm."""
     truncations: tuple[tuple[int, int], ...] = ((1, 4), (1, 16))
-    """Pairs (h′, h) of truncated BPTT: every h′ steps, gradients are propagated back h
-    steps."""
+    """Pairs (every, lookback) of truncated BPTT: once in `every` steps, gradients are
+    propagated back `lookback` steps."""
     units: int = 16
     """Number of hidden units of each cell."""
     batch: int = 4
@@ -92,7 +92,8 @@ class Config(Study):
         for every, lookback in self.truncations:
             if not 1 <= every <= lookback:
                 raise ValueError(
-                    "truncations must be pairs (h′, h) with 1 ≤ h′ ≤ h; got "
+                    "truncations must be pairs (every, lookback) with 1 ≤ every ≤ "
+                    "lookback; got "
                     f"{(every, lookback)}."
                 )
         _rules.check_rules(self.rules, _rules.of_cells(self.cells, RULES))

@@ -44,6 +44,9 @@ from experiments.online import (
 )
 from experiments.online._predictor import Learner
 
+# Rank 4, as in the published table.
+RULES = _rules.RULES | {"sketched_rtrl": partial(gradients.sketched_rtrl, rank=4)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
@@ -65,20 +68,20 @@ class Config(Study):
     CHECKS = {
         "units batch steps episode compared": at_least(1),
         "systems": known(_dynamical_systems.SYSTEMS),
-        "rules": known(_rules.RULES),
+        "rules": known(RULES),
         "learning_rate": above(0),
     }
 
     systems: tuple[str, ...] = tuple(_dynamical_systems.SYSTEMS)
     """Chaotic systems: henon, mackey_glass, lorenz."""
-    rules: tuple[str, ...] = tuple(_rules.RULES)
-    """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
+    rules: tuple[str, ...] = tuple(RULES)
+    """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro, sketched_rtrl of rank 4."""
     random_feedback: bool = True
     """Whether to also run RFLO with random feedback, as published, in addition to RFLO
     with the readout's weights as feedback."""
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
-    """Pairs (h′, h) of truncated BPTT: every h′ steps, gradients are propagated back h
-    steps and the parameters are updated."""
+    """Pairs (every, lookback) of truncated BPTT: once in `every` steps, gradients are
+    propagated back `lookback` steps and the parameters are updated."""
     units: int = 64
     """Number of hidden units of the tanh network."""
     batch: int = 8
@@ -99,7 +102,7 @@ class Config(Study):
     the published table."""
 
     def check(self) -> None:
-        """Check that `episode` divides `steps`, and that each h′ divides `episode`."""
+        """Check that `episode` divides `steps`, and each `every` divides `episode`."""
         if self.steps % self.episode:
             raise ValueError(
                 f"steps must be a multiple of episode={self.episode}, got {self.steps}."
@@ -107,7 +110,8 @@ class Config(Study):
         for every, lookback in self.truncations:
             if not 1 <= every <= lookback or self.episode % every:
                 raise ValueError(
-                    "truncations must be pairs (h′, h) with 1 ≤ h′ ≤ h, and h′ must "
+                    "truncations must be pairs (every, lookback) with 1 ≤ every ≤ "
+                    "lookback, and every must "
                     f"divide episode={self.episode}; got {(every, lookback)}."
                 )
 
@@ -162,7 +166,7 @@ def learners(config: Config) -> dict[str, Learner]:
     network = _predictor.step, _predictor.loss
     adam = optax.adam(config.learning_rate)
     chosen = {}
-    rules = {name: _rules.RULES[name] for name in config.rules}
+    rules = {name: RULES[name] for name in config.rules}
     if config.random_feedback:
         feedback = gradients.random_feedback(
             jax.random.key(3 * config.first_seed + 2),
@@ -177,7 +181,9 @@ def learners(config: Config) -> dict[str, Learner]:
         rule = gradients.truncated_bptt(
             *network, every=every, lookback=lookback, update=adam
         )
-        chosen[f"truncated ({lookback}; {every})"] = _predictor.windows(rule)
+        chosen[f"truncated_bptt, {report.window(lookback, every)}"] = (
+            _predictor.windows(rule)
+        )
     return chosen
 
 

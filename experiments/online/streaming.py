@@ -162,7 +162,9 @@ def methods(
         )
     network = online.recurrent(config.cell, inputs, config.units, stream.outputs)
     rules = {
-        f"truncated_bptt, {lookback} back": _streaming_methods.truncated(lookback)
+        f"truncated_bptt, {report.window(lookback, 1)}": _streaming_methods.truncated(
+            lookback
+        )
         for lookback in config.lookbacks
     } | {rule: _rules.of_cells([config.cell])[rule] for rule in config.rules}
     for label, rule in rules.items():

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +21,24 @@ from bpvariants import training
 from experiments.harness.errors import DataError
 
 
-def make_folder(study: str, out: Path | None) -> Path:
-    """Create the folder of a run; raise an error if it already has results."""
+def make_folder(study: str, out: Path | None, overwrite: bool = False) -> Path:
+    """Create the folder of a run; raise an error if it already has results.
+
+    If `overwrite` is True, the folder may have results, which `clear` deletes.
+    """
     if jax.process_count() > 1 and out is None:
         raise DataError("several processes need --out, a folder that they share.")
+    if jax.process_count() > 1 and overwrite:
+        raise DataError("--overwrite needs one process: delete the folder yourself.")
     folder = out or Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not writes():
         return folder
     _check_name(folder)
-    if (folder / "results.jsonl").exists():
-        raise DataError(f"{folder} holds results already; choose another --out.")
+    if (folder / "results.jsonl").exists() and not overwrite:
+        raise DataError(
+            f"{folder} holds results already; choose another --out, add --resume to go "
+            "on with that run, or --overwrite to delete it and start again."
+        )
     try:
         if out is None:
             folder = _free(folder)
@@ -41,6 +50,19 @@ def make_folder(study: str, out: Path | None) -> Path:
             f"{folder} cannot be written to: {error.strerror}. Choose another --out."
         ) from error
     return folder
+
+
+def clear(folder: Path) -> None:
+    """Delete the files of an earlier run in a folder; other files stay.
+
+    Only a folder with a config.json, which every run writes first, has an earlier run.
+    """
+    if not writes() or not (folder / "config.json").exists():
+        return
+    for name in ("curves", "checkpoints"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("results.jsonl", "log.jsonl", "report.html", "config.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _check_name(folder: Path) -> None:

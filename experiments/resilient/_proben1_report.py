@@ -90,12 +90,12 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
     """Draw our test errors and numbers of epochs, each divided by Prechelt's value."""
     names = list(dict.fromkeys(row["set"] for row in rows))
     variants = list(dict.fromkeys(row["variant"] for row in rows))
-    figure = Figure(figsize=(14, 8), layout="constrained")
+    figure, axes = report.panels(2, 1, width=13, height=3.9)
     panels = {"test": "test error", "total": "epochs"}
-    for axis, (key, label) in zip(figure.subplots(2, 1), panels.items(), strict=True):
+    for axis, (key, label) in zip(axes.flat, panels.items(), strict=True):
         first = {row["set"]: row["published"][key] for row in rows}
         spread = [2 * (first[name][1] + ROUNDING) / first[name][0] for name in names]
-        style = {"color": "#ddd", "width": 0.9, "label": "paper ± 2 sd"}
+        style = {"color": "#e4e4e4", "width": 0.9, "label": "paper ± 2 sd"}
         axis.bar(
             range(len(names)),
             2 * np.array(spread),
@@ -109,18 +109,19 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
             scale = [row["published"][key][0] for row in mine]
             means = [np.mean(row[key]) for row in mine] / np.array(scale)
             errors = [_standard_error(row[key]) for row in mine] / np.array(scale)
-            dots = {"fmt": "o", "markersize": 4, "color": f"C{i}", "label": variant}
+            dots = {"fmt": "o", "markersize": 4, "label": variant}
+            dots |= {"color": report.update_style(variant)["color"]}
             axis.errorbar(at, means, yerr=2 * errors, **dots)
             if key == "test":
                 medians = [np.median(row[key]) for row in mine] / np.array(scale)
-                axis.plot(at, medians, "_", color=f"C{i}", markersize=9)
+                axis.plot(at, medians, "_", color=dots["color"], markersize=9)
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_xticks(range(len(names)), names, rotation=60)
         axis.set(ylabel=f"{label}, relative to the paper's", ylim=_limits(rows, key))
         axis.margins(x=0.01)
-        axis.grid(alpha=0.3, axis="y")
+        axis.grid(visible=False, axis="x")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
     figure.suptitle(
         f"Proben1, table {table}: means ± 2 standard errors of "
         f"{len(rows[0]['test'])} runs; dashes: medians"

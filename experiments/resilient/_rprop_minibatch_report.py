@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments import report
 
-FULL_COLOUR, ADAM_COLOUR = "#0072b2", "#777777"
-COLOURS = [FULL_COLOUR, "#d55e00", "#e69f00", "#56b4e9", "#cc79a7", "#009e73"]
-COLOURS += [ADAM_COLOUR]
-DASHES = ["-", "-", "-", "--", "-", "-", ":"]
 FLOOR = 1e-6  # losses below this value are drawn at this value
 TARGET = 0.01  # the table shows the first epoch with a training loss below TARGET
 COMPARED = 1e-3  # lower losses are not compared, because rounding errors dominate
@@ -103,33 +98,43 @@ def _same(rows: list[dict[str, Any]]) -> str:
 
 def draw(folder: Path, rows: list[dict[str, Any]]) -> Path:
     """Draw training losses, step sizes and sign changes of gradients against epochs."""
-    figure = Figure(figsize=(16, 5.4), layout="constrained")
-    loss, step, flips = figure.subplots(1, 3)
+    figure, axes = report.panels(1, 3, width=4.8, height=4.2)
+    loss, step, flips = axes[0]
     shown = [row for row in rows if row["best"]]
     for i, row in enumerate(shown):
         epochs = 1 + np.arange(len(row["loss"][0]))
-        batches = f"{row['batches']} batches"
-        style = {"color": COLOURS[i], "ls": DASHES[i], "lw": 1.6}
+        style = _style(shown, i)
         values = np.maximum(_numbers(row, "loss"), FLOOR)
         for run in values:
-            loss.plot(epochs, run, **(style | {"lw": 0.5}), alpha=0.35)
-        label = f"{row['method']}, {batches}, rate {row['rate']:g}"
-        loss.plot(epochs, np.median(values, axis=0), label=label, **style)
-        for axis, name in ((step, "median_step"), (flips, "flips")):
-            numbers = _numbers(row, name)
+            loss.plot(epochs, run, **style, lw=0.5, alpha=0.35)
+        name = f"{row['method']}, {row['batches']} batches"
+        label = f"{name}, rate {row['rate']:g}"
+        loss.plot(epochs, np.median(values, axis=0), label=label, lw=1.6, **style)
+        for axis, key in ((step, "median_step"), (flips, "flips")):
+            numbers = _numbers(row, key)
             if np.isfinite(numbers).all():
-                axis.plot(epochs, numbers.mean(axis=0), **style)
-    loss.set(yscale="log", ylabel="training loss (cross entropy, nats)")
-    loss.set_title(
-        f"Loss: median (thin: seeds); lowest value drawn: {FLOOR:g}", fontsize=11
-    )
-    step.set(yscale="log", ylabel="median step size Δ")
-    step.axhline(1e-6, color="#999999", lw=0.8)
-    step.set_title("Step sizes, if any; line: Δ_min of rprop", fontsize=11)
+                axis.plot(epochs, numbers.mean(axis=0), lw=1.6, **style)
+    loss.set_ylabel("training loss (cross entropy, nats)")
+    loss.set_title(f"median loss (thin: seeds), at least {report.number(FLOOR)} drawn")
+    step.set_ylabel("median step size Δ")
+    step.axhline(1e-6, color="#888888", lw=0.8)
+    step.set_title("step sizes (line: Δ_min of rprop)")
     flips.set(ylabel="share of gradients", ylim=(0, None))
-    flips.set_title("Sign changes at the last update of an epoch", fontsize=11)
-    for axis in (loss, step, flips):
+    flips.set_title("sign changes at the last update of an epoch")
+    for axis in axes[0]:
         axis.set_xlabel("epochs")
-        axis.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    for axis in (loss, step):
+        report.log_ticks(axis)
+    report.legend_below(figure)
     return report.save_picture(folder, "minibatch", figure)
+
+
+def _style(rows: list[dict[str, Any]], i: int) -> dict[str, Any]:
+    """Return the style of a method: full batches black, others colours in order."""
+    if rows[i]["method"].startswith("adam"):
+        return report.update_style("adam")
+    others = [row for row in rows if not row["method"].startswith("adam")]
+    at = others.index(rows[i])
+    colours = [colour for colour in report.COLOURS if colour != report.COLOURS[1]]
+    dash = ("-", "--", "-.", ":")[at % 4]
+    return {"color": colours[at % len(colours)], "linestyle": dash}

@@ -10,13 +10,6 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-COLOURS = {
-    "irprop_minus": "#0072b2",
-    "rprop_minus": "#56b4e9",
-    "adam": "#d55e00",
-    "momentum": "#e69f00",
-    "sgd": "#777777",
-}
 TITLES = {
     "noise": "noise of gradients, σ",
     "scales": "scales of inputs, 10⁻ˢ … 10ˢ",
@@ -90,38 +83,31 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw test errors against levels of difficulty, one panel for each difficulty.
 
-    Dashed curves are test errors with learning rates that are chosen again at each
-    level of the difficulty.
+    In the lower row, the learning rates are chosen again at each level.
     """
     difficulties = list(dict.fromkeys(row["axis"] for row in rows))
-    figure = Figure(figsize=(4.6 * len(difficulties), 4.8), layout="constrained")
-    panels = figure.subplots(1, len(difficulties), squeeze=False, sharey=True)[0]
-    for panel, axis in zip(panels, difficulties, strict=True):
-        mine = [row for row in rows if row["axis"] == axis]
-        levels = sorted({row["level"] for row in mine})
-        for update in dict.fromkeys(row["update"] for row in mine):
-            own = [row for row in mine if row["update"] == update]
-            colour = COLOURS.get(update)
-            for choice, dash in {"kept": "-o", "tuned": "--"}.items():
+    choices = {"kept": "rates kept", "tuned": "rates chosen again"}
+    figure, axes = report.panels(
+        len(choices), len(difficulties), width=5, height=3.7, sharey=True
+    )
+    for (choice, words), line in zip(choices.items(), axes, strict=True):
+        for panel, axis in zip(line, difficulties, strict=True):
+            mine = [row for row in rows if row["axis"] == axis]
+            levels = sorted({row["level"] for row in mine})
+            for update in dict.fromkeys(row["update"] for row in mine):
+                own = [row for row in mine if row["update"] == update]
                 errors = np.array([row[f"{choice}_error"] for row in own])
-                label = update if choice == "kept" else None
-                style = {"color": colour, "label": label, "markersize": 4}
-                line = panel.plot(errors.mean(axis=1), dash, **style)
-                colour = line[0].get_color()
-                if choice == "kept":
-                    low, high = errors.min(axis=1), errors.max(axis=1)
-                    panel.fill_between(
-                        range(len(levels)), low, high, color=colour, alpha=0.12
-                    )
-        panel.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
-        panel.set(xlabel=TITLES[axis], yscale="log")
-        panel.set_title(_short_verdict(rows, axis), fontsize=9)
-        panel.grid(alpha=0.3, which="both")
-        panel.yaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_minor_formatter("{x:g}")
-        panel.tick_params(which="minor", labelsize=7)
-    panels[0].set_ylabel("test error, %")
-    panels[0].legend(fontsize=8, title="—o rate kept, - - tuned again")
+                style = report.update_style(update)
+                panel.plot(errors.mean(axis=1), marker="o", ms=4, label=update, **style)
+                low, high = errors.min(axis=1), errors.max(axis=1)
+                colour, at = style["color"], range(len(levels))
+                panel.fill_between(at, low, high, color=colour, alpha=0.1, lw=0)
+            panel.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+            panel.set(xlabel=TITLES[axis], ylabel="test error, %")
+            verdict = _short_verdict(rows, axis) if choice == "kept" else ""
+            panel.set_title("\n".join(filter(None, [words, verdict])), fontsize=9)
+            report.log_ticks(panel)
+    report.label_ends(*axes.flat)
     return figure
 
 

@@ -5,22 +5,20 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments import report
 from experiments.resilient._rprop_vs_problems import Problem
 
-STYLES = {  # {name of a method: (colour, dashes, width) of its curve}
-    "rprop": ("#0072b2", "-", 1.8),
-    "irprop_plus": ("#56b4e9", "--", 1.8),
-    "rprop_plus": ("#009e73", "-", 1.2),
-    "rprop_minus": ("#66a61e", "--", 1.2),
-    "half_back": ("#9a6324", ":", 1.5),
-    "grprop": ("#999999", "-.", 1.2),
-    "optax.rprop": ("#d55e00", "-", 1.2),
-    "torch.optim.Rprop": ("#000000", ":", 1.8),
-    "optax.adam": ("#cc79a7", "-", 1.5),
-    "optax.lbfgs": ("#e69f00", "-", 1.5),
+OURS = ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "half_back", "grprop")
+OTHERS = {  # {method: its name in the table of styles}
+    "optax.rprop": "optax_rprop",
+    "torch.optim.Rprop": "torch_rprop",
+    "optax.adam": "adam",
+    "optax.lbfgs": "lbfgs",
+}
+STYLES = {  # {method: colour and line style of its curve}
+    method: report.update_style(name)
+    for method, name in ({name: name for name in OURS} | OTHERS).items()
 }
 NOTE = (
     "Iterations until E is first below the target, mean ± standard deviation over the "
@@ -144,43 +142,31 @@ def draw(folder: Path, problems: list[Problem], rows: list[dict[str, Any]]) -> P
     panels.append((problems[-1], "evaluations of E and its gradient"))
     across = 2 if len(panels) > 2 else len(panels)
     down = -(-len(panels) // across)
-    figure = Figure(figsize=(6.5 * across, 4.2 * down + 0.9), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False).ravel()
-    for axis, (problem, against) in zip(axes, panels, strict=False):
+    figure, axes = report.panels(down, across, width=6.6, height=4.2)
+    for axis, (problem, against) in zip(axes.flat, panels, strict=False):
         _draw_panel(axis, problem, against, best_rows(rows, problem))
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    named = {}
-    for axis in axes[: len(panels)]:
-        handles, labels = axis.get_legend_handles_labels()
-        named |= dict(zip(labels, handles, strict=True))
-    figure.legend(
-        list(named.values()),
-        list(named),
-        loc="outside lower center",
-        ncols=5,
-        fontsize=9,
-    )
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    report.label_ends(*axes.flat[: len(panels)])
     return report.save_picture(folder, "convergence", figure)
 
 
 def _draw_panel(
     axis: Axes, problem: Problem, against: str, rows: list[dict[str, Any]]
 ) -> None:
+    floor = report.number(problem.floor)
     count = against.startswith("evaluations")
     for row in rows:
-        colour, dashes, width = STYLES[row["method"]]
         curve = np.maximum(np.median(row["curve"], axis=0), problem.floor)
         xs = row["curve_evaluations" if count else "curve_steps"]
         label = row["label"] if row["rate"] is None else f"{row['method']}, best rate"
-        axis.plot(xs, curve, color=colour, ls=dashes, lw=width, label=label, alpha=0.9)
+        axis.plot(xs, curve, lw=1.5, label=label, **STYLES[row["method"]])
     for target in problem.targets:
         axis.axhline(target, color="#bbbbbb", lw=0.8, zorder=0)
     axis.set(
         title=problem.title,
         xlabel=against,
-        yscale="log",
         xlim=(0, problem.steps),
-        ylabel=f"{problem.unit}, median;\nlowest value drawn: {problem.floor:g}",
+        ylabel=f"{problem.unit}, median;\nlowest value drawn: {floor}",
     )
-    axis.grid(alpha=0.3)
+    report.log_ticks(axis)

@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -218,34 +219,45 @@ def _cell(row: Row, config: Config) -> str:
 
 def _draw(rows: list[Row], config: Config) -> Figure:
     """Draw each run's number of epochs, and the paper's mean and standard deviation."""
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    axes = figure.subplots(2, 2).flat
-    for axis, (encoder, first) in zip(axes, PUBLISHED, strict=True):
+    variants = {row["variant"] for row in rows}
+    shown = [variant for variant in VARIANTS if variant in variants]
+    height = 1.2 + 0.5 * len(shown)
+    figure, axes = report.panels(2, 2, width=5.8, height=height)
+    for axis, (encoder, first) in zip(axes.flat, PUBLISHED, strict=True):
         mean, deviation = PUBLISHED[encoder, first]
-        axis.axvline(mean, color="black", linewidth=1, label="paper, Rprop⁺")
+        axis.axvline(mean, color="black", linewidth=1.2)
         if deviation:
-            axis.axvspan(mean - deviation, mean + deviation, color="#ddd")
+            axis.axvspan(mean - deviation, mean + deviation, color="#e4e4e4", zorder=0)
         for row in rows:
             if (row["encoder"], row["first_step"]) == (encoder, first):
-                _draw_runs(axis, row, config)
-        axis.set(title=f"{encoder}, Δ₀ = {first}", xlabel="epochs", xscale="log")
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter("{x:g}")
-        axis.set_yticks(range(len(VARIANTS)), VARIANTS)
-        axis.invert_yaxis()
-        axis.grid(alpha=0.3, axis="x")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
+                _draw_runs(axis, row, config, shown.index(row["variant"]))
+        axis.set(title=f"{encoder}, initial step size Δ₀ = {first}", xlabel="epochs")
+        report.log_ticks(axis, "x")
+        axis.set_yticks(range(len(shown)), shown)
+        axis.set_ylim(len(shown) - 0.5, -0.5)
+        axis.grid(visible=False, axis="y")
+    names = {"paper's Rprop⁺, mean ± sd": {"color": "black", "linewidth": 1.2}}
+    for (weights, clip), style in zip(_grid(config), _dots(config), strict=True):
+        names[f"first weights ±{weights:g}, clip {clip:g}"] = style
+    names["mean of runs"] = {"marker": "|", "color": "black", "linestyle": ""}
+    report.legend_below(figure, names)
     return figure
 
 
-def _draw_runs(axis: Axes, row: Row, config: Config) -> None:
+def _dots(config: Config) -> list[dict[str, Any]]:
+    """Return the style of the dots for each pair in the grid of settings."""
+    return [
+        {"color": report.COLOURS[j % 8], "marker": "osD^v"[j // 8 % 5], "linestyle": ""}
+        | {"markersize": 4}
+        for j in range(len(_grid(config)))
+    ]
+
+
+def _draw_runs(axis: Axes, row: Row, config: Config, i: int) -> None:
     """Draw the numbers of epochs with one setting: a dot per run, a bar as the mean."""
-    i, grid = VARIANTS.index(row["variant"]), _grid(config)
+    grid = _grid(config)
     j = grid.index((row["weights"], row["clip"]))
     solved, height = _solved(row, config), i + 0.8 * (j + 0.5) / len(grid) - 0.4
-    style = {"color": f"C{j % 10}", "markersize": 3, "alpha": 0.5}
-    (line,) = axis.plot(solved, [height] * len(solved), "o", **style)
-    line.set_label(f"±{row['weights']}, clip {row['clip']}" if i == 0 else "_")
+    axis.plot(solved, [height] * len(solved), alpha=0.6, **_dots(config)[j])
     if len(solved):
         axis.plot(solved.mean(), height, "|", color="k", markersize=10)

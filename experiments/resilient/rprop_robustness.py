@@ -25,7 +25,8 @@ from experiments import choices, data, report
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import above, all_of, at_least, given, known
-from experiments.harness.study import run_study, Study
+from experiments.harness.placement import local_devices
+from experiments.harness.study import run_study, TrainingStudy
 from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
@@ -34,7 +35,7 @@ RUNS = "runs.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How sensitive are updates to noise, badly scaled inputs and redundant inputs?"""
 
     QUICK = {
@@ -74,8 +75,8 @@ class Config(Study):
     steps: int = 200
     """Number of updates on the full batch."""
     constant: bool = False
-    """Keep learning rates constant. By default, the learning rates of updates outside
-    the Rprop family fall to 0 along a cosine, which averages noise away at the end."""
+    """Constant learning rates. By default, the learning rates of updates outside the
+    Rprop family fall to 0 along a cosine, which averages noise away at the end."""
     seeds: int = 3
     """Number of runs with each setting, with different initial weights, gradient noise
     and factors of the pixels."""
@@ -130,6 +131,7 @@ def _train(config: Config, way: Way) -> list[Row]:
         steps=config.steps,
         chunk=config.steps,
         block=config.block,
+        devices=None if config.devices is None else local_devices(config.devices),
         path=way.folder / RUNS,
         progress=lambda ended, _runs, _seconds_left: way.advance(ended),
     )

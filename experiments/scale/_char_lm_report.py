@@ -67,25 +67,23 @@ def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
         "The run",
         ["devices", "processes", "parameters", "a device", "characters/s", "MiB"],
         [[axes, str(run["processes"]), *map("{:,.0f}".format, sizes), mebibytes]],
-        f"Computed in {config.machine.precision}, matrix products with precision "
-        f"{config.machine.matmul_precision} (resolved in config.json). MiB: temporary "
+        f"Computed in {config.machine.dtype}, matrix products with precision "
+        f"{config.machine.precision} (resolved in config.json). MiB: temporary "
         "memory of a device, by XLA's analysis. Speed excludes compilation.",
     )
 
 
 def draw(chunks: Rows, run: dict[str, Any], config: Any) -> Figure:
     """Draw the loss in bits per character on training windows, and on the test text."""
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = report.panels(width=8, height=4.4)
+    axis = axes[0, 0]
     steps = np.arange(1, len(run["bits"]) + 1)
-    axis.plot(
-        steps, run["bits"], linewidth=0.8, alpha=0.6, label="window, before update"
-    )
+    style = {"linewidth": 0.8, "color": report.COLOURS[4]}
+    axis.plot(steps, run["bits"], label="training window", **style)
     tested = [row["step"] for row in chunks]
     bits = [row["test_bits"] for row in chunks]
-    axis.plot(tested, bits, "o-", color="C1", label="test text")
-    title = f"{config.cell.upper()} {config.units}, {config.machine.precision}"
+    axis.plot(tested, bits, "o-", color=report.COLOURS[1], label="test text")
+    title = f"{config.cell.upper()} {config.units}, {config.machine.dtype}"
     axis.set(xlabel="updates", ylabel="bits per character", title=title)
-    axis.grid(alpha=0.3)
-    axis.legend()
+    report.label_ends(axis)
     return figure

@@ -42,7 +42,6 @@ def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
         steps=steps,
         chunk=chunk,
         sample=sample,
-        draws=True,
         key=jax.random.key(1),
         carry=online.init(params, jnp.zeros(units), one),
         log=training.JsonLog(folder / "log.jsonl"),

@@ -73,8 +73,8 @@ def show(
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
     """Draw the speed-up by many chips, and the parts of the time of an update."""
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
-    faster, parts = figure.subplots(1, 2)
+    figure, axes = report.panels(1, 2, width=6.6, height=4.4)
+    faster, parts = axes[0]
     training = [row for row in rows if row["row"] == "training"]
     for i, units in enumerate(dict.fromkeys(row["units"] for row in training)):
         mine = [row for row in training if row["units"] == units]
@@ -83,28 +83,34 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
             ("seconds_by_step", "s:", "summed in each step"),
         ):
             ups = [speed_up(row, mine, key) for row in mine]
-            label = f"GRU {units}, {what}"
             chips = [row["chips"] for row in mine]
-            faster.plot(chips, ups, style, color=f"C{i}", label=label)
+            colour = report.COLOURS[i % 6]
+            label = f"GRU {units}, {what}"
+            faster.plot(chips, ups, style, ms=4, color=colour, label=label)
     sweeps = [row for row in rows if row["row"] == "sweep"]
     chips = [row["chips"] for row in sweeps]
     ups = [speed_up(row, sweeps) for row in sweeps]
-    faster.plot(chips, ups, "^-", color="black", label=f"sweep of {config.runs:,} runs")
-    faster.plot(chips, chips, "--", color="grey", label="ideal")
-    faster.set(xscale="log", yscale="log", xlabel="chips", ylabel="times one chip")
-    faster.set_title("How much faster")
-    faster.legend(fontsize=8)
+    label = f"sweep of {config.runs:,} runs"
+    faster.plot(chips, ups, "^-", ms=4, color="black", label=label)
+    faster.plot(chips, chips, "--", color="#888888", label="ideal")
+    faster.set(xlabel="chips", ylabel="speed-up over one chip")
+    report.log_ticks(faster, "xy")
+    faster.set_xticks(chips, [f"{count:,}" for count in chips])
+    faster.set_title("Calculated speed-up")
     largest = [row for row in training if row["chips"] == config.chips]
     named = [(f"GRU {row['units']}", row) for row in largest]
     named.append(("sweep", next(r for r in sweeps if r["chips"] == config.chips)))
     at = np.arange(len(named))
     for i, part in enumerate(PARTS):
         heights = [1e3 * row[part] for _, row in named]
-        parts.bar(at + 0.2 * (i - 1.5), heights, 0.2, label=part, color=f"C{i + 4}")
+        place = at + 0.2 * (i - 1.5)
+        parts.bar(place, heights, 0.2, label=part, color=report.COLOURS[i])
     parts.set_xticks(at, [name for name, _ in named])
-    parts.set(yscale="log", ylabel="ms an update")
-    parts.set_title(f"Where the time goes on {config.chips} chips")
-    parts.legend(fontsize=8)
-    for axis in (faster, parts):
-        axis.grid(alpha=0.3)
+    parts.set_ylabel("ms per update")
+    report.log_ticks(parts)
+    parts.set_title(f"Calculated time of an update on {config.chips} chips")
+    handles = parts.get_legend_handles_labels()
+    place = {"loc": "outside lower right", "ncols": len(PARTS), "frameon": False}
+    figure.legend(*handles, fontsize=9, **place)
+    report.label_ends(faster)
     return figure

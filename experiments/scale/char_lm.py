@@ -28,7 +28,7 @@ from experiments import data, report
 from experiments.harness.devices import Machine
 from experiments.harness.errors import DataError
 from experiments.harness.options import above, at_least, at_quick_size
-from experiments.harness.study import Study
+from experiments.harness.study import Study, telling
 from experiments.scale import _char_lm_report
 from experiments.scale._data_parallel import data_parallel
 
@@ -69,10 +69,10 @@ class Config(Study):
     learning_rate: float = 2e-3
     """Learning rate of Adam; the norm of gradients is clipped to 1."""
     remat: bool = True
-    """Recompute each time step in the backward pass, instead of storing its values."""
+    """Recomputation of each time step in the backward pass, which saves memory."""
     reduce: Literal["window", "step"] = "window"
-    """When to sum gradients over devices: once per window, or in each time step, as
-    XLA does by default."""
+    """Time at which gradients are summed over devices: once per window, or in each
+    time step, as XLA does by default."""
     tested: int | None = None
     """Number of characters of the test text to score after each chunk; by default
     all."""
@@ -100,7 +100,7 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, carry, x):
         """Read a character x; return the new carry and logits of the next character."""
-        config, dtype = self.config, self.config.machine.dtype
+        config, dtype = self.config, jnp.dtype(self.config.machine.dtype)
         kind = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
         types = {"dtype": dtype, "param_dtype": at_least_float32(dtype)}
         x = nn.Embed(self.symbols, config.embedding, name="embed", **types)(x)
@@ -128,8 +128,10 @@ def main(config: Config) -> report.Result:
 def _main(config: Config) -> report.Result:
     mesh = config.machine.mesh()
     _check_sizes(config, mesh)
-    folder = report.make_folder("char_lm", config.out)
-    with report.locked(folder):
+    folder = report.make_folder("char_lm", config.out, config.overwrite)
+    with report.locked(folder), telling("char_lm", folder):
+        if config.overwrite:
+            report.clear(folder)
         return _train(config, mesh, folder)
 
 
@@ -164,11 +166,16 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
         report.append_row(folder, row)
     if report.writes():
         chunks = _char_lm_report.read_log(folder)
-        _char_lm_report.show(chunks, row, config, text)
-        report.save_picture(
-            folder, "char_lm", _char_lm_report.draw(chunks, row, config)
-        )
-    report.say_where(folder, time.perf_counter() - start, result.interrupted)
+        with report.recording() as blocks:
+            _char_lm_report.show(chunks, row, config, text)
+            picture = _char_lm_report.draw(chunks, row, config)
+            report.save_picture(folder, "char_lm", picture)
+        report.write_page(
+            folder, blocks, study="char_lm", config=config, seconds=result.seconds,
+            interrupted=result.interrupted,
+        )  # fmt: skip
+    seconds = time.perf_counter() - start
+    report.say_where(folder, seconds, result.interrupted, "char_lm")
     return report.Result([row], folder, result.interrupted)
 
 
@@ -183,16 +190,16 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
     if begun and not config.resume:
         raise DataError(
             f"{folder} holds checkpoints of a run that was not finished: add --resume "
-            "to go on with it, or choose another --out."
+            "to go on with it, --overwrite to start again, or choose another --out."
         )
     # Names of options that may have new values when the run is resumed.
-    free = {"steps", "tested", "quick", "resume", "machine", "out"}
+    free = {"steps", "tested", "quick", "resume", "overwrite", "machine", "out"}
     settings = {
         name: value
         for name, value in dataclasses.asdict(config).items()
         if name not in free
     }
-    settings["precision"] = config.machine.precision
+    settings["dtype"] = config.machine.dtype
     return training.Checkpoint(directory, config=settings)
 
 
@@ -235,7 +242,9 @@ def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
 
     def init(key):
         x = jnp.zeros(config.streams, int)
-        carry = cell(config.units, param_dtype=config.machine.dtype, parent=None)
+        carry = cell(
+            config.units, param_dtype=jnp.dtype(config.machine.dtype), parent=None
+        )
         carry = carry.initialize_carry(key, (config.streams, config.embedding))
         return network.init(key, carry, x), (carry, jnp.zeros((), int))
 

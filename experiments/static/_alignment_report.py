@@ -52,25 +52,21 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:
     """Draw test errors against epochs, and published test errors at the right edge."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = report.panels(width=8, height=4.8)
+    axis = axes[0, 0]
     for row in rows:
-        colour = f"C{list(NAMES).index(row['rule'])}"
+        style = report.rule_style(row["rule"])
         epochs, errors = np.array(row["epochs"]), np.array(row["errors"])
         label = f"{NAMES[row['rule']]}, {np.mean(row['error']):.2f} %"
-        axis.plot(epochs, errors.mean(axis=0), marker=".", color=colour, label=label)
+        label += f" (published: {PUBLISHED[row['rule']]:g} %)"
+        axis.plot(epochs, errors.mean(axis=0), marker=".", label=label, **style)
         axis.fill_between(
-            epochs, errors.min(axis=0), errors.max(axis=0), color=colour, alpha=0.15
-        )
-        axis.plot(
-            1.04 * epochs[-1], PUBLISHED[row["rule"]], "<", color=colour, markersize=7
-        )
-    axis.plot([], [], "<", color="grey", label="published, 100 epochs")
-    axis.set(xlabel="epochs", ylabel="test error, %", yscale="log")
-    ticks = [1, 2, 5, 10, 20, 50, 100]
-    axis.set_yticks(ticks, [str(tick) for tick in ticks])
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+            epochs, errors.min(axis=0), errors.max(axis=0), color=style["color"],
+            alpha=0.13, lw=0,
+        )  # fmt: skip
+    axis.set(xlabel="epochs", ylabel="test error, %", title="MNIST")
+    report.log_ticks(axis)
+    report.label_ends(axis)
     return figure
 
 
@@ -79,21 +75,21 @@ def draw_angles(rows: list[dict[str, Any]]) -> Figure:
 
     There is one panel for each layer.
     """
-    figure = Figure(figsize=(14, 3.8), layout="constrained")
-    axes = figure.subplots(1, len(LAYERS), sharey=True)
+    figure, axes = report.panels(1, len(LAYERS), width=2.9, height=4, sharey=True)
     for row in rows:
-        colour = f"C{list(NAMES).index(row['rule'])}"
+        style = report.rule_style(row["rule"])
         angles = np.array(row["grads"], float)
-        for i, axis in enumerate(axes):
+        for i, axis in enumerate(axes[0]):
             seeds = angles[:, :, i]
-            label = NAMES[row["rule"]]
-            axis.plot(row["epochs"], seeds.mean(axis=0), color=colour, label=label)
+            axis.plot(
+                row["epochs"], seeds.mean(axis=0), label=NAMES[row["rule"]], **style
+            )
             low, high = seeds.min(axis=0), seeds.max(axis=0)
-            axis.fill_between(row["epochs"], low, high, color=colour, alpha=0.15)
-    for name, axis in zip(LAYERS, axes, strict=True):
-        axis.axhline(90, color="black", linewidth=0.8, linestyle=":")
+            colour = style["color"]
+            axis.fill_between(row["epochs"], low, high, color=colour, alpha=0.13, lw=0)
+    for name, axis in zip(LAYERS, axes[0], strict=True):
+        axis.axhline(90, color="#666666", linewidth=0.8, linestyle=":")
         axis.set(xlabel="epochs", title=name, ylim=(-3, 120), yticks=range(0, 121, 30))
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("angle to the exact ∂E/∂w, degrees")
-    axes[-1].legend(fontsize=8)
+    axes[0, 0].set_ylabel("angle to the exact ∂E/∂w, degrees")
+    report.label_ends(*axes[0])
     return figure

@@ -94,12 +94,10 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
         params, x, target = _problem(config)
         (_, info), _ = _backprop(params, x, target)
         (_, micrograd), _ = _micrograd_backprop()
+        image = np.asarray(x)
+        _chain_rule_report.show_network(folder, rows, info, image)
         _chain_rule_report.show(rows, config, info, micrograd)
-        weight = next(row for row in rows if row["row"] == "weight")
-        chain = _chain_rule_report.draw_chain(info, np.asarray(x), micrograd)
-        report.save_picture(folder, "chain", chain)
-        factors = _chain_rule_report.draw_factors(info, np.asarray(x), weight)
-        report.save_picture(folder, "factors", factors)
+        _chain_rule_report.show_factors(folder, rows, info, image)
 
 
 def _precision(config: Config) -> AbstractContextManager[Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments import report
 
@@ -16,8 +17,6 @@ PUBLISHED = {
 TCN = {"copy": "3.5e-5", "adding": "5.8e-5"}
 PUBLISHED_FLOOR = {"copy": ".0204", "adding": ".1667"}
 TITLES = {"copy": "copy memory", "adding": "adding"}
-COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
-DASHES = ["-", "--", ":", "-."]
 LEAST = 1e-30  # gradient norms below this value are drawn at this value
 
 
@@ -68,8 +67,8 @@ def _note(task: str, config: Any) -> str:
     return (
         f"{what[task]} Loss: mean ± standard deviation of {config.seeds} seeds, in the "
         "last fifth of the steps. Below at: for each seed, the first step at which the "
-        "mean loss of the last hundred steps is a tenth below the floor. (h; h′): "
-        "truncated BPTT; every h′ steps, gradients go back h steps. δ_t: gradient of "
+        "mean loss of the last hundred steps is a tenth below the floor. Lookback "
+        "20, every 10: every 10 steps, gradients go back 20 steps. δ_t: gradient of "
         "the last step's loss in the carry of step t, before → after training. "
         "Published: Bai et al. 2018, table 1, copy T = 1000 and adding T = 600; "
         "comparable with ours at these sizes only."
@@ -89,59 +88,53 @@ def _relative(flow: list[float]) -> np.ndarray:
 
 
 def draw_losses(rows: list[dict[str, Any]]) -> Figure:
-    """Draw training losses against updates, one panel for each task.
+    """Draw training losses against updates, one panel for each task and rule.
 
     A horizontal line is the floor, the lowest loss of a network without memory.
     """
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
-    for axis, task in zip(
-        figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True
-    ):
-        mine = [row for row in rows if row["task"] == task]
-        rules = list(dict.fromkeys(row["rule"] for row in mine))
+    shown = list(dict.fromkeys((row["task"], row["rule"]) for row in rows))
+    across = min(3, len(shown))
+    figure, axes = report.panels(-(-len(shown) // across), across, width=5.4)
+    for axis, (task, rule) in zip(axes.flat, shown, strict=False):
+        mine = [row for row in rows if (row["task"], row["rule"]) == (task, rule)]
         for row in mine:
-            dash = DASHES[rules.index(row["rule"]) % len(DASHES)]
-            style = {"color": COLOURS[row["cell"]], "linestyle": dash}
+            style = report.cell_style(row["cell"])
             for run in row["curve"]:
                 axis.plot(row["curve_steps"], run, linewidth=0.5, alpha=0.4, **style)
             mean = np.mean(row["curve"], axis=0)
-            axis.plot(
-                row["curve_steps"], mean, label=f"{row['cell']}, {row['rule']}", **style
-            )
-        axis.axhline(mine[0]["floor"], color="black", linewidth=0.8, label="floor")
-        axis.set(title=TITLES[task], xlabel="updates", ylabel="loss", yscale="log")
-        axis.set_ylim(top=3 * mine[0]["floor"])  # do not show the high early losses
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+            axis.plot(row["curve_steps"], mean, label=row["cell"], **style)
+        floor = mine[0]["floor"]
+        axis.axhline(floor, color="#666666", lw=0.9, label="floor")
+        axis.set(xlabel="updates", ylabel="loss")
+        axis.set_title(f"{TITLES[task]}\n{rule}")
+        axis.set_ylim(top=3 * floor)  # do not show the high early losses
+        report.log_ticks(axis)
+    for axis in axes.flat[len(shown) :]:
+        axis.remove()
+    report.label_ends(*axes.flat[: len(shown)])
     return figure
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
     """Draw the norm of ∂ℓ_T/∂h_t, for the last loss ℓ_T and the carry h_t of each step.
 
-    Dotted curves are before training, solid curves after training.
+    The left panel of a task is before training, the right panel after training.
     """
     whole = [row for row in rows if row["rule"] == "bptt"]
     tasks = list(dict.fromkeys(row["task"] for row in whole))
-    figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
-    for axis, task in zip(
-        figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True
-    ):
+    figure, axes = report.panels(len(tasks), 2, width=5.2, sharey="row")
+    for line, task in zip(axes, tasks, strict=True):
         for row in (row for row in whole if row["task"] == task):
-            for key, style in {"flow_before": ":", "flow_after": "-"}.items():
+            for axis, key in zip(line, ("flow_before", "flow_after"), strict=True):
                 runs = [np.log(_relative(run)) for run in row[key]]
                 curve = np.exp(np.mean(runs, axis=0))
-                label = f"{row['cell']}, {'trained' if style == '-' else 'at first'}"
-                axis.plot(
-                    1 + np.arange(len(curve)),
-                    curve,
-                    linestyle=style,
-                    color=COLOURS[row["cell"]],
-                    label=label,
-                )
-        ratio = r"$\|\delta_t\| \,/\, \|\delta_T\|$"
-        axis.set(title=TITLES[task], xlabel="t", ylabel=ratio, yscale="log")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+                steps = 1 + np.arange(len(curve))
+                style = report.cell_style(row["cell"])
+                axis.plot(steps, curve, label=row["cell"], **style)
+        for axis, when in zip(line, ("before training", "after training"), strict=True):
+            axis.set(title=f"{TITLES[task]}, {when}", xlabel="time step t")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            report.log_ticks(axis)
+        line[0].set_ylabel("‖δ_t‖ / ‖δ_T‖")
+    report.label_ends(*axes.flat)
     return figure

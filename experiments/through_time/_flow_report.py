@@ -52,28 +52,28 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     Each column of panels is for one initialisation. The upper row shows networks before
     training, and the lower row shows them after training.
     """
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
     starts = list(dict.fromkeys(row["start"] for row in rows))
-    axes = figure.subplots(2, len(starts), squeeze=False, sharey=True)
-    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    figure, axes = report.panels(2, len(starts), width=5.6, sharey=True)
     for row in rows:
         axis = axes[int(row["trained"] > 0), starts.index(row["start"])]
         curves = np.maximum(row["curve"], LEAST / 10)
         typical = np.exp(np.log(curves).mean(axis=0))
-        colour = f"C{cells.index(row['cell'])}"
+        style = report.cell_style(row["cell"])
         label = f"{row['cell']}, β {np.mean(row['beta']):.3f}"
-        axis.plot(typical, color=colour, label=label)
+        axis.plot(typical, label=label, **style)
         axis.fill_between(
             range(len(typical)), curves.min(axis=0), curves.max(axis=0),
-            color=colour, alpha=0.15, linewidth=0,
+            color=style["color"], alpha=0.13, linewidth=0,
         )  # fmt: skip
     for i, line in enumerate(axes):
         for start, axis in zip(starts, line, strict=True):
             trained = "after training" if i else "before training"
-            axis.set(title=f"{start} start, {trained}", yscale="log")
-            axis.set(xlabel="lag k (steps back)", ylabel="‖∂ℓ_s/∂h_{s−k}‖")
+            axis.set_title(f"{start} start, {trained}")
+            axis.set(
+                xlabel="lag k (steps back)", ylabel="size of the gradient, ‖∂ℓₛ/∂hₛ₋ₖ‖"
+            )
             axis.set_ylim(bottom=max(LEAST, axis.get_ylim()[0]))
-            axis.grid(alpha=0.3)
-            if axis.lines:
-                axis.legend(fontsize=8)
+            report.log_ticks(axis)
+            axis.tick_params(labelleft=True)
+    report.label_ends(*axes.flat)
     return figure

@@ -9,7 +9,7 @@ from experiments import report
 
 FARTHEST = 100  # largest number of steps that a gradient is propagated back
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # different dashes, because some curves coincide
+WINDOWED = ("truncated_bptt", "artbp")  # rules whose gradient is of a window
 # Reference values, computed outside this project. MEASURED has the sensitivity ds₁/dθ
 # of the first unit for each lookback. FATES has the parameter θ for each method, after
 # 3000 iterations at a learning rate of 1e-4. If |θ| exceeded 1e6, FATES instead has the
@@ -19,13 +19,13 @@ MEASURED = {
     **{40: ".566", 41: "first < 0", 50: "−4.753", 100: "−6"},
 }
 FATES = {
-    "truncated_bptt, K = 1": "3.26",
-    "truncated_bptt, K = 10": "lost after 2531",
-    "truncated_bptt, K = 30": "lost after 2448",
-    "truncated_bptt, K = 40": "1.68",
-    "truncated_bptt, K = 41": ".283",
-    "truncated_bptt, K = 50": "−.16654",
-    "truncated_bptt, K = 100": "−.166653",
+    "truncated_bptt, lookback 1, every 1": "3.26",
+    "truncated_bptt, lookback 10, every 10": "lost after 2531",
+    "truncated_bptt, lookback 30, every 30": "lost after 2448",
+    "truncated_bptt, lookback 40, every 40": "1.68",
+    "truncated_bptt, lookback 41, every 41": ".283",
+    "truncated_bptt, lookback 50, every 50": "−.16654",
+    "truncated_bptt, lookback 100, every 100": "−.166653",
     "rtrl": "−.166666665",
     "uoro": "−.162, .036, .064",
     "uoro, 10 times as long": "−.16667",
@@ -58,7 +58,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         f"θ after {config.iterations} iterations; the optimum is −1/6 = −.166666667",
         ["", "learning rate", "θ", "reference"],
         lines,
-        "truncated_bptt: windows of K steps; K = 41 is the first with the right sign. "
+        "truncated_bptt: a lookback of 41 steps is the first with the right sign. "
         f"artbp: windows of {FARTHEST} steps. Other rules: one step per iteration. "
         "Rules that draw random numbers: median (range) of "
         f"{config.seeds} seeds. snap_1 is exact in this network, because θ reaches "
@@ -84,32 +84,45 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
     s₁ is the first unit of the network. θ is the network's only parameter.
     """
-    figure = Figure(figsize=(16, 5), layout="constrained")
-    left, middle, right = figure.subplots(1, 3, width_ratios=[2, 3, 3])
-    left.plot(np.arange(1, FARTHEST + 1), rows[0]["curve"], color="black")
+    figure, axes = report.panels(
+        1, 3, width=4.7, height=4.2, gridspec_kw={"width_ratios": [2, 3, 3]}
+    )
+    left, middle, right = axes[0]
+    curve = np.array(rows[0]["curve"])
+    steps = np.arange(1, len(curve) + 1)
+    left.fill_between(steps, 0, curve, where=curve > 0, color="#d55e00", alpha=0.2)
+    left.plot(steps, curve, color="black")
     left.axhline(0, color="black", linewidth=0.8)
-    left.axhline(SENSITIVITY, color="black", linewidth=0.8, linestyle=":")
-    left.set(xlabel="lookback K", ylabel="ds₁/dθ through the last K steps")
-    left.set_title("Below 41 steps the sign is wrong")
-    left.grid(alpha=0.3)
-    groups = {"truncated_bptt": "-", "artbp": "--"}
-    windows = [row for row in rows[1:] if row["method"].split(",")[0] in groups]
+    left.axhline(SENSITIVITY, color="#666666", linewidth=0.8, linestyle=":")
+    at = {"fontsize": 8, "color": "#666666", "ha": "right", "va": "bottom"}
+    left.text(FARTHEST, SENSITIVITY, "exact: −6", **at)
+    left.text(20, 4, "wrong\nsign", color="#a04000", fontsize=9, ha="center")
+    left.set(xlabel="lookback (steps)", ylabel="ds₁/dθ, truncated to the lookback")
+    left.set_title("Below a lookback of 41,\nthe sign is wrong")
+    windows = [row for row in rows[1:] if row["method"].startswith(WINDOWED)]
     online = [row for row in rows[1:] if row not in windows]
+    styles = report.rule_styles(row["method"] for row in rows[1:])
     for axis, mine in {middle: windows, right: online}.items():
-        for i, row in enumerate(mine):
-            style = groups.get(row["method"].split(",")[0], LINES[i % len(LINES)])
+        for row in mine:
+            style, label = styles[row["method"]], row["method"]
+            if label.startswith("truncated_bptt"):
+                lookback = label.split(",")[1].split()[-1]
+                label = f"lookback and every {lookback}"
             for j, path in enumerate(row["path"]):
                 error = [np.nan if x is None else abs(x - OPTIMUM) for x in path]
-                label = row["method"] if j == 0 else None
                 axis.plot(
-                    row["iterations"], error, linestyle=style, color=f"C{i % 10}",
-                    label=label, linewidth=0.8 if len(row["path"]) > 1 else 2,
+                    row["iterations"], error, label="_" if j else label,
+                    linewidth=0.9 if len(row["path"]) > 1 else 1.8, **style,
                 )  # fmt: skip
-        axis.set(yscale="log", ylim=(1e-10, 2 * LOST), ylabel="|θ + 1/6|")
-        axis.grid(alpha=0.3)
-    middle.set(
-        xlabel="iteration, a window each", title="θ begins at ½; the optimum is −1/6"
-    )
-    right.set(xlabel="iteration, a step each", xscale="log", title="Online rules")
-    figure.legend(fontsize=8, loc="outside right upper")
+        low, high = axis.dataLim.intervaly
+        if np.isfinite([low, high]).all():  # not for a panel without curves
+            axis.set_ylim(max(1e-10, low / 3), min(2 * LOST, 3 * high))
+        axis.set_ylabel("|θ + 1/6|, distance to the optimum")
+        report.log_ticks(axis)
+    middle.set_xlabel("iterations, one window each")
+    middle.set_title("truncated_bptt and artbp")
+    right.set_xlabel("iterations, one step each")
+    right.set_title("online rules")
+    report.log_ticks(right, "x")
+    report.label_ends(middle, right)
     return figure

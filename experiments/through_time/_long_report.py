@@ -61,7 +61,7 @@ def _show_costs(costs: list[dict[str, Any]], config: Any) -> None:
     say = "" if found is None else f" Time grows as T to the power of {found:.3f}."
     report.show_table(
         f"Memory in MiB and time of one call of T characters, GRU {config.units}, "
-        f"h′ = {config.every}, h = {config.lookback}",
+        f"{report.window(config.lookback, config.every)}",
         ["", "T", "temporary", "arguments", "outputs", "in all", "µs/character"],
         table,
         "Memory by XLA's analysis of the compiled program; lower is better. BPTT is "
@@ -90,7 +90,7 @@ def _show_bits(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
         f"standard deviation of {config.seeds} seeds. Each character is predicted "
         "before the GRU learns from it: the losses of a window use the parameters from "
         f"the window before. All GRUs use Adam({config.learning_rate:g}), not tuned; a "
-        "smaller h′ makes more updates. The bigram model is mixed with the unigram "
+        "smaller every makes more updates. The bigram model is mixed with the unigram "
         "model. Times include compilation.",
     )
 
@@ -103,51 +103,52 @@ def _by_model(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
     """Draw memory and time of a call against its length, and losses along the text."""
-    figure = Figure(figsize=(16, 4.6), layout="constrained")
-    memory, seconds, bits = figure.subplots(1, 3, width_ratios=[1, 1, 1.6])
+    figure, axes = report.panels(1, 3, width=5.6, height=4.2)
+    memory, seconds, bits = axes[0]
     costs = [row for row in rows if row["row"] == "costs"]
+    inputs = {row["length"]: 8 * row["length"] / MIB for row in costs}
     for i, rule in enumerate(dict.fromkeys(row["rule"] for row in costs)):
         mine = [row for row in costs if row["rule"] == rule]
         lengths = [row["length"] for row in mine]
-        style = {"marker": "os^"[i], "linestyle": ["-", "-", "--"][i]}
+        style = report.rule_style(rule) | {"marker": "os^"[i % 3], "markersize": 4}
+        if rule.endswith("learning"):
+            style |= {"color": report.shade(style["color"], 0.6)}
         sizes = [row["temp_bytes"] / MIB for row in mine]
-        memory.plot(lengths, sizes, color=f"C{i}", label=rule, **style)
+        memory.plot(lengths, sizes, label=rule, **style)
         if mine[-1]["seconds"]:
             times = [row["seconds"] for row in mine]
-            seconds.plot(lengths, times, color=f"C{i}", label=rule, **style)
-            inputs = [8 * row["length"] / MIB for row in mine]
-            memory.plot(
-                lengths, inputs, ":", color="grey", label="the characters themselves"
-            )
-            ideal = times[0] * np.array(lengths) / lengths[0]
-            seconds.plot(lengths, ideal, ":", color="grey", label="∝ T")
-    memory.set(title="One call: temporary memory", ylabel="MiB")
+            seconds.plot(lengths, times, label=rule, **style)
+    grey = {"color": "#888888", "linestyle": ":"}
+    if inputs:
+        memory.plot([*inputs], [*inputs.values()], label="the text itself", **grey)
+    memory.set(title="one call: temporary memory", ylabel="MiB")
     found = slope(rows)
-    title = "One call: time"
+    title = "one call: time"
     title += "" if found is None else rf", $\propto T^{{{found:.2f}}}$"
-    seconds.set(title=title, ylabel="s")
+    seconds.set(title=title, ylabel="seconds")
     for axis in (memory, seconds):
-        axis.set(xscale="log", yscale="log", xlabel="T, characters")
+        axis.set_xlabel("length T of the call, characters")
+        report.log_ticks(axis, "xy")
     _draw_bits(bits, rows, config)
-    for axis in (memory, seconds, bits):
-        axis.grid(alpha=0.3)
-        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
-        if axis.lines:
-            axis.legend(fontsize=8, **(beside if axis is bits else {}))
+    report.label_ends(*axes[0])
     return figure
 
 
 def _draw_bits(axis: Any, rows: list[dict[str, Any]], config: Any) -> None:
-    for i, (model, mine) in enumerate(_by_model(rows).items()):
-        baseline = "every" not in mine[0]
-        style = {"color": f"C{i}", "linewidth": 1.5}
-        if baseline:
+    networks = [row for row in rows if row["row"] == "bits" and "every" in row]
+    models = list(dict.fromkeys(row["model"] for row in networks))
+    for model, mine in _by_model(rows).items():
+        if model in models:
+            share = 0.4 + 0.6 * (1 + models.index(model)) / len(models)
+            colour = report.shade(report.rule_style("truncated_bptt")["color"], share)
+            style = {"color": colour, "linewidth": 1.6}
+        else:
             dashes = ":" if model == "unigram" else "--"
-            style = {"color": "black", "linewidth": 1, "linestyle": dashes}
+            style = {"color": "#666666", "linewidth": 1, "linestyle": dashes}
         mean = np.mean([row["bits"] for row in mine], axis=0)
         width = min(max(len(mean) // 20, 1), 5)
         smooth = np.convolve(mean, np.ones(width) / width, "valid")
         at = config.call * (np.arange(len(smooth)) + width)
         axis.plot(at, smooth, label=model, **style)
     axis.set(xlabel="characters read", ylabel="bits per character")
-    axis.set_title("Each character is predicted before it is learned from")
+    axis.set_title("losses: predicted before learned from")

@@ -27,7 +27,7 @@ from bpvariants import gradients
 from experiments import report
 from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import above, all_of, at_least, given, known
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 from experiments.networks import cells
 from experiments.through_time import _copy_adding_report, _memory_tasks
 from experiments.through_time._memory_tasks import MemoryTask
@@ -40,7 +40,7 @@ BELOW, WINDOW = 0.9, 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """Which recurrent cells learn the copy and adding tasks, which need memory?"""
 
     QUICK: ClassVar = {
@@ -120,7 +120,8 @@ def _trained(config: Config) -> list[tuple[str, str, Callable]]:
     for lookback in config.lookbacks:
         every = max(1, lookback // 2)
         make_rule = partial(gradients.truncated_bptt, every=every, lookback=lookback)
-        trained.append((config.truncated_cell, f"({lookback}; {every})", make_rule))
+        name = f"truncated_bptt, {report.window(lookback, every)}"
+        trained.append((config.truncated_cell, name, make_rule))
     return trained
 
 
@@ -145,6 +146,7 @@ def _row(
         sample=lambda key, _: (carry, *task.draw(key, config.batch)),
         key=jax.random.key(config.first_seed + 1),
         runs=config.seeds,
+        over=(0, 1, 1, 1),
     )
     width = max(1, result.steps // 50)
     whole = result.values[:, : result.steps // width * width]

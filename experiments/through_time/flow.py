@@ -34,7 +34,7 @@ from experiments import data, report
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import above, all_of, at_least, given, known
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 from experiments.networks import cells as cell_table
 from experiments.through_time import _flow_report
 
@@ -48,7 +48,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How fast do gradients vanish backwards in time in four recurrent cells?"""
 
     QUICK: ClassVar = {
@@ -148,7 +148,7 @@ def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
             ), windows, characters
         ),
         key=jax.random.key(config.first_seed + 1),
-        runs=config.seeds,
+        runs=config.seeds, over=(0, 1, 1),
     )  # fmt: skip
     return [before, about | {"trained": result.steps} | measure(result.params)]
 

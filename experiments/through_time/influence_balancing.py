@@ -138,7 +138,7 @@ def methods(config: Config) -> dict[str, Method]:
     chosen = {}
     for K in config.lookbacks:
         rule = gradients.truncated_bptt(step, half_square, every=K, lookback=K)
-        chosen[f"truncated_bptt, K = {K}"] = by_window(rule, K, rate)
+        chosen[f"truncated_bptt, {report.window(K, K)}"] = by_window(rule, K, rate)
     for kappa in config.truncations:
         rule = gradients.artbp(step, half_square, truncation=kappa)
         method = by_window(rule, FARTHEST, rate, config.seeds)

@@ -2,9 +2,10 @@
 
     (value, stream), (θ, state) = learn((θ, state), stream, characters, targets)
 
-A GRU with parameters θ reads a text once. After every h′ characters, Adam updates θ by
-a gradient that is propagated back h steps. The targets are the next characters. Each
-character is predicted before the GRU learns from it. The study measures three things:
+A GRU with parameters θ reads a text once. Once in `every` characters, Adam updates θ
+by a gradient that is propagated back `lookback` steps. The targets are the next
+characters. Each character is predicted before the GRU learns from it. The study
+measures three things:
 
 - memory and time of one call of `learn` with T characters, and of BPTT, which stores
   the values of all T steps;
@@ -43,7 +44,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 class Config(Study):
     """Does truncated BPTT train along a long text in constant memory, and how well?"""
 
-    QUICK: ClassVar = {"lengths": (1_000, 10_000), "settings": ((20, 20), (20, 40))}
+    QUICK: ClassVar = {"lengths": (1_000, 5_000), "settings": ((20, 20), (20, 40))}
     CHECKS: ClassVar = {
         "units call": at_least(1),
         "lengths": given,
@@ -59,13 +60,13 @@ class Config(Study):
     units: int = 48
     """Number of units of the GRU."""
     every: int = 20
-    """Window h′ in the measurements of memory and time."""
+    """Number of characters between updates, in the measurements of memory and time."""
     lookback: int = 40
-    """Lookback h in the measurements of memory and time."""
+    """Lookback, in the measurements of memory and time."""
     settings: tuple[tuple[int, int], ...] = ((5, 5), (20, 20), (20, 40), (100, 100))
-    """Pairs (h′, h) of truncated BPTT to train with."""
+    """Pairs (every, lookback) of truncated BPTT to train with."""
     learning_rate: float = 3e-3
-    """Learning rate of Adam, for all pairs (h′, h)."""
+    """Learning rate of Adam, for all pairs."""
     call: int = 1_000
     """Number of characters in one call along a stream."""
 
@@ -120,7 +121,7 @@ def _jobs(config: Config) -> list[Job]:
     jobs.append(Job("calls are one long call", longest, difference))
     for every, lookback in config.settings:
         for seed, problem in problems.items():
-            name = f"learning, h′ = {every}, h = {lookback}, seed {seed}"
+            name = f"learning, {report.window(lookback, every)}, seed {seed}"
             learn = partial(_learn, config, problem, every, lookback, seed)
             jobs.append(Job(name, longest, learn))
     return [*jobs, Job("n-grams", longest, partial(_ngrams, config, text))]
@@ -242,7 +243,7 @@ def _learn(config, problem, every, lookback, seed, way: Way) -> Row:
         (value, stream), pair = learn(pair, stream, xs, targets)
         bits.append(float(value) / np.log(2))
         way.advance(begin + config.call)
-    name = f"GRU {config.units}, h′ = {every}, h = {lookback}"
+    name = f"GRU {config.units}, {report.window(lookback, every)}"
     row = {"row": "bits", "model": name, "every": every, "lookback": lookback}
     row |= {"seed": seed, "bits": bits, "seconds": time.perf_counter() - start}
     return row

@@ -95,7 +95,9 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     _show(policies)
     _show_growth(growth)
     if policies:
-        report.save_picture(folder, "memory_time", _draw(policies, growth))
+        report.save_picture(folder, "memory_time", _draw(policies))
+    if len(growth) > 1:
+        report.save_picture(folder, "growth", _draw_growth(growth))
 
 
 def _problem(config: Config, length: int) -> tuple[Any, Any, tuple]:
@@ -236,49 +238,52 @@ def _show_growth(rows: list[Row]) -> None:
     )
 
 
-def _draw(rows: list[Row], growth: list[Row]) -> Figure:
-    """Draw the time of each remat policy against its memory.
+def _draw(rows: list[Row]) -> Figure:
+    """Draw the time of each remat policy against its memory, a panel for each T.
 
-    There is one panel for each sequence length T, and a last one for growth with T.
+    A line connects the prediction of a policy (hollow) and its measurement (full).
     """
     lengths = list(dict.fromkeys(row["length"] for row in rows))
-    panels = len(lengths) + (len(growth) > 1)
-    figure = Figure(figsize=(5.4 * panels, 4.8), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    for axis, length in zip(axes, lengths, strict=False):
-        for i, row in enumerate(row for row in rows if row["length"] == length):
-            style = {"color": f"C{i}", "marker": MARKS[i % len(MARKS)]}
-            full = rows[[r["length"] for r in rows].index(length)]["mib_predicted"]
+    figure, axes = report.panels(1, len(lengths), width=6.4, height=4.6)
+    for axis, length in zip(axes[0], lengths, strict=True):
+        mine = [row for row in rows if row["length"] == length]
+        full = mine[0]["mib_predicted"]
+        for i, row in enumerate(mine):
+            colour = report.COLOURS[i % len(report.COLOURS)]
+            style = {"color": colour, "marker": MARKS[i % len(MARKS)]}
             predicted = 100 * row["mib_predicted"] / full, row["time_predicted"]
             measured = 100 * row["mib_ratio"], row["time"]
-            line = {"color": style["color"], "linewidth": 0.8, "alpha": 0.6}
+            line = {"color": colour, "linewidth": 0.8, "alpha": 0.6}
             axis.plot(*zip(predicted, measured, strict=True), **line)
             axis.plot(*predicted, **style, markerfacecolor="none")
             axis.plot(*measured, **style, linestyle="", label=row["policy"])
-        axis.set(xscale="log", xlabel="memory, % of None")
-        axis.set(ylabel="time, relative", title=f"T = {length}")
-        axis.axhline(4 / 3, color="grey", linestyle=":", linewidth=1)
-        axis.grid(alpha=0.3)
-        axis.legend(
-            fontsize=7, title="full: measured, hollow: predicted", ncols=3,
-            loc="upper center", bbox_to_anchor=(0.5, -0.15),
+        axis.axhline(4 / 3, color="#888888", linestyle=":", linewidth=1)
+        axis.text(
+            0.99, 4 / 3, "4/3: each step twice", fontsize=8, color="#666666",
+            ha="right", va="bottom", transform=axis.get_yaxis_transform(),
         )  # fmt: skip
-    if len(growth) > 1:
-        _draw_growth(axes[-1], growth)
+        axis.set(
+            xlabel="memory, % of remat=None", ylabel="time, relative to remat=None"
+        )
+        axis.set_title(f"T = {length:,} (full: measured, hollow: predicted)")
+        report.log_ticks(axis, "x")
+    report.label_ends(*axes[0])
     return figure
 
 
-def _draw_growth(axis: Any, growth: list[Row]) -> None:
-    """Draw time and memory against the sequence length T."""
-    lengths, right = [row["length"] for row in growth], axis.twinx()
-    for i, name in enumerate(("None", "slots(√T)")):
-        of = lambda key, name=name: [row[name][key] for row in growth]
-        axis.loglog(lengths, of("ms"), f"C{i}o-", label=f"{name}: ms")
-        right.loglog(lengths, of("mib"), f"C{i}s--", label=f"{name}: MiB")
-    axis.set(xlabel="T", ylabel="ms", title="growth with T")
-    axis.set_xticks(lengths, map(str, lengths))
-    axis.set_xticks([], minor=True)
-    right.set_ylabel("MiB")
-    lines = [line for each in (axis, right) for line in each.get_lines()]
-    axis.legend(lines, [line.get_label() for line in lines], fontsize=7)
-    axis.grid(alpha=0.3)
+def _draw_growth(growth: list[Row]) -> Figure:
+    """Draw the time and the memory of one gradient against the sequence length T."""
+    figure, axes = report.panels(1, 2, width=5)
+    lengths = [row["length"] for row in growth]
+    for axis, (key, label) in zip(
+        axes[0], {"ms": "time, ms", "mib": "memory, MiB"}.items(), strict=True
+    ):
+        for i, name in enumerate(("None", "slots(√T)")):
+            values = [row[name][key] for row in growth]
+            style = {"color": report.COLOURS[i], "marker": MARKS[i]}
+            axis.plot(lengths, values, label=f"remat = {name}", **style)
+        axis.set(xlabel="sequence length T", ylabel=label)
+        report.log_ticks(axis, "xy")
+        axis.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    report.label_ends(*axes[0])
+    return figure

@@ -23,7 +23,7 @@ from bpvariants import gradients
 from experiments import data, report
 from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import above, all_of, at_least, given, known
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 from experiments.networks import cells
 
 # {cell: published test accuracies in %, for pixels in order and for permuted pixels}.
@@ -32,12 +32,11 @@ PUBLISHED = {"lstm": (87.2, 85.7), "gru": (96.2, 87.3), "tanh": (21.5, 25.3)}
 TCN = (99.0, 97.2)
 HEADER = ["", "params", "test %", "published", "loss", "steps", "ms/step", "compile s"]
 HEADER += ["MiB"]
-COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
 PART = 500  # number of test images classified together
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How well do LSTM, GRU and tanh networks classify images read pixel by pixel?"""
 
     QUICK: ClassVar = {"side": 7, "units": 32, "epochs": 1.0, "test": 2000}
@@ -161,6 +160,7 @@ def _row(
         sample=sample,
         key=jax.random.key(seed + 1),
         nonfinite="stop",
+        over=(0, 1, 1, 1),
     )
     row = {"cell": cell, "seed": seed}
     row |= {"accuracy": _accuracy(config, cell, result.params, test)}
@@ -237,8 +237,8 @@ def _by_cell(rows: list[Row]) -> dict[str, list[Row]]:
 
 def _draw(rows: list[Row]) -> Figure:
     """Draw the training loss of each cell and seed against updates."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = report.panels(width=8, height=4.2)
+    axis = axes[0, 0]
     for cell, mine in _by_cell(rows).items():
         accuracy = report.mean_sd([row["accuracy"] for row in mine])
         for i, row in enumerate(mine):
@@ -247,9 +247,10 @@ def _draw(rows: list[Row]) -> Figure:
             cut = values[: len(values) // width * width].reshape(-1, width).mean(axis=1)
             label = None if i else f"{cell}, test {accuracy} %"
             steps = width * (1 + np.arange(len(cut)))
-            axis.plot(steps, cut, color=COLOURS[cell], label=label)
-    axis.axhline(np.log(10), color="black", linewidth=0.8, label="chance, ln 10")
-    axis.set(xlabel="steps", ylabel="training loss", yscale="log")
-    axis.grid(alpha=0.3)
-    axis.legend()
+            axis.plot(steps, cut, label=label, **report.cell_style(cell))
+    axis.axhline(np.log(10), color="#888888", ls=":", label="chance, ln 10")
+    axis.set(xlabel="updates", ylabel="training loss, nats")
+    axis.set_title("MNIST, read pixel by pixel")
+    report.log_ticks(axis)
+    report.label_ends(axis)
     return figure

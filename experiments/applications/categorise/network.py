@@ -115,15 +115,27 @@ def say(
     params: PyTree, cell: str, pooling: pooled.Pooling, encoded: Encoded
 ) -> np.ndarray:
     """Return each network's class probabilities for N texts, [networks, N, C]."""
+    return read(params, cell, pooling, encoded)[0]
+
+
+def read(
+    params: PyTree, cell: str, pooling: pooled.Pooling, encoded: Encoded
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return class probabilities, and the pooled states [networks, N, units]."""
     buckets = length_buckets([*map(len, encoded.texts)], 2)
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, list[np.ndarray]] = {}
     for bucket in all_batches(buckets, min(BATCH, len(encoded.texts))):
         xs, mask = pad(encoded.texts, bucket)
-        told = np.asarray(
-            _classify(cell, pooling)(params, xs.astype(np.int32), mask, encoded.symbols)
+        both = _classify(cell, pooling)(
+            params, xs.astype(np.int32), mask, encoded.symbols
         )
-        found |= {row: told[:, i] for i, row in enumerate(bucket.rows) if row >= 0}
-    return np.stack([found[row] for row in range(len(encoded.texts))], axis=1)
+        both = [*map(np.asarray, both)]
+        for i, row in enumerate(bucket.rows):
+            if row >= 0:
+                found[row] = [each[:, i] for each in both]
+    rows = [found[row] for row in range(len(encoded.texts))]
+    likely, states = (np.stack(each, axis=1) for each in zip(*rows, strict=True))
+    return likely, states
 
 
 @cache
@@ -139,7 +151,7 @@ def _classify(cell: str, pooling: pooled.Pooling) -> Callable:
         params = of_batch(params, symbols)
         carry = pooled.zeros(params["cell"], cell, pooling, xs.shape[1])
         carry, _ = gradients.unroll(unread, params, carry, xs, mask=mask)
-        return jax.nn.softmax(pooled.readout(params, carry))
+        return jax.nn.softmax(pooled.readout(params, carry)), carry[1]
 
     return classify
 

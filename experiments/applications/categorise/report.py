@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.markup import escape
 
 from experiments import report
 from experiments.applications.categorise.baselines import NAMES
 
 ACCURACY, F1, TOGETHER = "accuracy %", "F1 of spam", "seeds together, 95 %"
-TITLES = {"sms_spam": "SMS Spam", "trec": "TREC, six classes"}
+TITLES = {"sms_spam": "SMS Spam", "trec": "TREC, six classes", "own": "your texts"}
 OWN = "measured elsewhere"
 KIM = "harvardnlp, after Kim 2014"
 PUBLISHED = {
@@ -69,7 +69,7 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
         f"{TITLES[name]}: {part}",
         measures,
         ours,
-        PUBLISHED[name],
+        PUBLISHED.get(name, []),
         "Higher is better. Seeds together: class probabilities are averaged over "
         "seeds. The most frequent class is determined on the tested texts.",
     )
@@ -99,10 +99,9 @@ def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> Non
     """Print the three most probable classes of a text."""
     order = np.argsort(-likely)
     others = ", ".join(f"{classes[i]} {100 * likely[i]:.0f} %" for i in order[1:3])
-    Console().print(
+    report.say(
         f"{TITLES[name]}: {escape(repr(text))} is [bold]{classes[order[0]]}[/bold] "
-        f"({100 * likely[order[0]]:.0f} %; else {others})",
-        soft_wrap=True,
+        f"({100 * likely[order[0]]:.0f} %; else {others})"
     )
 
 
@@ -121,28 +120,38 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
     A thin line shows one seed, and a thick line the mean over seeds.
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
-    figure = Figure(figsize=(5.5 * len(sets), 4.6), layout="constrained")
-    axes = figure.subplots(1, len(sets), squeeze=False)[0]
-    for axis, name in zip(axes, sets, strict=True):
-        for row in (row for row in rows if row["set"] == name):
+    figure, axes = report.panels(1, len(sets), width=6.6, height=4.2)
+    for axis, name in zip(axes[0], sets, strict=True):
+        mine = [row for row in rows if row["set"] == name]
+        levels, networks = {}, [row for row in mine if "curve" in row]
+        for row in mine:
             error = 100 - np.mean(row["accuracy"])
-            label = f"{name_of(row)}: {error:.1f} %"
             if "curve" not in row:
-                axis.axhline(error, color="black", ls=":", lw=1, label=label)
-                continue
-            points = [point for point in row["curve"] if "accuracy" in point]
-            epochs = row["epochs"] / row["steps"]
-            at = [epochs * point["step"] for point in points]
-            errors = 100 - np.array([point["accuracy"] for point in points])
-            line = axis.plot(at, errors.mean(axis=1), "o-", ms=3, label=label)[0]
-            axis.plot(at, errors, color=line.get_color(), alpha=0.4, linewidth=0.8)
-        for published in PUBLISHED[name][:1]:
+                levels[f"{name_of(row)}, {error:.1f} %"] = error, ":"
+        for published in PUBLISHED.get(name, [])[:1]:
             if ACCURACY in published.scores:
-                accuracy = float(published.scores[ACCURACY])
-                label = f"{published.name}, published: {100 - accuracy:.1f} %"
-                axis.axhline(100 - accuracy, color="black", ls="--", lw=1, label=label)
-        axis.set(title=TITLES[name], xlabel="epochs", ylabel="error, %", ylim=(0, None))
-        axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc="upper right")
+                error = 100 - float(published.scores[ACCURACY])
+                levels[f"{published.name}, published, {error:.1f} %"] = error, "--"
+        for row in networks:
+            _draw_network(axis, row, networks)
+        for label, (error, dash) in levels.items():
+            style = {"color": "#666666", "linestyle": dash, "linewidth": 1}
+            axis.axhline(error, label=label, **style)
+        axis.set(title=TITLES[name], xlabel="epochs", ylabel="test error, %")
+        axis.set(xlim=(0, None), ylim=(0, None))
+    report.label_ends(*axes[0])
     return figure
+
+
+def _draw_network(axis: Axes, row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Draw one network; networks with the same cell have different shades."""
+    same = [each for each in rows if each["cell"] == row["cell"]]
+    style = report.cell_style(row["cell"])
+    share = 0.4 + 0.6 * (1 + same.index(row)) / len(same)
+    style["color"] = report.shade(style["color"], share)
+    points = [point for point in row["curve"] if "accuracy" in point]
+    at = [row["epochs"] / row["steps"] * point["step"] for point in points]
+    errors = 100 - np.array([point["accuracy"] for point in points])
+    label = f"{name_of(row)}, {100 - np.mean(row['accuracy']):.1f} %"
+    axis.plot(at, errors.mean(axis=1), marker="o", ms=3, label=label, **style)
+    axis.plot(at, errors, alpha=0.35, linewidth=0.8, **style)

@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments import choices, data, report
 from experiments.applications.categorise import (
+    ask,
     baselines,
     network,
     report as categorise_report,
@@ -31,7 +32,7 @@ from experiments.applications.categorise.units import (
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known, within
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 from experiments.networks import pooled
 from experiments.networks.cells import DENSE
 
@@ -39,7 +40,7 @@ RUN = 10  # number of consecutive batches that have the same shape
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How well do recurrent networks classify short texts, compared with n-grams?"""
 
     QUICK = {
@@ -58,8 +59,16 @@ class Config(Study):
         "dropout": within(0, 1, ends="[)"),
     }
 
+    FILES = ("csv",)
+
     sets: tuple[Literal["sms_spam", "trec"], ...] = ("sms_spam", "trec")
     """Data sets: sms_spam (is a message spam?), trec (what does a question ask?)."""
+    csv: Path | None = None
+    """A CSV file in UTF-8 with texts and their classes, used in place of `sets`."""
+    text: str = "text"
+    """Name of the column of texts in `csv`."""
+    label: str = "label"
+    """Name of the column of classes in `csv`."""
     units_of: tuple[Kind, ...] = ("words", "characters")
     """Kinds of symbols to split texts into: words, characters. The option --say uses
     the networks of the first kind."""
@@ -84,8 +93,7 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """For truncated gradient rules: number of time steps that gradients are propagated
-    back."""
+    """Number of time steps that truncated gradient rules go back."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: tuple[float, float] = (5e-3, 1e-2)
@@ -95,8 +103,8 @@ class Config(Study):
     """Dropout rate of networks on words, and of networks on characters; it is applied
     to the embeddings and to the units that the readout sees."""
     rare: float = 0.5
-    """In each training batch, a symbol that occurs c times in the training texts is
-    replaced by the unknown symbol with probability rare / (rare + c)."""
+    """Number that decides how often rare symbols are replaced by the unknown symbol in
+    training: with probability rare / (rare + c) if they occur c times."""
     steps: tuple[int, int] = (500, 900)
     """Number of updates of networks on words, and of networks on characters; each is
     rounded up to a multiple of the number of updates between two tests."""
@@ -106,7 +114,7 @@ class Config(Study):
     """Largest number of different lengths that texts are padded to; the step is
     compiled once for each length."""
     tune: bool = False
-    """If true, test on the validation part and train without it, to choose settings."""
+    """Test on the validation part after training without it, to choose settings."""
     looks: int = 10
     """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
@@ -128,8 +136,8 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(config: Config, load: Callable) -> list[Job]:
-    load, jobs = partial(load, config.tune), []
-    for name in config.sets:
+    load, jobs = partial(load, config), []
+    for name in texts.sets_of(config):
         jobs.append(Job(f"{name}-logistic", 1, partial(_baselines, name, load)))
         for kind in config.units_of:
             train = partial(_train, config, name, kind, load)
@@ -140,8 +148,9 @@ def _jobs(config: Config, load: Callable) -> list[Job]:
 def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     categorise_report.show(rows, config)
     categorise_report.save_pictures(folder, rows)
+    ask.save(config, folder, rows)
     if config.say is not None:
-        for name in config.sets:
+        for name in texts.sets_of(config):
             texts.answer(config, folder, name, rows)
 
 
@@ -199,7 +208,6 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
         drawn,
         steps=steps,
         chunk=RUN,
-        draws=draws,
         key=jax.random.fold_in(key, 2) if draws else None,
         runs=config.seeds,
         look=look,

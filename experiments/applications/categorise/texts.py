@@ -10,7 +10,11 @@ import numpy as np
 from bpvariants import training
 from bpvariants.types import PyTree
 from experiments import data
-from experiments.applications.categorise import network, report as categorise_report
+from experiments.applications.categorise import (
+    network,
+    report as categorise_report,
+    user_csv,
+)
 from experiments.applications.categorise.units import (
     encode,
     Kind,
@@ -21,32 +25,44 @@ from experiments.applications.categorise.units import (
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Way
 
+OWN = "own"  # name of the data set in a user's CSV file
 SETS: dict[str, Callable[[], data.TextClasses]] = {
     "sms_spam": data.sms_spam,
     "trec": data.trec,
 }
 
 
+def sets_of(config: Any) -> tuple[str, ...]:
+    """Return the names of a run's data sets; a user's CSV file is used alone."""
+    return config.sets if config.csv is None else (OWN,)
+
+
 def load(
-    tune: bool, name: str
+    config: Any, name: str
 ) -> tuple[tuple[str, ...], data.LabelledTexts, data.LabelledTexts]:
     """Return a data set: its classes, its training part and its test part.
 
-    If `tune` is True, the validation part is returned as the test part. If not, the
-    training part includes the validation part.
+    If `config.tune` is True, the validation part is returned as the test part. If not,
+    the training part includes the validation part.
     """
-    classes, train, validation, test = SETS[name]()
-    if tune:
+    classes, train, validation, test = _read(config, name)
+    if config.tune:
         return classes, train, validation
     texts = train.texts + validation.texts
     labels = np.concatenate([train.labels, validation.labels])
     return classes, data.LabelledTexts(texts, labels), test
 
 
+def _read(config: Any, name: str) -> data.TextClasses:
+    if name == OWN:
+        return user_csv.read_csv(config.csv, config.text, config.label)
+    return SETS[name]()
+
+
 def check(config: Any) -> None:
     """Check that the data sets of a run can be loaded, before the run begins."""
-    for name in config.sets:
-        SETS[name]()
+    for name in sets_of(config):
+        _read(config, name)
 
 
 def units_of(config: Any, kind: Kind, train: data.LabelledTexts) -> tuple[Units, int]:
@@ -71,10 +87,10 @@ def answer(config: Any, folder: Path, name: str, rows: list[dict[str, Any]]) -> 
     Raises:
       DataError: if the networks have not been trained yet.
     """
-    kind, (classes, train, _) = config.units_of[0], load(config.tune, name)
-    job = f"{name}-{kind}"
+    job = f"{name}-{config.units_of[0]}"
     if job not in [row["job"] for row in rows]:
         raise DataError(f"--say: {job} is not trained yet; continue with --resume.")
+    kind, (classes, train, _) = config.units_of[0], load(config, name)
     units, longest = units_of(config, kind, train)
     like = init(config, units, classes)
     _, params = training.read_checkpoint(Way(job, folder).checkpoints, like)

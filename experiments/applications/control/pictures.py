@@ -13,9 +13,14 @@ from experiments import report
 from experiments.applications.control.policy import Played
 from experiments.applications.control.systems import HALF, LINK, SYSTEMS, tip
 
-PANELS = 4  # number of episodes in an animation
+TARGETS = {
+    "arm": "×: target",
+    "pendulum": "dashed: target",
+    "cartpole": "dashed: target",
+}
+EPISODES = 2  # number of episodes in an animation
 EACH = 2  # number of simulated steps from one frame to the next
-RIGHT, WRONG = "C0", "C3"
+RIGHT, WRONG = report.COLOURS[:2]
 
 
 class Plane(NamedTuple):
@@ -61,8 +66,9 @@ def draw_portraits(
       goals: the goal at each step of each episode, [T, B, g].
     """
     plane, system = PLANES[name], SYSTEMS[name]
-    figure = Figure(figsize=(1 + 3.4 * len(played), 6.6), layout="constrained")
-    axes = figure.subplots(2, len(played), squeeze=False, sharex="row", sharey="row")
+    figure, axes = report.panels(
+        2, len(played), width=3.7, height=3.3, sharex="row", sharey="row"
+    )
     for column, (rule, each) in zip(axes.T, played.items(), strict=True):
         above, below = column
         found = system.errors(jnp.asarray(each.states[1:]), jnp.asarray(goals))
@@ -80,57 +86,67 @@ def draw_portraits(
         below.set(xlabel="seconds")
     axes[0, 0].set_ylabel(plane.y)
     axes[1, 0].set_ylabel(f"error: {plane.error}")
-    title = f"{name}: random starts (dots)"
-    if len(played) > 1:
-        title += ", blue for success in the last second (dotted: the tolerance)"
-    figure.suptitle(title)
+    words = (
+        f"{name}: random starts (dots)\nblue: success at the end, orange: no success"
+    )
+    figure.suptitle(f"{words}\ndotted: the tolerance", fontsize=10)
     return figure
 
 
 def save_movie(
-    path: Path, name: str, rule: str, played: Played, goals: np.ndarray
+    path: Path, name: str, rule: str, policies: Mapping[str, Played], goals: np.ndarray
 ) -> None:
-    """Write the first few episodes as an animated GIF, in real time.
+    """Write the first few episodes of policies as an animated GIF, in real time.
+
+    The policies of an episode stand beside one another. A dashed line is the target,
+    and a bar below a panel is the action: torques, or the force on the cart.
 
     Args:
       path: the file to write.
       name: name of the system.
       rule: gradient rule that trained the policy.
-      played: episodes of the policy, [T, B, …].
+      policies: {"untrained" or "trained": episodes of a policy, [T, B, …]}.
       goals: the goal at each step of each episode, [T, B, g].
     """
     if not report.writes():
         return
-    system, count = SYSTEMS[name], min(PANELS, played.states.shape[1])
-    figure = Figure(figsize=(2.6 * count, 2.9), dpi=60, layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    lines, points = zip(*(_stage(axis, name) for axis in axes), strict=True)
-    title = figure.suptitle(f"{name}, {rule}")
+    system, states = SYSTEMS[name], next(iter(policies.values())).states
+    shown = [
+        (i, who) for i in range(min(EPISODES, states.shape[1])) for who in policies
+    ]
+    size = (2.3 * len(shown), 3.1)
+    figure = Figure(figsize=size, dpi=60, layout="constrained")
+    axes = figure.subplots(
+        2, len(shown), squeeze=False, gridspec_kw={"height_ratios": [7, 1]}
+    )
+    parts = []
+    for (stage, below), (i, who) in zip(axes.T, shown, strict=True):
+        stage.set_title(f"start {i + 1}, {who}", fontsize=11)
+        _draw_target(stage, name, goals[0, i])
+        parts.append((_stage(stage, name), _bars(below, name)))
+    title = figure.suptitle(" ")
     limit = np.array(system.limit)
 
     def show(frame):
         step = EACH * frame
-        for i, (line, point) in enumerate(zip(lines, points, strict=True)):
-            state, goal = np.asarray(played.states[step, i]), goals[0, i]
-            line.set_data(*_joints(name, state))
+        for (line, bars), (i, who) in zip(parts, shown, strict=True):
+            played = policies[who]
+            line.set_data(*_joints(name, np.asarray(played.states[step, i])))
             action = played.actions[min(step, len(played.actions) - 1), i] / limit
-            at = goal if name == "arm" else (2 * action[0], -1.4)
-            point.set_data([at[0]], [at[1]])
-        what = "goal" if name == "arm" else "action"
-        title.set_text(f"{name}, {rule}: {step * system.dt:.1f} s (×: the {what})")
-        return [*lines, *points, title]
+            for bar, width in zip(bars, action, strict=True):
+                bar.set_width(width)
+        words = f"{name}, trained by {rule}: {step * system.dt:.1f} s ({TARGETS[name]})"
+        title.set_text(words)
+        return [title]
 
-    frames = 1 + (len(played.states) - 1) // EACH
+    frames = 1 + (len(states) - 1) // EACH
     interval = 1000 * EACH * system.dt
     film: Any = FuncAnimation(figure, show, frames, interval=interval, blit=False)
     film.save(path, PillowWriter(fps=round(1000 / interval)))
 
 
-def _stage(axis: Any, name: str) -> tuple[Any, Any]:
-    """Prepare a panel of the animation.
-
-    Return the line that will show the rods, and the marker for the goal or the action.
-    """
+def _stage(axis: Any, name: str) -> Any:
+    """Prepare a panel of the animation; return the line that will show the rods."""
     wide = 2.5 if name == "cartpole" else 1.2
     low = -1.6 if name == "cartpole" else -1.2
     axis.set(xlim=(-wide, wide), ylim=(low, wide if name == "cartpole" else 1.2))
@@ -138,10 +154,28 @@ def _stage(axis: Any, name: str) -> tuple[Any, Any]:
     axis.set_xticks([])
     axis.set_yticks([])
     if name == "cartpole":
-        axis.axhline(0, color="0.7", linewidth=1)
-    (line,) = axis.plot([], [], "o-", color="C0", linewidth=3, markersize=5)
-    (mark,) = axis.plot([], [], "x", color="C3", markersize=9, markeredgewidth=2)
-    return line, mark
+        axis.axhline(0, color="#bbbbbb", linewidth=1)
+    (line,) = axis.plot([], [], "o-", color=RIGHT, linewidth=3, markersize=5)
+    return line
+
+
+def _draw_target(axis: Any, name: str, goal: np.ndarray) -> None:
+    """Draw the pose to reach: the upright pole, or the place of the arm's hand."""
+    if name == "arm":
+        axis.plot(*goal[:2, None], "x", color=WRONG, markersize=9, markeredgewidth=2)
+    else:
+        axis.plot([0, 0], [0, 1], "--", color="#888888", linewidth=2)
+
+
+def _bars(axis: Any, name: str) -> Any:
+    """Prepare the panel of the action; return a bar for each actuator."""
+    count = len(SYSTEMS[name].limit)
+    axis.set(xlim=(-1, 1), ylim=(-0.6, count - 0.4), xticks=[-1, 0, 1], yticks=[])
+    axis.set_xticklabels(["−max", "0", "max"], fontsize=8)
+    axis.axvline(0, color="#888888", linewidth=0.8)
+    what = "force" if name == "cartpole" else "torque" if count == 1 else "torques"
+    axis.set_xlabel(what, fontsize=9, labelpad=1)
+    return axis.barh(range(count), [0.0] * count, color=WRONG)
 
 
 def _joints(name: str, state: np.ndarray) -> tuple[list[float], list[float]]:

@@ -14,7 +14,6 @@ GOALS = {
     "cartpole": "at least 90 % upright, in place",
     "arm": "at most 2 cm from its goal on average",
 }
-COLOURS = {"bptt": "C0", "truncated_bptt": "C1", "forward_gradient": "C2", "pes": "C4"}
 
 
 def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
@@ -62,23 +61,21 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw cost and success rate against the number of updates, for each system."""
     names = list(dict.fromkeys(row["system"] for row in rows))
-    figure = Figure(figsize=(1 + 4.4 * len(names), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(names), squeeze=False, sharex="col")
+    figure, axes = report.panels(2, len(names), width=5.2, height=3.3, sharex="col")
     for (above, below), name in zip(axes.T, names, strict=True):
         for row in (row for row in rows if row["system"] == name):
             steps = [line["step"] for line in row["curve"]]
-            colour = COLOURS.get(row["rule"], "0.4")
+            style = report.rule_style(row["rule"])
             for axis, measure in ((above, "cost"), (below, "success")):
                 values = np.array([line[measure] for line in row["curve"]])
-                axis.plot(steps, values, color=colour, linewidth=0.6, alpha=0.6)
-                axis.plot(steps, values.mean(axis=1), color=colour, label=row["rule"])
+                axis.plot(steps, values, linewidth=0.6, alpha=0.5, **style)
+                axis.plot(steps, values.mean(axis=1), label=row["rule"], **style)
         idle = rows[[row["system"] for row in rows].index(name)]["idle_cost"][0]
-        above.axhline(idle, color="black", linestyle=":", label="no action")
-        above.set(title=name, ylabel="cost of a step", yscale="log")
+        above.axhline(idle, color="#888888", linestyle=":", label="no action")
+        above.set(title=name, ylabel="cost of a step")
         below.set(xlabel="updates", ylabel="success, %", ylim=(-3, 103))
-        above.legend(fontsize=8)
-        for axis in (above, below):
-            axis.grid(alpha=0.3)
+        report.log_ticks(above)
+    report.label_ends(*axes.flat)
     return figure
 
 
@@ -88,30 +85,31 @@ def draw_flow(rows: Sequence[dict[str, Any]]) -> Figure:
     The horizontal axis is the lag: the number of steps from that state to the cost.
     """
     names = list(dict.fromkeys(row["system"] for row in rows))
-    figure = Figure(figsize=(1 + 4.4 * len(names), 4), layout="constrained")
-    axes = figure.subplots(1, len(names), squeeze=False)[0]
-    for axis, name in zip(axes, names, strict=True):
+    figure, axes = report.panels(1, len(names), width=5.6, height=4)
+    for axis, name in zip(axes[0], names, strict=True):
         mine = [row for row in rows if row["system"] == name]
-        untrained = mine[0]["flow"][0]
-        _draw_curve(axis, untrained, "black", "untrained")
+        untrained = {"color": "#888888", "linestyle": "-"}
+        _draw_curve(axis, mine[0]["flow"][0], untrained, "untrained")
         for row in mine:
-            colour = COLOURS.get(row["rule"], "0.4")
-            _draw_curve(axis, row["flow"][1], colour, row["rule"])
-        dt = SYSTEMS[name].dt
-        axis.set(title=name, yscale="log", ylabel="‖∂ℓ_s/∂s_{s−k}‖")
-        axis.set_xlabel(f"lag k, steps of {dt} s")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+            _draw_curve(
+                axis, row["flow"][1], report.rule_style(row["rule"]), row["rule"]
+            )
+        axis.set(title=name, ylabel="size of the gradient, ‖∂ℓₛ/∂sₛ₋ₖ‖")
+        axis.set_xlabel(f"lag k, steps of {SYSTEMS[name].dt} s")
+        report.log_ticks(axis)
+    report.label_ends(*axes[0])
     return figure
 
 
-def _draw_curve(axis: Any, flow: dict[str, Any], colour: str, label: str) -> None:
+def _draw_curve(
+    axis: Any, flow: dict[str, Any], style: dict[str, Any], label: str
+) -> None:
     curves = np.array(flow["curve"], float)
     curves = np.where(curves > 0, curves, np.nan)
     typical = np.exp(np.log(curves).mean(axis=0))
     label = f"{label}, β {np.mean(flow['beta']):.2f}"
-    axis.plot(typical, color=colour, label=label)
+    axis.plot(typical, label=label, **style)
     axis.fill_between(
         range(len(typical)), curves.min(axis=0), curves.max(axis=0),
-        color=colour, alpha=0.15, linewidth=0,
+        color=style["color"], alpha=0.13, linewidth=0,
     )  # fmt: skip

@@ -19,20 +19,25 @@ import jax
 import numpy as np
 
 from experiments import choices, report
-from experiments.applications.control import pictures, policy, report as control_report
+from experiments.applications.control import (
+    ask,
+    pictures,
+    policy,
+    report as control_report,
+)
 from experiments.applications.control.judge import by_seed, judge, percent
 from experiments.applications.control.mechanics import System
 from experiments.applications.control.systems import SYSTEMS
 from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 
 SHOWN = 24  # number of episodes in a phase portrait
 RULES = ("bptt", "truncated_bptt", "forward_gradient", "pes")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How good are policies that gradient rules learn through a physics simulator?"""
 
     QUICK = {
@@ -59,8 +64,7 @@ class Config(Study):
     """Initial learning rate; it falls to 0 along a cosine, except for update rules of
     the Rprop family."""
     lookback: int = 10
-    """For truncated gradient rules: number of time steps (of 0.05 s) that gradients are
-    propagated back."""
+    """Number of time steps (of 0.05 s) that truncated gradient rules go back."""
     directions: int = 4
     """Number of random directions of forward_gradient, and number of antithetic pairs
     of episodes of pes."""
@@ -122,6 +126,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
         _draw(folder, name, mine)
     report.save_picture(folder, "learning", control_report.draw_curves(rows))
     report.save_picture(folder, "flow", control_report.draw_flow(rows))
+    ask.save(folder, rows)
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
@@ -167,10 +172,10 @@ def _train(config: Config, name: str, rule: str, way: Way) -> Row:
         steps=steps,
         chunk=chunk,
         sample=sample,
-        draws=choices.draws(rule),
         key=batches,
         runs=config.seeds,
         look=look,
+        over=(0, 1, 1),
     )
     policy.save(way.folder / f"policy-{way.job}.npz", result.params)
     test = episodes(config.judged, system.judged, judged)
@@ -190,14 +195,18 @@ def _train(config: Config, name: str, rule: str, way: Way) -> Row:
 
 
 def _draw(folder: Path, name: str, rows: list[Row]) -> None:
-    """Draw phase portraits for all gradient rules, and a GIF for the best rule."""
+    """Draw phase portraits for all gradient rules, and a GIF for the best rule.
+
+    The GIF shows an untrained policy beside the policy that the best rule trained.
+    """
     system = SYSTEMS[name]
     key = jax.random.key(SHOWN)  # the initial states differ from those of the tests
     start, goals = policy.episodes(system, SHOWN, system.judged, key)
-    played = {}
+    played, units = {}, 1
     for row in rows:
         params = policy.load(folder / f"policy-{row['job']}.npz")
         first = jax.tree.map(lambda leaf: leaf[0], params)
+        units = len(first[0]["bias"])
         shown = policy.play(system, first, start, goals)
         played[row["rule"]] = jax.tree.map(np.asarray, shown)
     goals = np.asarray(goals)
@@ -205,4 +214,13 @@ def _draw(folder: Path, name: str, rows: list[Row]) -> None:
     report.save_picture(folder, name, portrait)
     best = max(rows, key=lambda row: (row["success"][0], -row["cost"][0]))["rule"]
     movie = folder / f"{name}.gif"
-    pictures.save_movie(movie, name, best, played[best], goals)
+    untrained = policy.play(system, policy.init(system, units, key), start, goals)
+    policies = {"untrained": untrained, "trained": played[best]}
+    policies = {who: jax.tree.map(np.asarray, each) for who, each in policies.items()}
+    pictures.save_movie(movie, name, best, policies, goals)
+    report.show_file(
+        movie,
+        alt=f"Animation of {name}: the untrained policy beside the policy trained by "
+        f"{best}, with target and torque.",
+        caption=f"{name}: an episode before and after training by {best}.",
+    )

@@ -1,137 +1,166 @@
-"""Baseline forecasts: the last value, the season's mean, and linear models on lags.
+"""Baseline forecasts: past values, the season's mean, and linear models on lags.
 
 Each baseline forecasts a value and the two ends of a 90 % interval. The forecasts are
 [N, H, 3], in units of the series, for N origins and H horizons. An origin is a time
 step to forecast from, and a horizon is a number of steps ahead. Each end of the
-interval is the value plus a quantile of the baseline's residuals before the test part.
+interval is the value plus a quantile of the baseline's residuals in the steps that it
+is fitted to.
 """
 
 from collections.abc import Callable
-from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.linear_model import Ridge
 
+from experiments.applications.forecast import linear
 from experiments.applications.forecast.series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
-MOST = 20_000  # largest number of steps that linear models are fitted to
-PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # to try for ridge regression
 
 
-def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
-    """Return the forecasts [N, H, 3] of one baseline, named in :data:`BASELINES`.
+class Fitted(NamedTuple):
+    """A fitted baseline; `arrays` are its parameters, by name."""
 
-    The baseline is fitted to the training and the validation part.
+    name: str
+    arrays: dict[str, np.ndarray]
+
+
+def fit(
+    name: str, series: Series, prepared: Prepared, end: int, settings: Any = None
+) -> Fitted:
+    """Fit a baseline, named in :data:`BASELINES`, to the targets before step `end`.
+
+    Args:
+      name: name of the baseline.
+      series: the series.
+      prepared: arrays of the series.
+      end: first time step that must not be used.
+      settings: result of :func:`choose`; None to choose them here.
     """
-    values = BASELINES[name](series, prepared)
-    out = np.repeat(values[..., None], 3, axis=-1)
+    settings = choose(name, series, prepared) if settings is None else settings
+    arrays = BASELINES[name][0](series, prepared, end, settings)
+    values = BASELINES[name][1](arrays, series, prepared)
+    ends = []
     for i in range(len(series.horizons)):
-        residuals = (prepared.targets - values)[_before(series, i, series.test), i]
+        residuals = (prepared.targets - values)[linear.before(series, i, end), i]
         residuals = residuals[np.isfinite(residuals)]
-        out[:, i, 1:] += np.quantile(residuals, (LOW, HIGH))
+        ends.append(np.quantile(residuals, (LOW, HIGH)) if len(residuals) else (0, 0))
+    return Fitted(name, arrays | {"ends": np.array(ends, float)})
+
+
+def choose(name: str, series: Series, prepared: Prepared) -> Any:
+    """Return the settings of a baseline with the lowest validation error, if any."""
+    return linear.penalties(series, prepared) if name == "ridge" else ()
+
+
+def apply(fitted: Fitted, series: Series, prepared: Prepared) -> np.ndarray:
+    """Return the forecasts [N, H, 3] of a fitted baseline from all N time steps."""
+    values = BASELINES[fitted.name][1](fitted.arrays, series, prepared)
+    out = np.repeat(values[..., None], 3, axis=-1)
+    out[..., 1:] += fitted.arrays["ends"]
     return out
 
 
-def _first(series: Series) -> int:
-    """Return the first time step of the series that linear models are fitted to."""
-    return max(0, series.test - MOST)
+def forecast(
+    name: str, series: Series, prepared: Prepared, end: int | None = None
+) -> np.ndarray:
+    """Return the forecasts [N, H, 3] of a baseline, fitted to targets before `end`.
 
-
-def _before(series: Series, i: int, end: int) -> slice:
-    """Return the time steps that have all lags, and whose i-th target is before `end`.
-
-    The i-th target of a time step is the value at the i-th horizon (number of steps
-    ahead).
+    By default, the baseline is fitted to the training and the validation part.
     """
-    first = _first(series) + series.lags - 1
-    return slice(first, max(first + 1, end - series.horizons[i]))
+    end = series.test if end is None else end
+    return apply(fit(name, series, prepared, end), series, prepared)
 
 
-def _reference(series: Series, prepared: Prepared) -> np.ndarray:
+def walk(name: str, series: Series, prepared: Prepared) -> tuple[np.ndarray, Fitted]:
+    """Return forecasts [O, H, 3] from the last step before the validation part on.
+
+    Forecasts of the validation part are by a fit to the training part, forecasts of the
+    test part by a fit to all steps before it. The forecasts from the last step are by a
+    fit to the whole series, which is the second result.
+    """
+    settings = choose(name, series, prepared)
+    rows, first = len(series.values), series.validation - 1
+    borders = [first, series.test - 1, rows - 1, rows]
+    parts, fitted = [], None
+    for begin, stop in pairwise(borders):
+        fitted = fit(name, series, prepared, begin + 1, settings)
+        parts.append(apply(fitted, series, prepared)[begin:stop])
+    assert fitted is not None
+    return np.concatenate(parts), fitted
+
+
+def _nothing(series: Series, prepared: Prepared, end: int, settings: Any) -> dict:
+    return {}
+
+
+def _reference(arrays: dict, series: Series, prepared: Prepared) -> np.ndarray:
     return np.repeat(prepared.reference[:, None], len(series.horizons), axis=1)
 
 
-def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
-    """Forecast the mean of earlier values at the target's phase of the season.
+def _last_season(arrays: dict, series: Series, prepared: Prepared) -> np.ndarray:
+    """Forecast the value one season before the target, or several seasons before it.
 
-    Earlier values are all values before the test part.
+    This is the last known value at the phase of the target. In the first season, the
+    forecast is the last value.
     """
-    phase, values = series.phase[: series.test], series.values[: series.test]
-    known = np.isfinite(values)
-    phases = int(series.phase.max()) + 1
+    steps, period = np.arange(len(series.values)), series.period
+    values = fill(series.values)
+    out = np.empty((len(steps), len(series.horizons)))
+    for i, h in enumerate(series.horizons):
+        at = steps + h - period * -(-h // period)
+        out[:, i] = values[np.where(at < 0, steps, at)]
+    return out
+
+
+def _fit_seasonal(series: Series, prepared: Prepared, end: int, settings: Any) -> dict:
+    """Return the mean of earlier values at each phase of the season."""
+    phase, values = series.phase[:end], series.values[:end]
+    known, phases = np.isfinite(values), int(series.phase.max()) + 1
     total = np.bincount(phase[known], values[known], minlength=phases)
     count = np.bincount(phase[known], minlength=phases)
     means = np.where(count > 0, total / np.maximum(count, 1), np.mean(values[known]))
+    return {"means": means}
+
+
+def _seasonal(arrays: dict, series: Series, prepared: Prepared) -> np.ndarray:
+    means = arrays["means"]
     out = np.repeat(means[series.phase][:, None], len(series.horizons), axis=1)
     for i, h in enumerate(series.horizons):
-        out[:-h, i] = means[series.phase[h:]]
+        if series.period:
+            out[:, i] = means[(series.phase + h) % series.period]
+        else:  # the phases after the end are not known
+            out[:-h, i] = means[series.phase[h:]]
     return out
 
 
-def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
-    """Return values of the columns [N, F] and their lags, from the step `_first` on.
-
-    Each row has the values at one time step and at the steps before it.
-    """
-    before = np.zeros((series.lags - 1, columns.shape[1]))
-    padded = np.concatenate([before, columns[_first(series) :]])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, series.lags, axis=0)
-    return windows.reshape(len(columns) - _first(series), -1)
+def _fit_ar(series: Series, prepared: Prepared, end: int, settings: Any) -> dict:
+    return linear.autoregression(series, prepared, end)._asdict()
 
 
-def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit least squares on lags of only the series, separately for each horizon."""
-    inputs = _lagged(series, fill(series.values)[:, None])
-    inputs = np.column_stack([inputs, np.ones(len(inputs))])
-    out, first = np.full(prepared.targets.shape, np.nan), _first(series)
-    for i in range(len(series.horizons)):
-        x, y = _known(series, prepared, inputs, i, series.test)
-        weights, *_ = np.linalg.lstsq(x, y, rcond=None)
-        out[first:, i] = inputs @ weights
-    return out
+def _fit_ridge(series: Series, prepared: Prepared, end: int, settings: Any) -> dict:
+    return linear.ridge(series, prepared, end, settings)._asdict()
 
 
-def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit ridge regression on lags of all columns; validation chooses the penalty."""
-    columns = np.column_stack([series.values, *series.others.T])
-    columns = np.column_stack([fill(column) for column in columns.T])
-    begin = columns[: series.validation]
-    columns = (columns - begin.mean(0)) / np.maximum(begin.std(0), 1e-12)
-    inputs, first = _lagged(series, columns), _first(series)
-    out = np.full(prepared.targets.shape, np.nan)
-    for i, h in enumerate(series.horizons):
-        fit = partial(_known, series, prepared, inputs, i)
-        held = slice(series.validation - first, series.test - h - first)
-        y = prepared.targets[series.validation : series.test - h, i]
-        models = [Ridge(each).fit(*fit(series.validation)) for each in PENALTIES]
-        errors = [
-            np.nanmean((np.asarray(model.predict(inputs[held])) - y) ** 2)
-            for model in models
-        ]
-        best = Ridge(PENALTIES[int(np.argmin(np.array(errors)))])
-        best.fit(*fit(series.test))
-        out[first:, i] = best.predict(inputs)
-    return out
+def _linear(arrays: dict, series: Series, prepared: Prepared) -> np.ndarray:
+    fields = {name: arrays[name] for name in linear.Linear._fields}
+    return linear.forecasts(linear.Linear(**fields), series)
 
 
-def _known(
-    series: Series, prepared: Prepared, inputs: np.ndarray, i: int, end: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs and i-th targets of time steps whose i-th target is before `end`.
-
-    Time steps without a known value or without a known target are left out.
-    """
-    rows, first = _before(series, i, end), _first(series)
-    x = inputs[rows.start - first : rows.stop - first]
-    y = prepared.targets[rows, i]
-    use = np.isfinite(y) & np.isfinite(series.values[rows])
-    return x[use], y[use]
-
-
-BASELINES: dict[str, Callable[[Series, Prepared], np.ndarray]] = {
-    "reference": _reference,  # persistence, or the forecast 0 for returns
-    "seasonal": _seasonal,
-    "ar": _autoregression,
-    "ridge": _ridge,
+# The baselines, from the simplest to the least simple: {name: (fit, apply)}.
+BASELINES: dict[str, tuple[Callable[..., dict], Callable[..., np.ndarray]]] = {
+    "reference": (_nothing, _reference),  # persistence, or the forecast 0 for returns
+    "last_season": (_nothing, _last_season),
+    "seasonal": (_fit_seasonal, _seasonal),
+    "ar": (_fit_ar, _linear),
+    "ridge": (_fit_ridge, _linear),
 }
+SEASONAL = {"last_season", "seasonal"}  # for series with a season
+
+
+def names(series: Series) -> list[str]:
+    """Return the names of the baselines that a series can have."""
+    has_phase, has_period = series.phase.min() >= 0, series.period > 0
+    possible = {"seasonal": has_phase, "last_season": has_period}
+    return [name for name in BASELINES if possible.get(name, True)]

@@ -66,16 +66,48 @@ def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
         )
     if not np.all(np.isfinite(d)):
         raise ValueError("differences must be finite; leave out missing values.")
-    off = d - d.mean()
-    lags = np.array([off[k:] @ off[: n - k] for k in range(h)]) / n
-    total = lags[0] + 2 * lags[1:].sum()
-    if total <= 0:
-        total = lags[0] + 2 * lags[1:] @ (1 - np.arange(1, h) / h)
+    plain, weighted = _long_run_variances(d, h)
+    total = plain if plain > 0 else weighted
     if total <= 0:  # all differences are equal
         same = d.mean() == 0
         return Comparison(0.0 if same else np.sign(d.mean()) * np.inf, float(same))
     statistic = np.sqrt(correction) * d.mean() / np.sqrt(total / n)
     return Comparison(float(statistic), float(2 * stats.t.sf(abs(statistic), n - 1)))
+
+
+def paired_interval(differences: np.ndarray, horizon: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean difference, d̄ ± t √V / c.
+
+    Here t is the quantile of Student's distribution. V is the larger of the two
+    estimates of :func:`diebold_mariano`, because with few differences either can be
+    much too small. Outside the interval, the test also finds a difference. Too few
+    differences for the horizon give an infinite interval.
+
+    Args:
+      differences: [n], in order of time; as for :func:`diebold_mariano`.
+      horizon: h; differences are correlated up to lag h − 1.
+
+    Example:
+      >>> low, high = paired_interval(np.array([1.0, 2.0, 3.0, 4.0]), 1)
+      >>> round(low, 3), round(high, 3)
+      (0.446, 4.554)
+    """
+    d, n = np.asarray(differences, float), len(differences)
+    h = horizon
+    if n <= max(2 * h, 2):
+        return -np.inf, np.inf
+    correction = (n + 1 - 2 * h + h * (h - 1) / n) / n
+    variance = max(_long_run_variances(d, h))
+    half = stats.t.ppf(1 - LEVEL / 2, n - 1) * np.sqrt(variance / n / correction)
+    return float(d.mean() - half), float(d.mean() + half)
+
+
+def _long_run_variances(d: np.ndarray, h: int) -> tuple[float, float]:
+    """Return γ_0 + 2 Σ γ_k, and the same sum with Bartlett's weights."""
+    off, n = d - d.mean(), len(d)
+    lags = np.array([off[k:] @ off[: n - k] for k in range(h)]) / n
+    plain = lags[0] + 2 * lags[1:].sum()
+    return float(plain), float(lags[0] + 2 * lags[1:] @ (1 - np.arange(1, h) / h))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -36,12 +36,15 @@ class Learned(NamedTuple):
     """Forecasts from the time step `first` on, and entries for the row of results.
 
     The forecasts `said` are [seeds, time steps to forecast from, H, 3]: a value and the
-    two ends of its interval at each of H horizons.
+    two ends of its interval at each of H horizons. The time step `first` is the last
+    one before the validation part. The parameters `params` are those of the networks
+    that forecast from the last time step.
     """
 
     said: np.ndarray
     first: int
     row: dict[str, Any]
+    params: PyTree
 
 
 def by_windows(
@@ -92,7 +95,6 @@ def by_windows(
         steps=steps,
         chunk=every,
         sample=None if whole else partial(_sample, config.batch),
-        draws=draws,
         key=jax.random.fold_in(key, 1) if draws or not whole else None,
         carry=lane,
         runs=len(lane.cut),
@@ -113,8 +115,8 @@ def by_windows(
         **time_taken(result),
         "nonfinite_step": np.asarray(result.nonfinite_step).tolist(),
     }
-    said, first = _walk(config, network, series, arrays, kept, best, starts)
-    return Learned(said, first, row)
+    said, first, last = _walk(config, network, series, arrays, kept, best, starts)
+    return Learned(said, first, row, last)
 
 
 def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
@@ -195,16 +197,21 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
 
 
 def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
-    """Forecast each block with its twins, from the last step before the block on."""
-    begins = np.array(starts) - 1  # the last step before each block
+    """Forecast the validation part by networks, and each block by its twins.
+
+    Forecasts begin at the last step before a part. Returns the forecasts, the first
+    step to forecast from, and the params of the last twins.
+    """
+    begins = np.array([series.validation, *starts]) - 1
+    lanes = [(0, 0), *((block, 1) for block in range(len(starts)))]
     first = max(0, begins[0] - 4 * config.warm)
     seeds = np.arange(config.seeds)
-    parts = []
-    for block, origin in enumerate(begins):
+    parts, chosen = [], None
+    ends = [*begins[1:], len(arrays.xs)]
+    for (block, twin), begin, end in zip(lanes, begins, ends, strict=True):
         chosen = jax.tree.map(
-            lambda leaf, block=block: leaf[block, 1, seeds, best[block]], kept
+            lambda leaf, at=(block, twin): leaf[*at, seeds, best[at[0]]], kept
         )
         said = say(network, len(series.horizons), chosen, arrays.xs[first:])
-        end = [*begins, len(arrays.xs)][block + 1]
-        parts.append(np.asarray(said)[:, origin - first : end - first])
-    return np.concatenate(parts, axis=1), int(begins[0])
+        parts.append(np.asarray(said)[:, begin - first : end - first])
+    return np.concatenate(parts, axis=1), int(begins[0]), chosen

@@ -40,7 +40,8 @@ def at_every_step(
     origin = series.validation - 1
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     given = network, rule, update, config.decay, config.passes, origin, delay
-    said = np.asarray(_courses(given, arrays, jnp.asarray(config.rates), keys))
+    said, last = _courses(given, arrays, jnp.asarray(config.rates), keys)
+    said = np.asarray(said)
     steps = config.passes * max(0, origin - delay) + len(arrays.xs) - origin
     way.advance(steps)
     target = np.arange(origin, len(prepared.xs))[:, None] + np.array(horizons)
@@ -55,19 +56,22 @@ def at_every_step(
         "learning_rate": [config.rates[i] for i in best],
         "validation": np.min(scores, axis=0).tolist(),
     }
-    shift = series.test - 1 - origin
-    return Learned(said[best, np.arange(config.seeds), shift:], series.test - 1, row)
+    pick = lambda leaf: np.asarray(leaf)[best, np.arange(config.seeds)]
+    return Learned(pick(said), origin, row, jax.tree.map(pick, last))
 
 
 @partial(jax.jit, static_argnames="given")
 def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
-    """Return outputs [rates, keys, T, H, 3], one network per learning rate and key."""
+    """Return outputs [rates, keys, T, H, 3] and the last params of all networks.
+
+    There is one network for each learning rate and key.
+    """
     course = partial(_course, given, arrays)
     return jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))(rates, keys)
 
 
 def _course(given, arrays, rate, key):
-    """Train one network online; return its outputs from `origin` on, [T, H, 3]."""
+    """Train a network online; return outputs [T, H, 3] from `origin`, and params."""
     network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
         rule_name, network.step, loss, visible=lambda carry: carry[1]
@@ -116,7 +120,8 @@ def _course(given, arrays, rate, key):
         going, _ = jax.lax.scan(silent, going, (at, numbers, at == 0))
     now = jnp.arange(origin, len(arrays.xs))
     numbers = passes * known + jnp.arange(len(now))
-    return jax.lax.scan(aloud, going, (now, numbers))[1]
+    ((params, _), _), said = jax.lax.scan(aloud, going, (now, numbers))
+    return said, params
 
 
 def _run_on(network, params, carry_and_y, x, inside):

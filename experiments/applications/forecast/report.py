@@ -51,6 +51,7 @@ def name_of(series: Series, method: str) -> str:
     reference = "zero" if series.returns else "persistence"
     names = {
         "reference": reference,
+        "last_season": "value of the last season",
         "seasonal": "mean of the season",
         "ar": f"AR({series.lags})",
         "ridge": f"ridge on {series.lags} lags",
@@ -109,9 +110,10 @@ def show(series: Series, rows: list[Row]) -> None:
         ours,
         published,
         f"Test: {', '.join(series.periods)}. Lower is better, except within %: the "
-        "share of values in the interval that should contain 90 %. Quantile: the "
-        "quantile loss of its ends. Both are means over all horizons. Rules that learn "
-        "at every step, such as rtrl, do so in the test part too.",
+        "share of values in the interval that should contain 90 %. The interval is "
+        "calibrated on the validation part, and adapted in the test part. Quantile: "
+        "the quantile loss of its ends. Both are means over all horizons. Rules that "
+        "learn at every step, such as rtrl, do so in the test part too.",
     )
     if series.price:
         _show_skill(series, rows)

@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 
 from experiments.applications.forecast.baselines import HIGH, LOW
+from experiments.applications.forecast.calibrate import calibrated, STEP
 from experiments.applications.forecast.diebold_mariano import diebold_mariano
 from experiments.applications.forecast.series import Prepared, Series
 
 SHOWN = 150  # number of steps, at the end of the series, whose forecasts are drawn
 ALL = "all"
+PARTS = ("validation", "test")  # parts of the series that are forecast
 
 
 def in_units(prepared: Prepared, said: np.ndarray, first: int) -> np.ndarray:
@@ -28,49 +30,89 @@ def in_units(prepared: Prepared, said: np.ndarray, first: int) -> np.ndarray:
 
 
 def score(
-    series: Series, prepared: Prepared, said: np.ndarray, first: int
+    series: Series,
+    prepared: Prepared,
+    said: np.ndarray,
+    first: int,
+    step: float = STEP,
 ) -> dict[str, Any]:
-    """Return the scores of forecasts of the test part.
+    """Return the scores of forecasts of the validation part and the test part.
 
     Args:
       series: the series that was forecast.
       prepared: arrays of the series.
-      said: forecasts [seeds, origins, H, 3], in units of the series.
+      said: forecasts [seeds, origins, H, 3], in units of the series, with the intervals
+        of the method itself.
       first: the first origin (time step to forecast from): the last step before the
-        test part.
+        validation part.
+      step: size of the steps that adapt intervals in the test part; 0 for intervals
+        that are only calibrated on the validation part.
 
     Returns:
-      A dictionary of scores. For each period and horizon, three scores are lists with
-      one value per seed: rmse; coverage, the percentage of values within the interval;
-      and quantile_loss, the mean quantile loss of the two ends of the interval. For
-      prices, the entry "skill" holds Diebold and Mariano's test against the reference
-      forecast at each horizon. The entry "shown" holds forecasts to draw.
+      A dictionary of scores. For each period of the test part and each horizon, four
+      scores are lists with one value per seed: rmse; coverage, the percentage of values
+      within the calibrated interval; quantile_loss, the mean quantile loss of its two
+      ends; and raw_coverage, the percentage within the method's own interval. The entry
+      "validation_rmse" is the error on the validation part over all horizons, and
+      "test_rmse" the same on the test part. For prices, the entry "skill" holds Diebold
+      and Mariano's test against the reference forecast at each horizon. The entry
+      "shown" holds forecasts to draw.
     """
-    targets = prepared.targets[first:]
+    targets, own = prepared.targets[first:], said
     origins = np.arange(first, len(series.values))
+    said, _ = calibrated(series, said, targets, first, step)
     periods = dict(series.periods)
     if len(periods) > 1:
         periods[ALL] = (series.test, len(series.values))
-    row: dict[str, Any] = {"rmse": {}, "coverage": {}, "quantile_loss": {}}
+    measures = ("rmse", "coverage", "quantile_loss", "raw_coverage")
+    row: dict[str, Any] = {
+        measure: {period: {} for period in periods} for measure in measures
+    }
     for period, (begin, end) in periods.items():
-        for measure in row.values():
-            measure[period] = {}
         for i, h in enumerate(series.horizons):
             at = origins + h
             use = (at >= begin) & (at < end) & np.isfinite(targets[:, i])
+            use &= origins >= series.test - 1
             if not use.any():
                 continue
             y, m = targets[use, i], said[:, use, i]
-            errors = y - m[..., 0]
-            inside = (m[..., 1] <= y) & (y <= m[..., 2])
             ends = _pinball(LOW, y - m[..., 1]) + _pinball(HIGH, y - m[..., 2])
-            row["rmse"][period][str(h)] = _mean(errors**2, 0.5)
-            row["coverage"][period][str(h)] = _mean(100 * inside)
+            row["rmse"][period][str(h)] = _mean((y - m[..., 0]) ** 2, 0.5)
+            row["coverage"][period][str(h)] = _mean(100 * _inside(y, m))
             row["quantile_loss"][period][str(h)] = _mean(ends / 2)
+            inside = _inside(y, own[:, use, i])
+            row["raw_coverage"][period][str(h)] = _mean(100 * inside)
+    for part in PARTS:
+        squares = squared_errors(series, prepared, said, first, part)
+        row[f"{part}_rmse"] = np.sqrt(np.nanmean(squares, axis=(1, 2))).tolist()
     if series.price:
-        row["skill"] = _skill(series, prepared, said, first)
-    row["shown"] = _shown(series, said)
+        tested = series.test - 1 - first
+        row["skill"] = _skill(series, prepared, said[:, tested:], series.test - 1)
+    row["shown"] = _shown(series, said[:, series.test - 1 - first :])
     return row
+
+
+def squared_errors(
+    series: Series, prepared: Prepared, said: np.ndarray, first: int, part: str
+) -> np.ndarray:
+    """Return squared errors [seeds, O, H] of the forecasts of one of :data:`PARTS`.
+
+    The O origins are the last step before the part, and the steps of the part. Where
+    the target is not in the part, or not known, the squared error is NaN.
+    """
+    begin, end = {
+        "validation": (series.validation, series.test),
+        "test": (series.test, len(series.values)),
+    }[part]
+    rows = slice(begin - 1 - first, end - first)
+    targets = prepared.targets[first:][rows]
+    at = np.arange(begin - 1, end)[:, None] + np.array(series.horizons)
+    targets = np.where(at < end, targets, np.nan)
+    return (said[:, rows, :, 0] - targets) ** 2
+
+
+def _inside(y: np.ndarray, said: np.ndarray) -> np.ndarray:
+    return (said[..., 1] <= y) & (y <= said[..., 2])
 
 
 def _pinball(q: float, errors: np.ndarray) -> np.ndarray:

@@ -44,6 +44,18 @@ class Series(NamedTuple):
     caveat: str = ""
     variance: float | None = None  # if given, tables divide squared errors by it
     notes: tuple[str, ...] = ()  # notes to the user about the data
+    period: int = 0  # number of steps in a season, if all seasons have as many, else 0
+    inputs: tuple[str, ...] = ()  # names of the other columns, if they have names
+    ahead: np.ndarray | None = None  # times of the steps after the end, if known
+
+
+class Scaling(NamedTuple):
+    """Means and standard deviations of the training part, for F input columns."""
+
+    mean: np.ndarray  # [F]
+    deviation: np.ndarray  # [F]; 1 for a constant column
+    scale: np.ndarray  # [H], standard deviations s_h
+    flagged: bool  # whether an input says that the value is missing
 
 
 class Prepared(NamedTuple):
@@ -53,11 +65,16 @@ class Prepared(NamedTuple):
     z: np.ndarray  # [N, H] float32, scaled targets; 0 where the target is not known
     known: np.ndarray  # [N, H] bool, whether the target is known
     reference: np.ndarray  # [N], reference forecasts r_t
-    scale: np.ndarray  # [H], standard deviations s_h
+    scaling: Scaling
     targets: np.ndarray  # [N, H], values y_{t+h}; NaN if not known
 
+    @property
+    def scale(self) -> np.ndarray:
+        """Standard deviations s_h [H]."""
+        return self.scaling.scale
 
-def prepare(series: Series) -> Prepared:
+
+def prepare(series: Series, scaling: Scaling | None = None) -> Prepared:
     """Return the inputs and the targets at each step.
 
     Inputs at a step are the value, its change and the other columns, all standardised.
@@ -65,16 +82,41 @@ def prepare(series: Series) -> Prepared:
     season, two more inputs give its phase. A missing value is replaced by the last
     known value.
 
+    Args:
+      series: the series.
+      scaling: means and standard deviations; None to compute them from the training
+        part.
+
     Raises:
       ValueError: if the training part is constant, or has too few known values.
     """
-    y, train = series.values, slice(0, series.validation)
-    filled = fill(y)
+    y, filled = series.values, fill(series.values)
     reference = np.zeros(len(y)) if series.returns else filled
     targets = np.full((len(y), len(series.horizons)), np.nan)
     for i, h in enumerate(series.horizons):
         targets[:-h, i] = y[h:]
-    differences = targets - reference[:, None]
+    columns = [filled, np.diff(filled, prepend=filled[:1])]
+    columns += [fill(column) for column in series.others.T]
+    if scaling is None:
+        scaling = _scaling(series, columns, targets - reference[:, None])
+    xs = (np.stack(columns, axis=1) - scaling.mean) / scaling.deviation
+    extra = []
+    if scaling.flagged:
+        extra.append(np.isnan(y))
+    if series.season:
+        angle = 2 * np.pi * series.phase / series.season
+        extra += [np.sin(angle), np.cos(angle)]
+    xs = np.column_stack([xs, *extra]).astype(np.float32)
+    known = np.isfinite(targets)
+    z = np.where(known, (targets - reference[:, None]) / scaling.scale, 0)
+    return Prepared(xs, z.astype(np.float32), known, reference, scaling, targets)
+
+
+def _scaling(
+    series: Series, columns: list[np.ndarray], differences: np.ndarray
+) -> Scaling:
+    """Return the scaling of input columns and of the differences y_{t+h} − r_t."""
+    y, train = series.values, slice(0, series.validation)
     for i, h in enumerate(series.horizons):
         differences[max(0, series.validation - h) : series.validation, i] = np.nan
     count = np.sum(np.isfinite(differences[train]), axis=0)
@@ -92,19 +134,10 @@ def prepare(series: Series) -> Prepared:
     # If h is a whole period of a periodic y, y_{t+h} − r_t is always 0. The scale s_h
     # is then the standard deviation of y.
     scale = np.where(scale > 1e-9 * whole, scale, whole)
-    columns = [filled, np.diff(filled, prepend=filled[:1])]
-    columns += [fill(column) for column in series.others.T]
-    xs = np.stack([_standardised(column, train) for column in columns], axis=1)
-    extra = []
-    if np.any(np.isnan(y)):
-        extra.append(np.isnan(y))
-    if series.season:
-        angle = 2 * np.pi * series.phase / series.season
-        extra += [np.sin(angle), np.cos(angle)]
-    xs = np.column_stack([xs, *extra]).astype(np.float32)
-    known = np.isfinite(targets)
-    z = np.where(known, (targets - reference[:, None]) / scale, 0).astype(np.float32)
-    return Prepared(xs, z, known, reference, scale, targets)
+    mean = np.array([column[train].mean() for column in columns])
+    deviation = np.array([column[train].std() for column in columns])
+    deviation = np.where(deviation > 0, deviation, 1)
+    return Scaling(mean, deviation, scale, bool(np.any(np.isnan(y))))
 
 
 def fill(column: np.ndarray) -> np.ndarray:
@@ -122,11 +155,6 @@ def fill(column: np.ndarray) -> np.ndarray:
         return np.zeros_like(column)
     last = np.maximum.accumulate(np.where(known, np.arange(len(column)), -1))
     return column[np.where(last < 0, np.argmax(known), last)]
-
-
-def _standardised(column: np.ndarray, train: slice) -> np.ndarray:
-    deviation = column[train].std()
-    return (column - column[train].mean()) / (deviation if deviation > 0 else 1)
 
 
 def _sunspots() -> Series:
@@ -172,7 +200,7 @@ def _nyc() -> Series:
     return Series(
         "nyc", "New York (JFK), hourly temperature", "°F", hours, columns[:, 0],
         columns[:, 1:], hours.astype(int) % 24, 24, test * 7 // 8, test,
-        {"last 20 %": (test, len(hours))}, (1, 6, 12, 24), 48,
+        {"last 20 %": (test, len(hours))}, (1, 6, 12, 24), 48, period=24,
     )  # fmt: skip
 
 

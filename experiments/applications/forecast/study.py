@@ -2,15 +2,19 @@
 
 At each step a network forecasts a value and a 90 % interval for several horizons. The
 network that forecasts from a step has seen no value after this step. Baselines are
-persistence, seasonal and linear forecasts. On prices, the test of Diebold and Mariano
-decides whether a forecast is better than a trivial reference forecast.
+persistence, seasonal and linear forecasts. For a CSV file, all methods compete on the
+validation part, and the winner forecasts the rows after the end of the file. On prices,
+the test of Diebold and Mariano decides whether a forecast is better than a trivial
+reference forecast.
 """
 
 import dataclasses
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from rich.markup import escape
 
 from experiments import choices, report
 from experiments.applications.forecast import (
@@ -18,13 +22,13 @@ from experiments.applications.forecast import (
     learn,
     network,
     online,
+    own,
     pictures,
     report as forecast_report,
     scores,
-    user_csv,
 )
-from experiments.applications.forecast.series import prepare, SERIES, Series
-from experiments.data.tables import DECIMALS
+from experiments.applications.forecast.series import prepare, Prepared, SERIES, Series
+from experiments.data.tables import DATES, DECIMALS
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import (
@@ -36,7 +40,7 @@ from experiments.harness.options import (
     known,
     within,
 )
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 
 METHODS = (
     "bptt:adam",
@@ -48,7 +52,7 @@ METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """Do recurrent networks forecast series better than simple baselines?"""
 
     QUICK = {
@@ -71,32 +75,40 @@ class Config(Study):
     """Series: sunspots, seattle, nyc, sp500 and vix."""
     methods: tuple[str, ...] | None = None
     """Pairs of gradient rule and update rule, written rule:update. Online rules, such
-    as rtrl, learn at every time step. By default five pairs; for a CSV file, only
-    bptt:adam."""
+    as rtrl, learn at every time step. By default five pairs; for a CSV file, two."""
     csv: str | None = None
     """A CSV file with a column to forecast; the series in `sets` are then not used."""
     column: str | None = None
     """Name of the column to forecast or, if the file has no names of columns, its
-    position, counted from 1."""
+    position, counted from 1. A file with one column of numbers needs no name."""
+    target: str | None = None
+    """Another name of the option `column`."""
     inputs: tuple[str, ...] = ()
-    """Other columns of the file to add to the inputs of the networks."""
+    """Other columns of the file that networks and ridge regression read; `all` is for
+    all other columns of numbers."""
     delimiter: str | None = None
     """Character between fields of the file; by default inferred from the file."""
     decimal: str | None = None
     """Decimal mark in the file, . or , (by default inferred from the file)."""
     encoding: str | None = None
     """Encoding of the file, such as utf-8 or cp1252 (by default inferred)."""
+    header: int | None = None
+    """Number of rows with names of columns, 0 if there are none (by default
+    inferred)."""
+    dates: str | None = None
+    """Reading of dates such as 01/02/2020: day-first or month-first (by default
+    inferred, and reported)."""
     horizon: int = 12
     """Largest number of rows ahead to forecast the column of the CSV file."""
     season: int | None = None
-    """Period of the column's season in rows, if it has one."""
+    """Period of the column's season in rows, 1 for none; by default inferred from the
+    step of the times."""
     cell: str = "gru"
     """Kind of the recurrent layer: gru, lstm, rtu or tanh."""
     units: int = 12
     """Number of units of the recurrent layer."""
     lookback: int = 8
-    """For truncated gradient rules: number of time steps that gradients are propagated
-    back."""
+    """Number of time steps that truncated gradient rules go back."""
     steps: int = 240
     """Largest number of mini-batch updates; the validation loss decides how many are
     used."""
@@ -130,22 +142,13 @@ class Config(Study):
     vmap."""
 
     def check(self) -> None:
-        """Check the methods, and that the options csv and column are given together."""
+        """Check the methods, and that options for a file are given with a file."""
         for method in self.methods or ():
             _check_method(method)
-        if (self.csv is None) != (self.column is None):
-            raise ValueError(
-                f"csv and column go together: a file and the name of a column in it; "
-                f"got csv={self.csv!r} and column={self.column!r}."
-            )
-        if self.decimal is not None:
-            check_known("decimal", self.decimal, DECIMALS)
-        if self.csv is None:
-            for name in ("inputs", "delimiter", "decimal", "encoding"):
-                if value := getattr(self, name):
-                    raise ValueError(
-                        f"{name} is for a file given by csv, got {value!r} without one."
-                    )
+        for name, known_values in {"decimal": DECIMALS, "dates": DATES}.items():
+            if (value := getattr(self, name)) is not None:
+                check_known(name, value, known_values)
+        own.check(self)
 
 
 def _check_method(method: str) -> None:
@@ -178,6 +181,9 @@ def _all_jobs(config: Config, load) -> list[Job]:
 
 def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
     found, left_out = load(config)
+    answer = ""  # of a user's file: first on the page, and last in the terminal
+    if own.is_own(config):
+        answer = own.finish(folder, config, found["csv"], rows)
     for name, series in found.items():
         mine = [row for row in rows if row["set"] == name]
         if mine:
@@ -185,38 +191,15 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
             pictures.save(folder, series, mine)
     for name, why in left_out.items():
         report.show_table(f"{name} is left out", ["", "why"], [[name, why]])
-    if "csv" in found:
-        _write_own(folder, found["csv"], rows)
-
-
-def _own(config: Config) -> Series:
-    """Return the series of the CSV file.
-
-    Raises:
-      DataError: if the file has no such column, or the column cannot be forecast.
-    """
-    assert config.csv is not None
-    assert config.column is not None
-    given = Path(config.csv), config.column, config.horizon, config.season
-    how = {
-        name: getattr(config, name)
-        for name in ("inputs", "delimiter", "decimal", "encoding")
-    }
-    try:
-        series = user_csv.read_series(*given, **how)
-        prepare(series)
-        learn.check_known(series, config.blocks)
-    except ValueError as error:
-        raise DataError(f"--csv: {error}") from error
-    for note in series.notes:
-        print(f"--csv: {note}")
-    return series
+    if answer and report.writes():
+        told = f"[bold]{escape(answer)}\n"
+        report.wide_console(recorded=False).print(told, highlight=False)
 
 
 def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
     """Return series that could be loaded, and error messages for all other series."""
     if config.csv is not None:
-        return {"csv": _own(config)}, {}
+        return {"csv": own.read(config)}, {}
     found, left_out = {}, {}
     for name in config.sets:
         try:
@@ -231,13 +214,11 @@ def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
 def _jobs(config: Config, series: Series) -> list[Job]:
     """Return the jobs of a series: first the baselines, then the networks."""
     prepared = cache(partial(prepare, series))
-    seasonal = series.phase.min() >= 0
-    names = [name for name in baselines.BASELINES if name != "seasonal" or seasonal]
     jobs = [
         Job(f"{series.name}-{name}", 1, partial(_baseline, name, series, prepared))
-        for name in names
+        for name in baselines.names(series)
     ]
-    default = METHODS if config.csv is None else METHODS[:1]
+    default = own.METHODS if own.is_own(config) else METHODS
     for method in config.methods or default:
         rule, _, update = method.partition(":")
         whole = learn.is_whole(update)
@@ -249,35 +230,35 @@ def _jobs(config: Config, series: Series) -> list[Job]:
 
 
 def _baseline(name: str, series: Series, prepared, way: Way) -> Row:
-    """Score a baseline on the test part."""
-    said = baselines.forecast(name, series, prepared())
-    first = series.test - 1
+    """Score a baseline on the validation and the test part."""
+    said, fitted = baselines.walk(name, series, prepared())
     way.advance(1)
     row = {"set": series.name, "method": name}
-    return row | scores.score(series, prepared(), said[None, first:], first)
+    return row | _scores(series, prepared(), said[None], fitted.arrays)
 
 
 def _network(config: Config, rule: str, update: str, series, prepared, way: Way) -> Row:
-    """Train networks from all seeds, and score their forecasts of the test part."""
+    """Train networks from all seeds, and score their forecasts.
+
+    For a CSV file, the mean of the forecasts of all seeds is scored.
+    """
     given = rule, update, series, prepared()
     if online.is_online(rule):
         learned = online.at_every_step(config, *given, way)
     else:
         learned = learn.by_windows(config, *given, way)
     said = scores.in_units(prepared(), learned.said, learned.first)
+    if own.is_own(config):
+        said = said.mean(axis=0, keepdims=True)
     row = {"set": series.name, "method": f"{rule}:{update}", "cell": config.cell}
     row |= {"units": config.units, **learned.row}
-    row |= scores.score(series, prepared(), said, learned.first)
+    return row | _scores(series, prepared(), said, learned.params)
+
+
+def _scores(series: Series, prepared: Prepared, said: np.ndarray, arrays: Any) -> Row:
+    """Return the scores of forecasts, and for a CSV file what the contest needs."""
+    first = series.validation - 1
+    row = scores.score(series, prepared, said, first)
     if series.name == "csv":
-        row["forecast"] = said[:, -1].mean(axis=0).tolist()
+        row |= own.fields(series, prepared, said, first, arrays)
     return row
-
-
-def _write_own(folder: Path, series: Series, rows: list[Row]) -> None:
-    """Draw the forecast of the first network method, and write it as a CSV file."""
-    said = next((row["forecast"] for row in rows if "forecast" in row), None)
-    if said is not None and report.writes():
-        path = folder / "forecast.csv"
-        user_csv.write_forecast(path, len(series.values), np.array(said))
-        figure = pictures.draw_own(series, np.array(said))
-        report.save_picture(folder, "forecast", figure)

@@ -46,6 +46,7 @@ class Course(NamedTuple):
     predictions: np.ndarray  # [settings, seeds, T]
     settings: tuple[dict[str, float], ...]
     k: np.ndarray | None = None  # [settings, seeds, T, 3]
+    params: PyTree = None  # after the last step, leaves [settings, seeds, …]
 
 
 def observer() -> Model:
@@ -157,15 +158,17 @@ def learn(
         keys = jax.random.split(of_rule, len(xs))
         first = online.init(params, model.carry(params), (xs[0], targets[0]))
         state = params, follow.init(params), first
-        return jax.lax.scan(body, state, (xs, targets, keys))[1]
+        (params, *_), found = jax.lax.scan(body, state, (xs, targets, keys))
+        return found, params
 
     ((name, values),) = settings.items()
     of_seeds = jax.vmap(course, in_axes=(None, 0, 0, 0))
     keys = jax.random.split(key, len(record.targets))
     run = jax.jit(jax.vmap(of_seeds, in_axes=(0, None, None, None)))
-    y, k = run(jnp.asarray(values), record.xs, record.targets, keys)
+    (y, k), params = run(jnp.asarray(values), record.xs, record.targets, keys)
     found = tuple({name: value} for value in values)
-    return Course(np.asarray(y), found, None if k is None else np.asarray(k))
+    k = None if k is None else np.asarray(k)
+    return Course(np.asarray(y), found, k, jax.tree.map(np.asarray, params))
 
 
 def least_squares(record: Record, decays: tuple[float, ...]) -> Course:

@@ -1,16 +1,21 @@
-"""Table and picture of `identify`: prediction errors, and estimated parameters k."""
+"""Table and pictures of `identify`: prediction errors, and estimated parameters k."""
 
-import itertools
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import report
 from experiments.applications.identify import tanks
+from experiments.applications.identify.methods import SOLVE
 
 NAMES = ("k₁", "k₂", "k₃")
+LINEAR = "linear model, recursive least squares"
+REFERENCES = {  # {job: style of its curve}; these curves are in all panels
+    "persistence": {"color": "#888888", "linestyle": ":"},
+    "observer that is told k": {"color": "#888888", "linestyle": "--"},
+}
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
@@ -43,45 +48,75 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw prediction errors of the methods, and parameters that observers estimate.
+    """Draw prediction errors against the time step, a panel for each model and rule.
 
-    Errors and parameters are drawn against the time step.
+    The last panel shows linear models. Two references are in all panels: the
+    prediction that the level does not change, and an observer that is told k.
     """
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    errors, estimates = figure.subplots(2, 1, sharex=True)
-    for i, row in enumerate(rows):
-        curve = np.array(row["curve"], float)  # None in the JSON becomes NaN
-        mean = np.sqrt(np.mean(np.square(curve), axis=0))
-        dash = "-" if "×" in row["job"] else "--"
-        style = {
-            "color": colormaps["tab20"](i % 20),
-            "linewidth": 1.1,
-            "label": row["job"],
-        }
-        errors.plot(row["times"], mean, dash, **style)
+    learned = [row for row in rows if "×" in row["job"]]
+    titles = list(dict.fromkeys(row["job"].split(" × ")[0] for row in learned))
+    panels = [*titles, LINEAR]
+    figure, axes = report.panels(
+        len(panels), 1, width=9, height=2.6, sharex=True, sharey=True
+    )
+    for axis, title in zip(axes[:, 0], panels, strict=True):
+        for row in rows:
+            model, _, update = row["job"].partition(" × ")
+            known = row["job"] in REFERENCES
+            if model == title:
+                style, label = report.update_style(update), update
+            elif not update and (known or title == LINEAR):
+                style = REFERENCES.get(row["job"]) or report.update_style(SOLVE)
+                if "λ = 1" in row["job"]:
+                    style = style | {"color": report.shade(style["color"], 0.45)}
+                label = row["job"].removeprefix("least squares, ")
+            else:
+                continue
+            curve = np.array(row["curve"], float)  # None in the JSON becomes NaN
+            mean = np.sqrt(np.mean(np.square(curve), axis=0))
+            axis.plot(row["times"], mean, linewidth=1.4, label=label, **style)
+        _mark_change(axis, config)
+        axis.set_title(title)
     least = min(np.nanmin(np.array(row["curve"], float)) for row in rows)
-    errors.set(yscale="log", ylim=(0.8 * least, 100 * least))
-    errors.set(ylabel="error of the level, last 50 steps")
-    errors.set_title("Predicting two tanks that change")
-    errors.legend(fontsize=7, ncols=2)
-    known = [row for row in rows if "k" in row]
-    jump, dashes = config.steps // 2, ("-", "--", "-.", ":")
-    for row, dash in zip(known, itertools.cycle(dashes)):
-        found = np.array(row["k"], float)
-        for i, name in enumerate(NAMES):
-            label = f"{name}, {row['job']}" if i == 0 else None
-            estimates.plot(row["times"], found[:, i], dash, color=f"C{i}", label=label)
-    true = np.array([tanks.BEFORE, tanks.AFTER])
-    for i, name in enumerate(NAMES):
-        style = {"color": f"C{i}", "linewidth": 4, "alpha": 0.25}
-        times, of = [0, jump, jump, config.steps], np.repeat(true[:, i], 2)
-        estimates.plot(times, of, label=f"{name}, true", **style)
-    estimates.set(xlabel="step", title="Estimates of k by observers, first seed")
-    estimates.legend(fontsize=7, ncols=2)
-    for axis in (errors, estimates):
-        axis.axvline(jump, color="0.5", linewidth=0.8)
-        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylim(0.8 * least, min(100 * least, axes[0, 0].get_ylim()[1]))
+    axes[len(titles) // 2, 0].set_ylabel("error of the level, last 50 steps")
+    for axis in axes.flat:
+        report.log_ticks(axis)
+        axis.label_outer()
+    report.label_ends(*axes.flat)
     return figure
+
+
+def draw_estimates(rows: list[dict[str, Any]], config: Any) -> Figure:
+    """Draw the parameters k that observers estimate for the first plant, and true k."""
+    figure, axes = report.panels(1, len(NAMES), width=4.7)
+    true = np.array([tanks.BEFORE, tanks.AFTER])
+    times = [0, config.steps // 2, config.steps // 2, config.steps]
+    for i, (axis, name) in enumerate(zip(axes[0], NAMES, strict=True)):
+        axis.plot(
+            times, np.repeat(true[:, i], 2), color="#cccccc", linewidth=5, label="true"
+        )
+        for row in (row for row in rows if "k" in row):
+            rule, update = row["job"].removeprefix("observer, ").split(" × ")
+            label = update if len(config.rules) == 1 else f"{rule} × {update}"
+            found = np.array(row["k"], float)
+            axis.plot(
+                row["times"], found[:, i], label=label, **report.update_style(update)
+            )
+        _mark_change(axis, config)
+        axis.set_title(f"estimates of {name} by observers, first plant")
+    report.label_ends(*axes[0])
+    return figure
+
+
+def _mark_change(axis: Axes, config: Any) -> None:
+    axis.axvline(config.steps // 2, color="#888888", linewidth=0.8)
+    axis.annotate(
+        "the tanks change", (config.steps // 2, 0), (-3, 3), ha="right", va="bottom",
+        xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
+        color="#666666",
+    )  # fmt: skip
+    axis.set_xlabel("time step")
 
 
 def _of_finite(errors: list[float | None]) -> str:

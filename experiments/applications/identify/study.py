@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments import choices, report
 from experiments.applications.identify import (
+    ask,
     report as identify_report,
     tanks,
 )
@@ -98,6 +99,9 @@ def _jobs(config: Config) -> list[Job]:
 def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     identify_report.show(rows, config)
     report.save_picture(folder, "identify", identify_report.draw(rows, config))
+    estimates = identify_report.draw_estimates(rows, config)
+    report.save_picture(folder, "estimates", estimates)
+    ask.save(config, folder, rows)
 
 
 def make_record(config: Config) -> tanks.Record:
@@ -130,6 +134,9 @@ def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
     row["curve"] = [_finite(one) for one in np.sqrt(near[:, times])]
     if course.k is not None:
         row["k"] = [_finite(one) for one in course.k[setting, 0, times]]
+    if course.params is not None:
+        first = jax.tree.map(lambda leaf: leaf[setting, 0].tolist(), course.params)
+        row["learned"] = first
     way.advance(1)
     return row
 

@@ -30,6 +30,7 @@ class Network(NamedTuple):
     logits: Callable[[PyTree, jax.Array], jax.Array]  # [B, 28, 28] -> [B, 10]
     rule: Callable  # (params, images, labels) -> ((loss, aux), grads)
     draws: bool  # whether the rule takes a random key
+    hidden: Callable[[PyTree, jax.Array], jax.Array]  # values before the last layer
 
 
 def make_network(
@@ -121,23 +122,30 @@ def _static(layers: Sequence[_Layer], kind: StaticRule) -> Network:
             for k, shape in zip(keys, shapes, strict=True)
         )
 
-    def logits(params, images):
-        for (function, activation), w in zip(pairs, params, strict=True):
+    def run(params, images, layers):
+        for (function, activation), w in zip(pairs[:layers], params, strict=False):
             images = activation(function(w, images))
         return images
 
+    def logits(params, images):
+        return run(params, images, len(pairs))
+
+    def hidden(params, images):
+        return run(params, images, len(pairs) - 1).reshape(len(images), -1)
+
     if kind == "backprop":
-        return Network(init, logits, gradients.backprop(pairs, cross_entropy), False)
+        rule = gradients.backprop(pairs, cross_entropy)
+        return Network(init, logits, rule, False, hidden)
     aligned = gradients.feedback_alignment(pairs, cross_entropy, kind=kind)
     like = jax.eval_shape(init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE), jnp.float32)
     if kind == "usf":
-        return Network(init, logits, aligned, False)
+        return Network(init, logits, aligned, False, hidden)
     # The networks of all seeds have the same random feedback weights.
     key = jax.random.key(1)
     feedback = gradients.alignment_weights(key, pairs, like, images, kind=kind)
     rule = lambda *args: aligned(*args, feedback=feedback)
-    return Network(init, logits, rule, False)
+    return Network(init, logits, rule, False, hidden)
 
 
 def _recurrent(name: str, lookback: int, units: int) -> Network:
@@ -157,10 +165,12 @@ def _recurrent(name: str, lookback: int, units: int) -> Network:
     def start(params, images):
         return cells.gru.carry(params["cell"], (len(images),)), _as_rows(images)
 
-    def logits(params, images):
+    def hidden(params, images):
         unread = lambda params, carry, x: (cells.gru(params["cell"], carry, x)[0], None)
-        h, _ = gradients.unroll(unread, params, *start(params, images))
-        return h @ params["readout"] + params["readout_bias"]
+        return gradients.unroll(unread, params, *start(params, images))[0]
+
+    def logits(params, images):
+        return hidden(params, images) @ params["readout"] + params["readout_bias"]
 
     of_sequence = choices.make_rule(
         name, step, cross_entropy, lookback=lookback, visible=lambda h: h
@@ -172,7 +182,7 @@ def _recurrent(name: str, lookback: int, units: int) -> Network:
         carry, rows = start(params, images)
         return of_sequence(params, carry, rows, targets, at_the_end, **key)
 
-    return Network(init, logits, rule, choices.draws(name))
+    return Network(init, logits, rule, choices.draws(name), hidden)
 
 
 def _as_rows(images):

@@ -14,7 +14,10 @@ NAMES = {
     "gru_rows": "GRU, row by row",
     "full_batch": "784-300-10, full batch",
 }
-COLOURS = dict(zip(NAMES, ("C0", "C4", "C2", "C1", "C3"), strict=True))
+STYLES = {  # {job: colour and line style of its curve}
+    name: {"color": report.COLOURS[i], "linestyle": ("-", "--")[i // 4]}
+    for i, name in enumerate(NAMES)
+}
 ERROR = "test error %"
 LECUN, BAI = "LeCun's table, second hand", "Bai et al. 2018, table 1"
 BIOTORCH, FUNG = "BioTorch, its best on test", "Fung et al. 2022, weights' names"
@@ -64,30 +67,29 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
     """Draw test errors against epochs.
 
-    A thin line shows one seed, and a thick line the mean over seeds.
+    A thin line shows one seed, and a thick line the mean over seeds. A triangle at the
+    right edge is LeCun's test error of the same network.
     """
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = report.panels(width=9, height=4.8)
+    axis = axes[0, 0]
     for row in rows:
         epochs = [point["epochs"] for point in row["curve"]]
         errors = np.array([point["test_error"] for point in row["curve"]])
-        colour, last = COLOURS[row["job"]], np.mean(row["test_error"])
-        label = f"{NAMES[row['job']]}: {last:.2f} %"
-        axis.plot(epochs, errors.mean(axis=1), "o-", color=colour, label=label)
-        axis.plot(epochs, errors, color=colour, alpha=0.4, linewidth=0.8)
+        style, last = STYLES[row["job"]], np.mean(row["test_error"])
+        label = f"{NAMES[row['job']]}, {last:.2f} %"
         if row["job"].startswith("mlp"):
-            published = PUBLISHED[row["job"]][0]
-            error = float(published.scores[ERROR])
-            name = f"LeCun's {NAMES[row['job']]}: {error:g} %"
-            axis.axhline(error, color=colour, linestyle="--", linewidth=1, label=name)
-    axis.set(xscale="log", yscale="log", xlabel="epochs", ylabel="test error, %")
-    axis.set_title("MNIST: test error during training")
-    for which in (axis.xaxis, axis.yaxis):
-        which.set_major_formatter("{x:g}")
-        which.set_minor_formatter("{x:g}")
-    axis.tick_params(which="minor", labelsize=7)
-    axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=8)
+            error = float(PUBLISHED[row["job"]][0].scores[ERROR])
+            label += f" (LeCun's: {error:g} %)"
+            axis.plot(
+                1, error, marker="<", color=style["color"], clip_on=False, zorder=4,
+                transform=axis.get_yaxis_transform(),
+            )  # fmt: skip
+        axis.plot(epochs, errors.mean(axis=1), marker="o", ms=4, label=label, **style)
+        axis.plot(epochs, errors, alpha=0.35, linewidth=0.8, **style)
+    axis.set(xlabel="epochs", ylabel="test error, %")
+    axis.set_title("MNIST: test error during training (triangles: LeCun's table)")
+    report.log_ticks(axis, "xy")
+    report.label_ends(axis)
     return figure
 
 
@@ -97,7 +99,7 @@ def draw_mistakes(
     """Draw the first test images that each network misclassifies."""
     images, labels = test
     width = max(1, *(len(row["mistakes"]) for row in rows))
-    figure = Figure(figsize=(1.9 + 0.75 * width, 1.05 * len(rows) + 0.4))
+    figure = Figure(figsize=(max(4.6, 1.9 + 0.75 * width), 1.05 * len(rows) + 0.4))
     figure.suptitle("First mistakes: true digit → predicted digit")
     axes = figure.subplots(len(rows), width, squeeze=False)
     figure.subplots_adjust(left=0.22, right=0.99, bottom=0.02, top=0.86, hspace=0.45)

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments import choices, data, report
 from experiments.applications.images import (
+    ask,
     report as images_report,
 )
 from experiments.applications.images.networks import (
@@ -26,7 +27,7 @@ from experiments.applications.images.networks import (
 )
 from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 
 PART = 1000  # number of test images that a network classifies at once
 SHOWN = 12  # number of misclassified images drawn for each network
@@ -34,7 +35,7 @@ IMAGES = {"train": 60_000, "test": 10_000}  # numbers of images in MNIST
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How do test errors of four kinds of network on MNIST compare with LeCun's?"""
 
     QUICK = {
@@ -68,8 +69,7 @@ class Config(Study):
     """Learning rate of full_batch_update; for an update rule of the Rprop family, the
     initial step size."""
     lookback: int = 14
-    """For truncated gradient rules: number of image rows that gradients are propagated
-    back."""
+    """Number of image rows that truncated gradient rules go back."""
     units: int = 96
     """Number of units of the network gru_rows."""
     epochs: int = 4
@@ -89,6 +89,10 @@ class Config(Study):
     """Number of networks of each kind, which differ in weights and mini-batches; they
     train under vmap."""
 
+    predict: Path | None = None
+    """A PNG file with one handwritten digit to recognise. With --out and --resume, the
+    networks of a finished run are used without further training."""
+
     def check(self) -> None:
         """Check that MNIST has as many images as the settings require."""
         for name, most in IMAGES.items():
@@ -102,8 +106,11 @@ class Config(Study):
 def main(config: Config) -> report.Result:
     """Train networks; write test errors, and print them with published test errors."""
     load = cache(data.mnist)
-    jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
-    return run_study("images", config, jobs, finish, check=lambda _: load())
+    picture = None if config.predict is None else ask.read_picture(config.predict)
+    jobs, finish = partial(_jobs, load=load), partial(_finish, load=load, shown=picture)
+    return run_study(
+        "images", config, jobs, finish, free=("predict",), check=lambda _: load()
+    )
 
 
 def _jobs(config: Config, load) -> list[Job]:
@@ -118,11 +125,14 @@ def _jobs(config: Config, load) -> list[Job]:
     ]
 
 
-def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
+def _finish(folder: Path, config: Config, rows: list[Row], load, shown) -> None:
     images_report.show(rows, config)
     report.save_picture(folder, "images", images_report.draw_curves(rows))
     test = tuple(part[: config.test] for part in load().test)
     report.save_picture(folder, "mistakes", images_report.draw_mistakes(rows, test))
+    ask.save(config, folder, rows, load().train[0][: config.train], test[0])
+    if shown is not None:
+        ask.show(config, folder, shown)
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
@@ -163,10 +173,10 @@ def _train(config: Config, name: str, train, test, way: Way) -> Row:
         steps=steps,
         chunk=chunk,
         sample=None if whole else partial(_sample, config.batch),
-        draws=network.draws,
         key=jax.random.fold_in(key, 2) if network.draws or not whole else None,
         runs=config.seeds,
         look=look,
+        over=(0, 0),
     )
     said = _say(classify, result.params, test[0])
     wrong = np.flatnonzero(said[0] != test[1])[:SHOWN]

@@ -1,6 +1,7 @@
 """Table and curves of `language`, with published losses; sampled text."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-COLOURS = {"kept": "C0", "reset": "C3"}
+COLOURS = {"kept": report.COLOURS[0], "reset": report.COLOURS[1]}
 NANOGPT = "nanoGPT's readme"
 PUBLISHED = {"small transformer, on a CPU": 1.88, "transformer, on a GPU": 1.47}
 MEASURES = ("nats", "bits", "nats, reset", "train", "params", "epochs", "minutes")
@@ -69,26 +70,27 @@ def draw(rows: Sequence[dict[str, Any]], source: str, tested: int) -> Figure:
     """Draw the loss, in nats per character, against the number of updates.
 
     A thin line shows the test loss of one seed, a thick line the mean over seeds, and a
-    dashed line the mean training loss. A horizontal line is the test loss of an n-gram
+    dashed line the mean training loss. A dotted line is the test loss of an n-gram
     model.
     """
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = report.panels(width=8.5, height=4.6)
+    axis = axes[0, 0]
     for row in (row for row in rows if "state" in row):
         colour, steps = COLOURS[row["state"]], row["curve_steps"]
         curve, train = np.array(row["curve"]), np.array(row["train_curve"])
         axis.plot(steps, curve, color=colour, linewidth=0.6, alpha=0.5)
         label = f"{row['model']}, test"
         axis.plot(steps, curve.mean(axis=1), color=colour, label=label)
-        style = {"color": colour, "linestyle": "--", "linewidth": 0.9}
+        style = {"color": colour, "linestyle": "--", "linewidth": 1}
         label = f"{row['model']}, training"
         axis.plot(steps, train.mean(axis=1), label=label, **style)
     ngrams = [row for row in rows if "state" not in row]
     for i, row in enumerate(ngrams):
-        shade = 0.75 - 0.75 * i / max(1, len(ngrams) - 1)
-        axis.axhline(row["nats"], color=str(shade), linestyle=":", label=row["model"])
-    title = f"{source}: loss on the first {tested:,} test characters during training"
+        shade = report.shade("#000000", 0.25 + 0.75 * i / max(1, len(ngrams) - 1))
+        style = {"color": shade, "linestyle": ":"}
+        axis.axhline(row["nats"], label=row["model"], zorder=1, **style)
+    name = Path(source).name  # without the folder of a user's file
+    title = f"{name}: loss on the first {tested:,} test characters"
     axis.set(title=title, xlabel="updates", ylabel="nats per character")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    report.label_ends(axis)
     return figure

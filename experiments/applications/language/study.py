@@ -20,19 +20,23 @@ import numpy as np
 
 from bpvariants import training
 from experiments import choices, data, report
-from experiments.applications.language import characters, report as language_report
+from experiments.applications.language import (
+    ask,
+    characters,
+    report as language_report,
+)
 from experiments.baselines.ngrams import interpolated_ngrams
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import above, at_least, known, within
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 from experiments.networks import recurrent, windows
 
 NGRAMS = "n-grams"  # name of the job that scores n-grams
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """Does a kept state improve a character model? Is the model better than n-grams?"""
 
     QUICK = {
@@ -65,8 +69,7 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """For truncated gradient rules: number of steps that gradients are propagated back
-    in a window."""
+    """Number of steps that truncated gradient rules go back in a window."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 4e-3
@@ -122,8 +125,12 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
     picture = language_report.draw(models, text.source, config.tested)
     report.save_picture(folder, "language", picture)
     trained = [row for row in rows if "state" in row]
-    if trained and config.generate:
-        _write(config, folder, text, trained[0]["job"])
+    if not trained:
+        return
+    job = trained[0]["job"]
+    ask.save(config, folder, text, _read(config, folder, text, job))
+    if config.generate:
+        _write(config, folder, text, job)
 
 
 def read_text(config: Config) -> data.Text:
@@ -213,14 +220,19 @@ def _make_network(config: Config, text: data.Text) -> recurrent.Network:
     return characters.make_network(config.cell, *sizes)
 
 
+def _read(config: Config, folder: Path, text: data.Text, job: str):
+    """Return the trained parameters of the first seed's network."""
+    like = windows.init(config, _make_network(config, text))
+    _, params = training.read_checkpoint(Way(job, folder).checkpoints, like)
+    return jax.tree.map(lambda leaf: leaf[0], params)
+
+
 def _write(config: Config, folder: Path, text: data.Text, job: str) -> None:
     """Sample a text that begins with the prompt; print it, and write it to a file."""
     network = _make_network(config, text)
-    checkpoints = Way(job, folder).checkpoints
-    _, params = training.read_checkpoint(checkpoints, windows.init(config, network))
     written = characters.generate(
         network,
-        jax.tree.map(lambda leaf: leaf[0], params),
+        _read(config, folder, text, job),
         np.searchsorted(list(text.alphabet), list(config.prompt)),
         config.generate,
         jax.random.key(config.first_seed),

@@ -15,7 +15,7 @@ PUBLISHED = {
 }
 SIZES = {"jsb_chorales": "300K", "nottingham": "1M"}
 TITLES = {"jsb_chorales": "JSB Chorales", "nottingham": "Nottingham"}
-COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
+TITLES["own"] = "your MIDI files"
 MEASURES = ("test", "validation", "train", "params", "best step", "minutes")
 
 
@@ -40,7 +40,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
         ours[row["model"]] = scores
     published = [
         report.Published(model, {"test": score, "params": SIZES[name]}, SOURCE)
-        for model, score in PUBLISHED[name].items()
+        for model, score in PUBLISHED.get(name, {}).items()
     ]
     report.show_beside(
         f"{TITLES[name]}, {of}",
@@ -55,36 +55,37 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw validation and training losses against the number of updates.
+    """Draw validation losses and training losses against the number of updates.
 
-    Each panel shows one data set.
+    Each row of panels shows one data set; a thin line is a seed.
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
-    figure = Figure(figsize=(6 * len(sets), 4.4), layout="constrained")
-    axes = figure.subplots(1, len(sets), squeeze=False)[0]
-    for axis, name in zip(axes, sets, strict=True):
-        for row in (row for row in rows if row["set"] == name):
-            if "cell" not in row:
-                dash = ":" if row["model"].startswith("ind") else "-."
-                style = {"color": "0.5", "linestyle": dash}
-                axis.axhline(row["validation"], label=row["model"], **style)
-                continue
-            colour, steps = COLOURS[row["cell"]], row["curve_steps"]
+    figure, axes = report.panels(len(sets), 2, width=6, height=3.9, sharey="row")
+    for line, name in zip(axes, sets, strict=True):
+        validation, training = line
+        mine = [row for row in rows if row["set"] == name]
+        for row in (row for row in mine if "cell" in row):
+            style, steps = report.cell_style(row["cell"]), row["curve_steps"]
             curve, train = np.array(row["curve"]), np.array(row["train_curve"])
-            axis.plot(steps, curve, color=colour, linewidth=0.6, alpha=0.5)
-            label = f"{row['model']}, validation"
-            axis.plot(steps, curve.mean(axis=1), color=colour, label=label)
-            label = f"{row['model']}, training"
-            style = {"color": colour, "linestyle": "--", "linewidth": 0.9}
-            axis.plot(steps, train.mean(axis=1), label=label, **style)
-        best = min(PUBLISHED[name][model] for model in ("LSTM", "GRU"))
-        label = "best LSTM or GRU on test, published"
-        axis.axhline(best, color="black", linewidth=0.8, label=label)
-        top = max(row["validation"] for row in rows if row["model"].startswith("ind"))
-        axis.set(title=TITLES[name], xlabel="updates", ylabel="nats per step")
-        axis.set_ylim(0.8 * best, 1.08 * top)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+            validation.plot(steps, curve, linewidth=0.6, alpha=0.4, **style)
+            label = row["model"]
+            validation.plot(steps, curve.mean(axis=1), label=label, **style)
+            training.plot(steps, train.mean(axis=1), label=label, **style)
+        best = min(np.min(row["validation"]) for row in mine)
+        levels = {row["model"]: row["validation"] for row in mine if "cell" not in row}
+        for i, (label, level) in enumerate(levels.items()):
+            style = {"color": "#888888", "linestyle": (":", "-.")[i % 2], "zorder": 1}
+            validation.axhline(level, label=label, **style)
+        if name in PUBLISHED:
+            best = min(PUBLISHED[name][model] for model in ("LSTM", "GRU"))
+            label = "best LSTM or GRU, published (test)"
+            validation.axhline(best, color="#444444", linestyle="--", label=label)
+        top = max(row["validation"] for row in mine if row["model"].startswith("ind"))
+        validation.set_ylim(0.8 * best, 1.08 * top)
+        for axis, what in ((validation, "validation"), (training, "training")):
+            axis.set(title=f"{TITLES[name]}: {what}", xlabel="updates")
+            axis.set_ylabel("nats per step")
+    report.label_ends(*axes.flat)
     return figure
 
 
@@ -107,7 +108,7 @@ def draw_rolls(
             roll.T, aspect="auto", origin="lower", cmap="Greys", vmin=0, vmax=1,
             extent=(-0.5, len(roll) - 0.5, 20.5, 108.5), interpolation="nearest",
         )  # fmt: skip
-        axis.axvline(prime - 0.5, color="C3", linewidth=1)
+        axis.axvline(prime - 0.5, color=report.COLOURS[1], linewidth=1.4)
         axis.set(title=title, ylabel="MIDI note", ylim=(low + 19, high + 23))
         octaves = [note for note in range(24, 109, 12) if low + 19 < note < high + 23]
         axis.set_yticks(octaves)

@@ -11,18 +11,19 @@ step t + 1. Pieces that are sampled from the networks are written as MIDI files.
 import dataclasses
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments import choices, data, report
 from experiments.applications.music import (
+    ask,
     midi,
     report as music_report,
 )
+from experiments.applications.music.networks import make_network, sample
 from experiments.applications.music.rolls import (
     as_rolls,
     independent_keys,
@@ -33,15 +34,17 @@ from experiments.applications.music.rolls import (
 )
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import above, at_least, known, within
-from experiments.harness.study import run_study, Study
-from experiments.networks import recurrent, windows
+from experiments.harness.study import run_study, TrainingStudy
+from experiments.networks import windows
 from experiments.networks.cells import DENSE
 
+OWN = "own"  # name of the data set in a user's folder of MIDI files
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
 SECONDS = {  # assumed duration of a step in MIDI files, which the data sets do not give
     "jsb_chorales": 0.6,
     "nottingham": 0.15,
 }
+BEAT = 0.5  # assumed duration of a beat in a user's files, s
 BASELINES = {
     "independent keys": independent_keys,
     "a Markov chain per key": markov_keys,
@@ -49,15 +52,18 @@ BASELINES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How well do recurrent layers predict polyphonic music, and what do they play?"""
 
+    FILES = ("midi",)
+    ENDINGS = midi.SUFFIXES
     QUICK = {
         "sets": ("jsb_chorales",), "cells": ("gru",), "units": 48, "steps": 150,
         "chunk": 50, "seeds": 1,
     }  # fmt: skip
     CHECKS = {
         "units lookback streams window steps chunk sampled prime": at_least(1),
+        "per_beat": at_least(1),
         "sets": known(SETS),
         "cells": known(DENSE),
         "update": known(choices.UPDATES),
@@ -70,6 +76,10 @@ class Config(Study):
         "nottingham",
     )
     """Data sets; networks are trained on each set separately."""
+    midi: Path | None = None
+    """A folder of MIDI files to learn from, used in place of `sets`."""
+    per_beat: int = 2
+    """Number of time steps in a beat (a quarter note) of the files in `midi`."""
     cells: tuple[Literal["tanh", "lstm", "gru"], ...] = ("tanh", "lstm", "gru")
     """Kinds of recurrent layers to compare."""
     units: int = 128
@@ -77,8 +87,7 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """For truncated gradient rules: number of steps that gradients are propagated back
-    in a window."""
+    """Number of steps that truncated gradient rules go back in a window."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 5e-3
@@ -113,13 +122,17 @@ def main(config: Config) -> report.Result:
     return run_study(
         "music", config, partial(_jobs, load=load), partial(_finish, load=load),
         free=("sampled", "prime", "temperature"),
-        check=lambda run: [load(name) for name in run.sets],
+        check=lambda run: [load(run, name) for name in _sets(run)],
     )  # fmt: skip
 
 
+def _sets(config: Config) -> tuple[str, ...]:
+    return config.sets if config.midi is None else (OWN,)
+
+
 def _jobs(config: Config, load) -> list[Job]:
-    jobs = []
-    for name in config.sets:
+    jobs, load = [], partial(load, config)
+    for name in _sets(config):
         for model, score in BASELINES.items():
             given = partial(_baseline, name, model, score, load)
             jobs.append(Job(f"{name}, {model}", 1, given))
@@ -130,17 +143,40 @@ def _jobs(config: Config, load) -> list[Job]:
 
 
 def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
+    load = partial(load, config)
     for name in dict.fromkeys(row["set"] for row in rows):
         mine = [row for row in rows if row["set"] == name]
         music_report.show(name, mine, f"{config.rule} × {config.update}")
         rolls = _play(config, folder, name, load(name), mine)
         picture = music_report.draw_rolls(name, rolls, config.prime)
         report.save_picture(folder, name, picture)
+        report.say(
+            f"To listen: {name}-test-piece.mid is the test piece, and the other files "
+            f"{name}-*.mid are what the networks play after its beginning."
+        )
     report.save_picture(folder, "music", music_report.draw_curves(rows))
+    trained = [row for row in rows if "cell" in row]
+    if trained:
+        _save(config, folder, trained, load(trained[0]["set"]))
 
 
-def _load(name: str) -> Rolls:
+def _load(config: Config, name: str) -> Rolls:
+    if name == OWN:
+        assert config.midi is not None
+        return as_rolls(midi.read_folder(config.midi, config.per_beat))
     return as_rolls(SETS[name]())
+
+
+def _save(config: Config, folder: Path, rows: list[Row], music: Rolls) -> None:
+    """Save the network with the lowest validation loss on the first data set."""
+    mine = [row for row in rows if row["set"] == rows[0]["set"]]
+    row = min(mine, key=lambda row: np.mean(row["validation"]))
+    network = make_network(row["cell"], config.units)
+    _, params = Way(row["job"], folder).best(windows.init(config, network))
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    settings = {"cell": row["cell"], "units": config.units}
+    settings["per_beat"] = config.per_beat if row["set"] == OWN else 1
+    ask.save(folder, network, first, (music.train, music.validation), settings)
 
 
 def _baseline(name: str, model: str, score, load, way: Way) -> Row:
@@ -167,22 +203,6 @@ def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
     return row | {"validation": validation(params), "test": test(params)}
 
 
-def make_network(cell: str, units: int) -> recurrent.Network:
-    """Return a network that predicts the next step's keys from the keys of a step."""
-
-    def loss(y, target):
-        losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))
-        return jnp.sum(losses, axis=-1)
-
-    return recurrent.make_network(
-        cell,
-        units,
-        lambda _, x: x.astype(jnp.float32),
-        loss,
-        lambda key: recurrent.init(key, cell, 88, units, 88),
-    )
-
-
 def _play(
     config: Config, folder: Path, name: str, music: Rolls, rows
 ) -> list[tuple[str, np.ndarray]]:
@@ -204,38 +224,6 @@ def _play(
         rolls[row["cell"]] = f"{row['model']}, sampled", roll
     for what, (_, roll) in rolls.items():
         path = folder / f"{name}-{what}.mid"
-        midi.write_midi(path, data.to_piece(roll), SECONDS[name])
+        seconds = SECONDS.get(name, BEAT / config.per_beat)
+        midi.write_midi(path, data.to_piece(roll), seconds)
     return [*rolls.values()]
-
-
-def sample(
-    network: recurrent.Network,
-    params: Any,
-    prime: jax.Array,
-    steps: int,
-    key: jax.Array,
-    temperature: float = 1.0,
-) -> np.ndarray:
-    """Sample a piece [steps, 88] from a network; `prime` is the piece's beginning.
-
-    Args:
-      network: a network from :func:`make_network`.
-      params: parameters of the network.
-      prime: steps at the start of the piece, [at least 1, 88] of zeros and ones.
-      steps: number of steps of the piece, including `prime`.
-      key: key for sampling.
-      temperature: divisor of the logits before sampling.
-    """
-    given = jnp.zeros((steps, 88), prime.dtype).at[: len(prime)].set(prime)
-
-    def body(state, inputs):
-        carry, drawn = state
-        t, key = inputs
-        x = jnp.where(t < len(prime), given[t], drawn)
-        carry, logits = network.step(params, carry, (x, None))
-        drawn = jax.random.bernoulli(key, jax.nn.sigmoid(logits / temperature))
-        return (carry, drawn.astype(x.dtype)), x
-
-    inputs = jnp.arange(steps), jax.random.split(key, steps)
-    state = network.zeros(()), jnp.zeros(88, prime.dtype)
-    return np.asarray(jax.jit(lambda: jax.lax.scan(body, state, inputs)[1])())

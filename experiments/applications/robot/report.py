@@ -1,16 +1,18 @@
 """Tables and pictures of `robot`: accuracies, and confusion matrices."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import data, report
 from experiments.applications.robot.networks import KINDS, read_name
+from experiments.networks.cells import DENSE
 
 RIGHT, INTERVAL = "right %", "first seed, Wilson 95 %"
-COLOURS = dict(zip(KINDS, ("0.4", "C3", "C0", "C2"), strict=True))
 NOTES = "measured for this project's data notes"
 ELSEWHERE = [
     report.Published("sensors: majority", {RIGHT: 40.6}, NOTES),
@@ -67,45 +69,54 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw accuracies against the number of units and against the number of updates."""
     sets = list(dict.fromkeys(row["inputs"] for row in rows if "params" in row))
-    figure = Figure(figsize=(11, 4.2 * len(sets)), layout="constrained")
-    axes = figure.subplots(len(sets), 2, squeeze=False)
+    figure, axes = report.panels(len(sets), 2, width=6.2, height=3.9)
+    names = {"sensors": "24 sensors", "two": "front and left"}
     for (of_units, on_the_way), inputs in zip(axes, sets, strict=True):
         mine = [row for row in rows if row["inputs"] == inputs]
         for kind in KINDS:
-            points = []
-            for row in (row for row in mine if "params" in row):
-                of, units = read_name(row["model"])
-                if of != kind:
-                    continue
-                points.append(
-                    (units, np.mean(row["accuracy"]), np.std(row["accuracy"]))
-                )
-                curve = 100 * (1 - np.mean(row["curve"], axis=1))
-                dash = "-" if units > 8 else "--"
-                style = {"color": COLOURS[kind], "linestyle": dash}
-                on_the_way.plot(row["curve_steps"], curve, label=row["model"], **style)
-            if points:
-                units, mean, deviation = zip(*sorted(points), strict=True)
-                style = {"color": COLOURS[kind], "marker": "o", "capsize": 3}
-                of_units.errorbar(units, mean, deviation, label=kind, **style)
-        for row, dash in zip(
-            (row for row in mine if "params" not in row),
-            (":", "-.", "--"),
-            strict=False,
-        ):
-            style = {"color": "0.6", "linestyle": dash}
+            _draw_kind(of_units, on_the_way, kind, [r for r in mine if "params" in r])
+        linear = [row for row in mine if "params" not in row]
+        for row, dash in zip(linear, (":", "-.", "--"), strict=False):
             right = row["accuracy"][0]
-            of_units.axhline(right, label=f"{row['model']}: {right:.1f} %", **style)
-        names = {"sensors": "24 sensors", "two": "front and left"}
+            style = {"color": "#888888", "linestyle": dash}
+            of_units.axhline(right, label=row["model"], zorder=1, **style)
         of_units.set(title=f"{names[inputs]}: mean ± sd of seeds", xlabel="units")
-        of_units.set(ylabel="right, %", xscale="log")
-        of_units.xaxis.set_major_formatter("{x:g}")
-        of_units.xaxis.set_minor_formatter("{x:g}")
+        of_units.set_ylabel("actions predicted correctly, %")
+        report.log_ticks(of_units, "x")
+        units = sorted({read_name(row["model"])[1] for row in mine if "params" in row})
+        of_units.set_xticks(units, map(str, units))
         on_the_way.set(title=f"{names[inputs]}: during training", xlabel="updates")
-        for axis in (of_units, on_the_way):
-            axis.grid(alpha=0.3)
-            axis.legend(fontsize=8)
+        on_the_way.set_ylabel("actions predicted correctly, %")
+    report.label_ends(*axes.flat)
     return figure
+
+
+def _draw_kind(
+    of_units: Axes, on_the_way: Axes, kind: str, rows: Sequence[Any]
+) -> None:
+    """Draw all networks of a kind; a network with fewer units has a lighter curve."""
+    mine = {read_name(row["model"])[1]: row for row in rows
+            if read_name(row["model"])[0] == kind}  # fmt: skip
+    if not mine:
+        return
+    style: dict[str, Any] = {"color": "#000000"}
+    if kind in DENSE:
+        style = report.cell_style(kind)
+    units = sorted(mine)
+    scores = [mine[each]["accuracy"] for each in units]
+    means = [np.mean(score) for score in scores]
+    of_units.plot(units, means, marker="o", label=kind, **style)
+    of_units.errorbar(
+        units, means, [float(np.std(score)) for score in scores], fmt="none", capsize=3,
+        ecolor=style["color"],
+    )  # fmt: skip
+    for i, each in enumerate(units, 1):
+        colour = report.shade(style["color"], 0.35 + 0.65 * i / len(units))
+        curve = 100 * (1 - np.mean(mine[each]["curve"], axis=1))
+        on_the_way.plot(
+            mine[each]["curve_steps"], curve, label=mine[each]["model"],
+            **{**style, "color": colour},
+        )  # fmt: skip
 
 
 def _name(row: dict[str, Any]) -> str:

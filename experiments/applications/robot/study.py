@@ -14,18 +14,19 @@ import numpy as np
 
 from experiments import choices, data, report
 from experiments.applications.robot import (
+    ask,
     baselines,
     networks,
     report as robot_report,
 )
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import all_of, at_least, given, known, within
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 from experiments.networks import windows
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """Do networks with memory need fewer units to predict a robot's next action?"""
 
     QUICK = {
@@ -50,8 +51,7 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """For truncated gradient rules: number of frames that gradients are propagated back
-    in a window."""
+    """Number of frames that truncated gradient rules go back in a window."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float | None = 1e-2
@@ -70,8 +70,8 @@ class Config(Study):
     chunk: int = 100
     """Number of updates between two evaluations on the test part."""
     tune: bool = False
-    """If true, train on the frames before 2728, and test on the validation part (frames
-    2728 to 4091), to choose settings."""
+    """Test on the validation part (frames 2728 to 4091) after training on the frames
+    before it, to choose settings."""
     seeds: int = 5
     """Number of networks of each kind, which differ in their initial weights; they
     train under vmap."""
@@ -111,6 +111,7 @@ def _jobs(config: Config) -> list[Job]:
 def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     robot_report.show(rows, config)
     robot_report.save_pictures(folder, rows)
+    ask.save(config, folder, rows)
 
 
 def _baseline(inputs: str, model: str, say, frames: networks.Frames, way: Way) -> Row:

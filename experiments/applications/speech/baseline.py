@@ -38,10 +38,19 @@ def summary(loud: np.ndarray) -> np.ndarray:
       >>> summary(np.arange(10.0)[:, None]).tolist()[:5]
       [-4.0, -2.0, 0.0, 2.0, 4.0]
     """
-    centred = loud - loud.mean()
-    ends = np.linspace(0, len(loud), SEGMENTS + 1)
-    segments = [
-        centred[int(low) : max(int(low) + 1, int(high))].mean(axis=0)
+    return np.append(segments(loud - loud.mean(), SEGMENTS), loud.std())
+
+
+def segments(x: np.ndarray, count: int) -> np.ndarray:
+    """Return the means of equally long segments of features, [count · bands].
+
+    Args:
+      x: features, [frames, bands], with one frame at least.
+      count: number of segments.
+    """
+    ends = np.linspace(0, len(x), count + 1)
+    means = [
+        x[int(low) : max(int(low) + 1, int(high))].mean(axis=0)
         for low, high in pairwise(ends)
     ]
-    return np.concatenate([*segments, [loud.std()]])
+    return np.concatenate(means)

@@ -22,6 +22,7 @@ from bpvariants import gradients
 from bpvariants.types import PyTree, Step
 from experiments import choices, data
 from experiments.applications.speech.log_mel import log_mel, num_frames
+from experiments.applications.speech.trim import trim
 from experiments.networks import pooled, recurrent
 from experiments.networks.batches import (
     all_batches,
@@ -67,9 +68,12 @@ class Recordings(NamedTuple):
 
 
 def load() -> tuple[data.FSDD, list[np.ndarray], Recordings]:
-    """Return the data set, its log-mel features, and inputs and labels for networks."""
+    """Return the data set, its log-mel features, and inputs and labels for networks.
+
+    Silence at both ends of a recording is removed before the features are computed.
+    """
     found = data.fsdd()
-    loud = features(found.samples)
+    loud = features([trim(each) for each in found.samples])
     xs = [normalised(each) for each in loud]
     return found, loud, Recordings(xs, found.digits, found.speakers)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import data, report
@@ -18,6 +19,10 @@ OFFICIAL = [
 ]
 APART = {"lucas": 45.4, "nicolas": 46.8, "george": 70.6}
 APART |= {"yweweler": 79.2, "theo": 85.2, "jackson": 87.8}
+SPEAKERS = {  # {speaker: colour and line style}
+    speaker: {"color": report.COLOURS[i], "linestyle": ("-", "--")[i % 2]}
+    for i, speaker in enumerate(data.SPEAKERS)
+}
 
 
 def name_of(row: dict[str, Any]) -> str:
@@ -105,45 +110,60 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
     """Draw test errors against epochs, for each kind of network and unknown speaker.
 
-    A thin line shows one seed, a thick line the mean over seeds, and a dotted line
-    logistic regression.
+    A thin line shows one seed, and a thick line the mean over seeds. Unknown speakers
+    have a panel each; its dotted line is logistic regression.
     """
-    apart = any(row.get("speakers") for row in rows)
-    figure = Figure(figsize=(11 if apart else 6, 4.6), layout="constrained")
-    left, *others = figure.subplots(1, 1 + apart, squeeze=False)[0]
-    for row in rows:
-        if row["job"] == "logistic":
-            left.axhline(100 - row["accuracy"][0], color="black", ls=":", lw=1)
-            for speaker, scores in row["speakers"].items():
-                others[0].axhline(100 - scores[0], color=_colour(speaker), ls=":", lw=1)
-            continue
+    networks = [row for row in rows if row["job"] != "logistic"]
+    logistic = next((row for row in rows if row["job"] == "logistic"), None)
+    speakers = list(
+        dict.fromkeys(s for row in networks for s in row.get("speakers", {}))
+    )
+    figure, axes = report.panels(1, 1 + bool(speakers), width=6.4, height=4.2)
+    known, *unknown = axes[0]
+    for row in networks:
         points = [point for point in row["curve"] if "accuracy" in point]
         if points:
-            label = f"{name_of(row)}: {100 - np.mean(row['accuracy']):.1f} %"
             errors = [100 - np.array(point["accuracy"]) for point in points]
-            _plot(left, row, points, errors, label)
+            label = f"{name_of(row)}, {100 - np.mean(row['accuracy']):.1f} %"
+            _plot(known, row, points, errors, label, _style(row))
         points = [point for point in row["curve"] if "speakers" in point]
         for speaker, scores in row.get("speakers", {}).items():
-            label = f"{speaker}: {100 - np.mean(scores):.1f} %"
+            label = f"{speaker}, {100 - np.mean(scores):.1f} %"
             errors = [100 - np.array(point["speakers"][speaker]) for point in points]
-            _plot(others[0], row, points, errors, label, _colour(speaker))
-    left.axhline(3.0, color="black", ls="--", lw=1, label="CNN, another split: 3 %")
-    for axis, who in zip((left, *others), ("Known", "Unknown"), strict=False):
-        axis.set(title=f"{who} speakers, dotted: logistic", ylim=(0, None))
-        axis.set(xlabel="epochs", ylabel="error, %")
-        axis.grid(alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
-            axis.legend(fontsize=8, ncols=2, loc="upper right")
+            _plot(unknown[0], row, points, errors, label, SPEAKERS[speaker])
+    if logistic is not None:
+        error = 100 - logistic["accuracy"][0]
+        _level(known, error, f"logistic regression, {error:.1f} %", ":")
+        for speaker, scores in logistic["speakers"].items() if unknown else ():
+            unknown[0].plot(
+                0, 100 - scores[0], marker=">", markersize=7, clip_on=False,
+                color=SPEAKERS[speaker]["color"], linestyle="",
+            )  # fmt: skip
+    _level(known, 3.0, "published CNN, another split, 3 %", "--")
+    for axis, title in zip(
+        (known, *unknown),
+        ("known speakers", "unknown speakers (triangles: logistic regression)"),
+        strict=False,
+    ):
+        axis.set(title=title, ylim=(0, None), xlabel="epochs", ylabel="test error, %")
+        axis.set_xlim(left=0)
+    report.label_ends(*axes[0])
     return figure
 
 
-def _colour(speaker: str) -> str:
-    return f"C{data.SPEAKERS.index(speaker)}"
+def _style(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the style of a network: its cell's, dotted if it is pooled otherwise."""
+    style = report.cell_style(row["cell"])
+    if row["pooling"] == "last":
+        return style
+    return style | {"color": report.shade(style["color"], 0.5)}
 
 
-def _plot(axis, row, points, errors, label, colour=None) -> None:
+def _level(axis: Axes, error: float, label: str, dash: str) -> None:
+    axis.axhline(error, color="#666666", ls=dash, lw=1, label=label)
+
+
+def _plot(axis, row, points, errors, label, style) -> None:
     at = [row["epochs"] / row["steps"] * point["step"] for point in points]
-    means = np.mean(errors, axis=1)
-    line = axis.plot(at, means, "o-", color=colour, ms=3, label=label)[0]
-    axis.plot(at, errors, color=line.get_color(), alpha=0.4, linewidth=0.8)
+    axis.plot(at, np.mean(errors, axis=1), marker="o", ms=3, label=label, **style)
+    axis.plot(at, errors, alpha=0.35, linewidth=0.8, **style)

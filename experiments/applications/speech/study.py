@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments import choices, data, report
 from experiments.applications.speech import (
+    ask,
     baseline,
     network,
     report as speech_report,
@@ -25,7 +26,7 @@ from experiments.applications.speech import (
 )
 from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 from experiments.networks.cells import DENSE
 
 RUN = 10  # number of consecutive batches that have the same shape
@@ -33,7 +34,7 @@ LEFT_OUT, BASELINE = "speakers", "logistic"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How well do networks recognise digits spoken by known and unknown speakers?"""
 
     QUICK = {
@@ -58,8 +59,7 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """For truncated gradient rules: number of frames that gradients are propagated
-    back."""
+    """Number of frames that truncated gradient rules go back."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 5e-3
@@ -79,8 +79,8 @@ class Config(Study):
     speakers: tuple[str, ...] = data.SPEAKERS
     """Speakers to leave out of training, one at a time, and to test on."""
     tune: bool = False
-    """If true, train on takes 10 to 49 of each speaker and digit, and test on the
-    validation part (takes 5 to 9), to choose settings."""
+    """Test on the validation part (takes 5 to 9 of each speaker and digit) after
+    training on takes 10 to 49, to choose settings."""
     looks: int = 10
     """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
@@ -99,8 +99,9 @@ class Config(Study):
 def main(config: Config) -> report.Result:
     """Train and test networks; write and print accuracies, with published results."""
     sound = None if config.wav is None else wav.read_digit(config.wav)
-    jobs = partial(_jobs, load=cache(network.load))
-    finish, check = partial(_finish, sound=sound), lambda _: data.fsdd()
+    load = cache(network.load)
+    jobs = partial(_jobs, load=load)
+    finish, check = partial(_finish, load=load, sound=sound), lambda _: data.fsdd()
     return run_study("speech", config, jobs, finish, free=("wav",), check=check)
 
 
@@ -116,9 +117,11 @@ def _jobs(config: Config, load) -> list[Job]:
     return jobs
 
 
-def _finish(folder: Path, config: Config, rows: list[Row], sound) -> None:
+def _finish(folder: Path, config: Config, rows: list[Row], load, sound) -> None:
     speech_report.show(rows, config)
     speech_report.save_pictures(folder, rows)
+    train, _ = _parts(config, load()[0])
+    ask.save(config, folder, rows, load(), train)
     if sound is not None:
         wav.answer(config, folder, rows, sound)
 
@@ -223,7 +226,6 @@ def _fit(
         steps=steps,
         chunk=RUN,
         carry=jnp.asarray(left_out),
-        draws=draws,
         key=key if draws else None,
         runs=len(left_out),
         look=look,

@@ -3,27 +3,30 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from rich.console import Console
+from rich.markup import escape
 
-from bpvariants import training
-from experiments import data
-from experiments.applications.speech import network
+from experiments import data, report
+from experiments.harness import models
 from experiments.harness.errors import DataError
 
 RATE, LONGEST = 8000, 5.0  # samples per second; longest allowed recording in s
+LOWEST = 2000  # a lower sampling rate, in Hz, has hardly any speech
 
 
 def read_digit(path: Path) -> np.ndarray:
-    """Read the samples of a user's recording.
+    """Read the samples of a user's recording, at 8000 samples per second.
+
+    The recording may have any sampling rate from 2000 Hz on. If the rate is below 8000
+    Hz, the frequencies above half the rate are missing, and words are harder to
+    recognise.
 
     Raises:
       DataError: if the file cannot be read, or the recording is too long, is silent, or
         has too few samples per second.
     """
     try:
-        samples = data.read_wav(path, RATE, lowest=RATE)
+        samples = data.read_wav(path, RATE, lowest=LOWEST)
     except (OSError, ValueError) as error:
         raise DataError(f"--wav: {error}") from error
     seconds = len(samples) / RATE
@@ -35,27 +38,6 @@ def read_digit(path: Path) -> np.ndarray:
     if not np.ptp(samples):
         raise DataError(f"--wav: {path} is silent: every sample is {samples[0]:g}.")
     return samples
-
-
-def recognise(config: Any, folder: Path, samples: np.ndarray) -> np.ndarray:
-    """Return the digit probabilities of a recording, by the networks of a run.
-
-    Args:
-      config: settings of the run.
-      folder: folder of the run.
-      samples: samples [N] of the recording, at 8000 per second.
-
-    Returns:
-      Probabilities [10], averaged over the networks of all seeds that have the first of
-      `config.cells` and the first of `config.pooling`.
-    """
-    cell, pooling = config.cells[0], config.pooling[0]
-    where = folder / "checkpoints" / f"{cell}-{pooling}"
-    key = jax.random.key(config.first_seed)
-    like = network.init_runs(key, cell, config.units, config.seeds)
-    _, params = training.read_checkpoint(where, like)
-    heard = [network.normalised(network.features([samples])[0])]
-    return network.say(params, cell, pooling, heard)[:, 0].mean(axis=0)
 
 
 def answer(
@@ -70,9 +52,6 @@ def answer(
     name = f"{config.cells[0]}-{config.pooling[0]}"
     if name not in [row["job"] for row in rows]:
         raise DataError(f"--wav: {name} is not trained yet; continue with --resume.")
-    likely = recognise(config, folder, samples)
-    first, second = np.argsort(-likely)[:2]
-    Console().print(
-        f"{config.wav}: [bold]{first}[/bold] ({100 * likely[first]:.0f} %; else "
-        f"{second}, {100 * likely[second]:.0f} %)"
-    )
+    found = models.load(folder).predict(samples)
+    digit = f"[bold]{found.value}[/bold] ({100 * (found.probability or 0):.0f} %)"
+    report.say(f"{escape(str(config.wav))}: {digit}{found.warning}")

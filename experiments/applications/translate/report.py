@@ -79,32 +79,31 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
 
     A thin line shows one seed, and a thick line the mean over seeds.
     """
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for i, row in enumerate(row for row in rows if "forcing" in row):
-        colour = f"C{i}"
-        points = [point for point in row["curve"] if "validation" in point]
-        at = [row["epochs"] / row["steps"] * point["step"] for point in points]
-        for axis, name, style, label in (
-            (left, "bleu", "o-", _name(row)),
-            (right, "forced_nats", "o-", f"{_name(row)}: reads the reference"),
-            (right, "own_nats", "s--", f"{_name(row)}: reads its own words"),
-        ):
-            each = np.array([point["validation"][name] for point in points])
+    figure, axes = report.panels(1, 3, width=5, height=4)
+    trained = [row for row in rows if "forcing" in row]
+    measures = {
+        "bleu": "BLEU of greedy translations",
+        "forced_nats": "nats a word, reads the reference",
+        "own_nats": "nats a word, reads its own words",
+    }
+    for axis, (key, label) in zip(axes[0], measures.items(), strict=True):
+        for i, row in enumerate(trained):
+            style = {"color": report.COLOURS[i], "linestyle": ("-", "--")[i % 2]}
+            points = [point for point in row["curve"] if "validation" in point]
+            at = [row["epochs"] / row["steps"] * point["step"] for point in points]
+            each = np.array([point["validation"][key] for point in points])
             means = each.mean(axis=1)
-            axis.plot(at, means, style, color=colour, ms=3.5, label=label)
-            axis.plot(at, each, style[1:], color=colour, alpha=0.4, linewidth=0.8)
-    for row in rows:
-        if "nearest" in row:
-            level = row["nearest"]["bleu"]
-            label = "nearest source, part tested"
-            left.axhline(level, color="black", ls=":", lw=1, label=label)
-    left.set(ylabel="BLEU of validation, greedy", ylim=(0, None))
-    right.set(ylabel="nats a word, validation", ylim=(0, None))
-    for axis in (left, right):
-        axis.set(xlabel="epochs")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+            axis.plot(at, means, marker="o", ms=3.5, label=_name(row), **style)
+            axis.plot(at, each, alpha=0.35, linewidth=0.8, **style)
+        axis.set(xlabel="epochs", ylabel=f"validation: {label}")
+    nearest = next((row["nearest"]["bleu"] for row in rows if "nearest" in row), None)
+    if nearest is not None:
+        axis, style = axes[0, 0], {"color": "#666666", "linestyle": ":"}
+        axis.axhline(nearest, label="nearest source, part tested", **style)
+    tops = [axis.dataLim.y1 for axis in axes[0]]  # also of the dotted line
+    for axis, top in zip(axes[0], (tops[0], max(tops[1:]), max(tops[1:])), strict=True):
+        axis.set_ylim(0, 1.06 * top)
+    report.label_ends(*axes[0])
     return figure
 
 

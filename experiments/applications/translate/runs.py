@@ -142,8 +142,12 @@ def examples(
     ]
 
 
-def read_sentence(text: str) -> str:
+def read_sentence(text: str, option: str = "--translate") -> str:
     """Normalise a user's sentence in the same way as the training sentences.
+
+    Args:
+      text: the sentence.
+      option: option by which the sentence was given, for error messages.
 
     Raises:
       DataError: if the sentence has no words, or too many words.
@@ -151,12 +155,12 @@ def read_sentence(text: str) -> str:
     sentence = data.tutorial_form(data.as_seen(text))
     if not sentence:
         raise DataError(
-            f"--translate: {text!r} has no words; give a sentence of letters from a to "
+            f"{option}: {text!r} has no words; give a sentence of letters from a to "
             "z, with accents or without, such as 'je suis fatigué'."
         )
     if len(sentence.split()) > LONGEST:
         raise DataError(
-            f"--translate: {sentence!r} has {len(sentence.split())} words; networks "
+            f"{option}: {sentence!r} has {len(sentence.split())} words; networks "
             f"learn from sentences of up to {LONGEST}. Give a shorter one."
         )
     return sentence

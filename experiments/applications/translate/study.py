@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments import choices, report
 from experiments.applications.translate import (
+    ask,
     losses,
     network,
     report as translate_report,
@@ -27,14 +28,14 @@ from experiments.applications.translate import (
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import at_least, known, within
-from experiments.harness.study import run_study, Study
+from experiments.harness.study import run_study, TrainingStudy
 
 RUN = 10  # number of consecutive batches that have the same shape
 BASELINES = "baselines"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How well do recurrent networks translate short sentences?"""
 
     QUICK = {
@@ -88,8 +89,7 @@ class Config(Study):
     """Number of networks of each kind, which differ in their initial weights; they
     train under vmap."""
     tune: bool = False
-    """If true, test on the validation part instead of the test part, to choose
-    settings."""
+    """Test on the validation part instead of the test part, to choose settings."""
     translate: str | None = None
     """A sentence to translate. With --out and --resume, the networks of a finished run
     are used without further training."""
@@ -136,8 +136,11 @@ def _finish(
 ) -> None:
     translate_report.show(rows, config)
     translate_report.save_pictures(folder, rows)
+    corpus = load(config.to)
+    job, like = name_of(config.forcing[0]), _init(config, corpus)
+    ask.save(config, folder, rows, corpus, job, like)
     if asked is not None:
-        _answer(config, folder, rows, load(config.to), asked)
+        _answer(config, folder, rows, corpus, asked)
 
 
 def name_of(forcing: float) -> str:
@@ -171,11 +174,17 @@ def _sizes(config: Config, corpus: text.Corpus) -> network.Sizes:
     return network.Sizes(*words, config.embedding, config.units, config.attention)
 
 
+def _init(config: Config, corpus: text.Corpus):
+    """Draw the parameters of the networks of all seeds."""
+    seed = jax.random.key(config.first_seed)
+    return runs.init(seed, _sizes(config, corpus), config.seeds)
+
+
 def _train(config: Config, forcing: float, corpus: text.Corpus, way: Way) -> Row:
     """Train the networks of all seeds with one value of `forcing`; return their row."""
     steps, every = _steps(config)
     seed = jax.random.key(config.first_seed)
-    params = runs.init(seed, _sizes(config, corpus), config.seeds)
+    params = _init(config, corpus)
     scored = partial(runs.score, corpus=corpus, how=config.how)
 
     def look(step, metrics):
@@ -197,7 +206,6 @@ def _train(config: Config, forcing: float, corpus: text.Corpus, way: Way) -> Row
         drawn,
         steps=steps,
         chunk=RUN,
-        draws=True,
         key=jax.random.fold_in(seed, 2),
         runs=config.seeds,
         look=look,
@@ -225,7 +233,6 @@ def _answer(config: Config, folder: Path, rows, corpus, asked: str) -> None:
         raise DataError(
             f"--translate: {name} is not trained yet; continue with --resume."
         )
-    seed = jax.random.key(config.first_seed)
-    like = runs.init(seed, _sizes(config, corpus), config.seeds)
+    like = _init(config, corpus)
     found = runs.answer(folder / "checkpoints" / name, like, asked, corpus, config.how)
     translate_report.show_answer(asked, *found)

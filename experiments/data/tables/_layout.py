@@ -10,7 +10,7 @@ from typing import NamedTuple
 from experiments.data.tables._numbers import is_missing, is_number
 from experiments.data.tables._source import Source
 from experiments.data.tables._times import SAMPLE
-from experiments.harness.options import did_you_mean
+from experiments.harness.options import did_you_mean, listed
 
 DELIMITERS = ",;\t|"
 FEW = 60  # number of lines from which the delimiter is inferred
@@ -40,7 +40,10 @@ def is_comment(cell: str) -> bool:
 
 
 def find_layout(
-    source: Source, wanted: Sequence[str], delimiter: str | None = None
+    source: Source,
+    wanted: Sequence[str],
+    delimiter: str | None = None,
+    header: int | None = None,
 ) -> Layout:
     """Infer the layout of a table from its first lines.
 
@@ -49,6 +52,8 @@ def find_layout(
       wanted: names of the columns to read; in a file without a header, their positions,
         counted from 1.
       delimiter: character between the cells of a row; None to infer it.
+      header: number of rows that have names of columns, 0 if there are none; None to
+        infer it. The names in several rows are joined by spaces.
 
     Raises:
       ValueError: if the file is empty, or if a wanted column is missing or occurs
@@ -71,21 +76,26 @@ def find_layout(
         raise ValueError(f"{source.path} is empty: it has no names of columns.")
     try:
         delimiter = delimiter or _delimiter(lines[skipped : skipped + FEW])
-        head, *rows = _records(lines[skipped:], delimiter)
+        records = _records(lines[skipped:], delimiter)
     except csv.Error as error:
         raise ValueError(
             f"{source.path} is no CSV file: {error}. Look for a quote that is not "
             "closed."
         ) from None
-    names, records, notes = _header(source, head, rows, comments, delimiter, wanted)
-    rows = rows if records else [head, *rows]
+    if header is None:
+        names, count, notes = _header(
+            source, records[0], records[1:], comments, delimiter, wanted
+        )
+    else:
+        names, count, notes = _given_header(source, records, header)
+    rows = records[count:]
     for name in wanted:
         find_column(source, names, name)
     if len(rows) > 1 and _are_units(*rows[:2]):
         units = ", ".join(cell for cell in rows[0] if cell.strip())
         notes.append(f"the first row of {source.path.name} is read as units: {units}.")
-        records, rows = records + 1, rows[1:]
-    return Layout(delimiter, names, skipped, records, rows, tuple(notes))
+        count, rows = count + 1, rows[1:]
+    return Layout(delimiter, names, skipped, count, rows, tuple(notes))
 
 
 def find_column(source: Source, names: Sequence[str], name: str) -> int:
@@ -94,9 +104,15 @@ def find_column(source: Source, names: Sequence[str], name: str) -> int:
     count = plain.count(_plain(name))
     if count != 1:
         what = "twice or more in it" if count else "not in it"
+        remedy = did_you_mean(name, plain)
+        if count:
+            remedy = (
+                " Make the names different; if they have several rows, give the number "
+                "of these rows, such as --header 2."
+            )
         raise ValueError(
             f"column {name!r} of {source.path} is {what}; there are: "
-            f"{', '.join(plain)}.{did_you_mean(name, plain)}"
+            f"{listed(plain)}.{remedy}"
         )
     return plain.index(_plain(name))
 
@@ -196,8 +212,24 @@ def _header(
     raise ValueError(
         f"{source.path} has no names of columns, as its first row is "
         f"{', '.join(head)}: give the position of a column, from 1 to {width}, "
-        f"got {', '.join(map(repr, wanted))}."
+        f"got {', '.join(map(repr, wanted))}. If this row has the names, give "
+        "--header 1."
     )
+
+
+def _given_header(
+    source: Source, records: list[list[str]], header: int
+) -> tuple[list[str], int, list[str]]:
+    """Return what :func:`_header` does, for a known number of header rows."""
+    if header < 0 or header >= len(records):
+        raise ValueError(
+            f"header must be the number of rows with names of columns, in 0.."
+            f"{len(records) - 1} for {source.path}, got {header}."
+        )
+    if not header:
+        return [str(i + 1) for i in range(len(records[0]))], 0, []
+    cells = zip(*records[:header], strict=True)
+    return [_plain(" ".join(parts)) for parts in cells], header, []
 
 
 def _are_units(row: list[str], after: list[str]) -> bool:

@@ -1,7 +1,6 @@
 """Reading of columns of numbers from a user's file, with the times of rows."""
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,22 +8,22 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.data.tables import _order
+from experiments.data.tables._decimal import decided
 from experiments.data.tables._layout import (
     find_column,
     find_layout,
     is_comment,
     Layout,
 )
-from experiments.data.tables._numbers import (
-    Cell,
-    DECIMALS,
-    is_missing,
-    is_number,
-    Numbers,
-    to_number,
-)
+from experiments.data.tables._numbers import DECIMALS, is_missing, is_number, Numbers
 from experiments.data.tables._source import find_source, Source
-from experiments.data.tables._times import find_forms, read_times, unknown_times
+from experiments.data.tables._times import (
+    agreeing,
+    find_forms,
+    NAMES as TIMES,
+    read_times,
+    unknown_times,
+)
 
 CHUNK = 4000  # number of rows to hold in memory as text at a time
 
@@ -51,6 +50,8 @@ def read_columns(
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    header: int | None = None,
+    dates: str | None = None,
 ) -> Table:
     """Read columns of numbers from a text file; rows are put in order of time.
 
@@ -69,18 +70,23 @@ def read_columns(
       delimiter: character between the cells of a row; None to infer it.
       decimal: decimal mark, "." or ","; None to infer it.
       encoding: encoding of the text; None to infer it.
+      header: number of rows with names of columns, 0 if there are none; None to infer
+        it.
+      dates: "day-first" or "month-first", for dates such as 01/02/2020; None to infer
+        it.
 
     Raises:
       ValueError: if the file or a column does not exist, if the file is not a text
-        table, or if a cell is neither a number nor missing, or is ambiguous.
+        table, if a cell is neither a number nor missing, or if a number or a date is
+        ambiguous.
     """
     if decimal not in (None, *DECIMALS):
         raise ValueError(f"decimal must be '.' or ',', got {decimal!r}.")
     source = find_source(Path(path), encoding)
-    layout = find_layout(source, names, delimiter)
+    layout = find_layout(source, names, delimiter, header)
     places = {name: find_column(source, layout.names, name) for name in names}
     others = ["" if i in places.values() else n for i, n in enumerate(layout.names)]
-    forms = find_forms(others, layout.sample)
+    forms = agreeing(find_forms(others, layout.sample), dates, layout.sample)
     columns = {name: Numbers(decimal) for name in names}
     times: list[list[np.ndarray]] = [[] for _ in forms]
     notes = [*source.notes, *layout.notes]
@@ -90,23 +96,59 @@ def read_columns(
         for form, kept in zip(forms, times, strict=True):
             given = [[_cell(row, i) for row in rows.cells] for i in form.columns]
             kept.append(read_times(form, given))
-    read = {}
-    for name, numbers in columns.items():
-        read[name], more = _decided(numbers, name, source, layout)
-        notes += more
+    read = _values(columns, source, layout, notes)
     if not forms or not times[0]:
         notes += [] if forms else unknown_times(others, layout.sample)
         return Table(read, None, tuple(notes))
-    at = _order.choose([np.concatenate(each) for each in times])
     label = ", ".join(layout.names[i] for i in forms[0].columns)
+    ways = [np.concatenate(each) for each in times]
+    del times, columns  # a long file takes memory for a few columns only
+    at, told = _order.choose(forms, ways, label, path.name)
+    del ways
+    notes += told
     order = _order.put_in_order(at, label, path.name)
     if order.rows is not None:
         read = {name: values[order.rows] for name, values in read.items()}
     return Table(read, order.times, (*notes, *order.notes))
 
 
+def number_columns(
+    path: Path,
+    *,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    header: int | None = None,
+) -> list[str]:
+    """Return the names of the columns that have numbers but no times.
+
+    Only the first rows of the file are read. The arguments are as in
+    :func:`read_columns`.
+    """
+    layout = find_layout(find_source(Path(path), encoding), (), delimiter, header)
+    forms = find_forms(layout.names, layout.sample)
+    times = {place for form in forms for place in form.columns}
+    found = []
+    for i, name in enumerate(layout.names):
+        cells = [row[i] for row in layout.sample if not is_missing(row[i])]
+        named = name.strip() and not TIMES.fullmatch(name.strip())
+        if named and i not in times and cells and all(map(is_number, cells)):
+            found.append(name)
+    return found
+
+
 def _cell(row: list[str], place: int) -> str:
     return row[place] if place < len(row) else ""
+
+
+def _values(
+    columns: dict[str, Numbers], source: Source, layout: Layout, notes: list[str]
+) -> dict[str, np.ndarray]:
+    """Return the values of columns, and append what the user must know to `notes`."""
+    read = {}
+    for name, numbers in columns.items():
+        read[name], more = decided(numbers, name, source, layout)
+        notes += more
+    return read
 
 
 def _chunks(
@@ -199,90 +241,3 @@ def _check_length(
                 f"line {line} of {source.path} has {len(row)} fields, and so no "
                 f"{layout.names[place]!r}; leave the field empty if a value is missing."
             )
-
-
-def _decided(
-    numbers: Numbers, name: str, source: Source, layout: Layout
-) -> tuple[np.ndarray, list[str]]:
-    """Return the numbers of a column, and notes; ambiguous numbers are an error."""
-    if not numbers.read:
-        raise ValueError(
-            f"column {name!r} must hold numbers; {_fault(numbers, source)}"
-        )
-    _check_units(numbers.units, name, source)
-    if len(numbers.read) == 1 or numbers.differs is None:
-        return _joined(next(iter(numbers.read.values()))), []
-    (line, cell), meanings = numbers.differs
-    way, why = _told(layout, name)
-    if way is None:
-        a, b = (f"{meanings[each]:.15g}" for each in DECIMALS)
-        raise ValueError(
-            f"column {name!r} of {source.path} is not clear: {cell!r} in line {line} "
-            f"can be {a} or {b}. Give --decimal . or "
-            "--decimal , to say which."
-        )
-    note = f"{cell!r} in column {name!r} is read as {meanings[way]:.15g}: {why}"
-    return _joined(numbers.read[way]), [note + f" (else give --decimal {_other(way)})."]
-
-
-def _fault(numbers: Numbers, source: Source) -> str:
-    """Describe a cell that is no number, or two cells with different decimal marks."""
-    first, last = min(numbers.failed.values()), max(numbers.failed.values())
-    told = f"line {last.line} of {source.path} has {last.cell.strip()!r}"
-    if is_number(last.cell) and is_number(first.cell):
-        return (
-            f"{told}, and line {first.line} has {first.cell.strip()!r}, with another "
-            "decimal mark. Write all numbers with one mark."
-        )
-    return f"{told}. Leave the field empty if a value is missing."
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _other(decimal: str) -> str:
-    return DECIMALS[1 - DECIMALS.index(decimal)]
-
-
-def _check_units(units: dict[str, Cell], name: str, source: Source) -> None:
-    signs = [unit for unit in units if unit]
-    if len(signs) > 1 or (set(signs) & {"%", "‰"} and "" in units):
-        told = " and ".join(
-            f"{each.cell.strip()!r} in line {each.line}"
-            for each in [*units.values()][:2]
-        )
-        raise ValueError(
-            f"column {name!r} of {source.path} has several units: {told}. Convert its "
-            "numbers to one unit."
-        )
-
-
-def _told(layout: Layout, name: str) -> tuple[str | None, str]:
-    """Infer the decimal mark from other columns; return it or None, and the reason."""
-    found: dict[str, str] = {}
-    for i, other in enumerate(layout.names):
-        cells = [row[i] for row in layout.sample if not is_missing(row[i])]
-        for way in DECIMALS:
-            if other == name or not cells:
-                continue
-            if any(to_number(cell, way) is None for cell in cells):
-                continue
-            sure = [cell for cell in cells if _only(cell, way)]
-            if sure:
-                found[way] = f"column {other!r} has {sure[0].strip()!r}"
-    if len(found) == 1:
-        return next(iter(found.items()))
-    if not found and layout.delimiter == ",":
-        return ".", "commas are between the fields"
-    return None, ""
-
-
-def _only(cell: str, way: str) -> bool:
-    """Return whether a number can only be read with `way` as its decimal mark.
-
-    The result is False for a number that may be a time of day, such as 12.30.
-    """
-    if to_number(cell, _other(way)) is not None:
-        return False
-    return way == "," or not re.fullmatch(r"\d{1,2}\.[0-5]\d", cell.strip())

@@ -42,6 +42,9 @@ MOST = 0.9  # smallest fraction of a column's cells that a format must fit
 SAMPLE = 500  # number of rows from which columns of times are inferred
 
 
+DATES = ("day-first", "month-first")  # how a date such as 01/02/2020 can be read
+
+
 class Form(NamedTuple):
     """Indices of the columns in which a table has times, and the times' format."""
 
@@ -84,6 +87,51 @@ def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form
             if share > ordered:
                 best, ordered = forms, share
     return best
+
+
+def in_words(form: Form) -> str:
+    """Return the order of day, month and year in the times of a form.
+
+    Example:
+      >>> in_words(Form((0,), "%d/%m/%Y %H:%M"))
+      'day/month/year'
+    """
+    words = {"d": "day", "m": "month", "Y": "year", "y": "year"}
+    format = form.format.split(" %H")[0].split(" %I")[0].split("T%")[0].rstrip(",")
+    return re.sub(r"%(\w)", lambda found: words.get(found[1], found[1]), format)
+
+
+def agreeing(
+    forms: Sequence[Form], dates: str | None, rows: Sequence[Sequence[str]]
+) -> list[Form]:
+    """Return the forms in which the day, or the month, comes first, as in `dates`.
+
+    Forms without numbers of a day and a month, such as ISO dates, are returned too.
+
+    Args:
+      forms: forms in which a table may have times.
+      dates: one of :data:`DATES`, or None for all forms.
+      rows: first rows of the table.
+
+    Raises:
+      ValueError: if no form agrees with `dates`.
+    """
+    if dates is None:
+        return [*forms]
+    if dates not in DATES:
+        raise ValueError(f"dates must be one of {', '.join(DATES)}; got {dates!r}.")
+
+    def agrees(form):
+        day, month = form.format.find("%d"), form.format.find("%m")
+        return min(day, month) < 0 or (day < month) == (dates == DATES[0])
+
+    found = [form for form in forms if agrees(form)]
+    if forms and not found:
+        raise ValueError(
+            f"dates such as {rows[0][forms[0].columns[0]].strip()!r} are not {dates}: "
+            f"they are {in_words(forms[0])}. Leave out --dates."
+        )
+    return found
 
 
 def _ordered(times: np.ndarray) -> float:

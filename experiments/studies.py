@@ -1,0 +1,269 @@
+"""The list of all studies, in groups, with their times and the data they need."""
+
+import textwrap
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One study in the list."""
+
+    module: str  # below `experiments`
+    about: str  # what the study shows
+    minutes: float | None = None  # whole run on two CPU cores; None: not measured
+    download: str = ""  # data that are downloaded at the first run
+
+
+GROUPS: dict[str, dict[str, Entry]] = {
+    "The four kinds": {
+        "compare": Entry(
+            "compare.study", "the four kinds of backpropagation side by side", 2
+        ),
+        "chain_rule": Entry(
+            "static.chain_rule",
+            "every factor of the chain rule on one digit, compared with jax.grad",
+            7 / 60,
+        ),
+        "alignment": Entry(
+            "static.alignment",
+            "feedback alignment on MNIST: angles to the gradient, and published errors",
+            6,
+            "MNIST",
+        ),
+        "yin_yang": Entry(
+            "static.yin_yang",
+            "exact and approximate gradients on a small task that needs deep credit, "
+            "compared with published accuracies",
+        ),
+        "drift": Entry(
+            "forgetting.drift",
+            "the forgetting factor on a drifting linear model, and on weather",
+            None,
+            "weather of Seattle",
+        ),
+    },
+    "Rprop": {
+        "encoders": Entry(
+            "resilient.encoders",
+            "the encoder problems of the first Rprop paper, compared with its results",
+        ),
+        "proben1": Entry(
+            "resilient.proben1",
+            "Rprop on the Proben1 problems, compared with Prechelt's published tables",
+            None,
+            "Proben1",
+        ),
+        "rprop_vs": Entry(
+            "resilient.rprop_vs",
+            "Rprop, its variants, the Rprops of optax and torch, Adam and L-BFGS "
+            "compared",
+        ),
+        "rprop_minibatch": Entry(
+            "resilient.rprop_minibatch",
+            "the failure of Rprop on mini-batches, and methods that repair it",
+        ),
+        "rprop_robustness": Entry(
+            "resilient.rprop_robustness",
+            "sensitivity of Rprop, Adam and SGD to noise, scales and redundant inputs",
+        ),
+    },
+    "Through time": {
+        "flow": Entry(
+            "through_time.flow",
+            "gradient flow through time in four cells, from two initialisations",
+        ),
+        "influence_balancing": Entry(
+            "through_time.influence_balancing",
+            "a task whose truncated gradients have the wrong sign, for several rules",
+        ),
+        "memory_time": Entry(
+            "through_time.memory_time",
+            "memory and time of one gradient through time, for every remat policy",
+        ),
+        "copy_adding": Entry(
+            "through_time.copy_adding",
+            "the copy and adding tasks: loss and gradient flow of each cell",
+        ),
+        "sequential_mnist": Entry(
+            "through_time.sequential_mnist",
+            "MNIST read pixel by pixel, compared with a published table",
+            None,
+            "MNIST",
+        ),
+        "long": Entry(
+            "through_time.long",
+            "truncated BPTT over 100,000 characters in constant memory",
+        ),
+    },
+    "Online": {
+        "online_learning": Entry(
+            "online.online_learning",
+            "online prediction of chaotic series, and each rule's cosine to exact RTRL",
+        ),
+        "add_task": Entry(
+            "online.add_task",
+            "online learning of two delayed inputs, compared with lowest possible "
+            "losses",
+        ),
+        "copy_length": Entry(
+            "online.copy_length",
+            "the longest string that each rule learns to copy in a given number of "
+            "steps",
+        ),
+        "streaming": Entry(
+            "online.streaming",
+            "online learning on sensor streams, scored before each update",
+            None,
+            "robot data and weather of New York",
+        ),
+        "spiking": Entry(
+            "online.spiking",
+            "spiking networks by e-prop, compared with published losses and other "
+            "rules",
+            8,
+        ),
+    },
+    "Equilibrium": {
+        "attractor": Entry(
+            "equilibrium.attractor",
+            "an associative memory that settles, trained with six kinds of gradient",
+            None,
+            "MNIST",
+        ),
+        "equilibrium_digits": Entry(
+            "equilibrium.equilibrium_digits",
+            "an equilibrium network on digits, with and without bounded weights",
+        ),
+        "equilibrium_mnist": Entry(
+            "equilibrium.equilibrium_mnist",
+            "a convolutional equilibrium network on MNIST: exact gradient and JFB",
+            None,
+            "MNIST",
+        ),
+        "equilibrium_propagation": Entry(
+            "equilibrium.equilibrium_propagation",
+            "equilibrium propagation and the exact gradient on MNIST, same seeds",
+            None,
+            "MNIST",
+        ),
+    },
+    "Applications": {
+        "images": Entry(
+            "applications.images.study",
+            "handwritten digits read by four kinds of network, compared with LeCun's "
+            "table",
+            4,
+            "MNIST",
+        ),
+        "robot": Entry(
+            "applications.robot.study",
+            "a robot that follows a wall: networks with and without memory",
+            2,
+            "robot data",
+        ),
+        "music": Entry(
+            "applications.music.study",
+            "prediction of the next notes in chorales and folk tunes; MIDI samples",
+            9,
+            "chorales and folk tunes",
+        ),
+        "identify": Entry(
+            "applications.identify.study",
+            "online identification of two tanks, before and after they change",
+            25 / 60,
+        ),
+        "control": Entry(
+            "applications.control.study",
+            "policies learned through differentiable physics: pendulum, cart-pole, arm",
+            14,
+        ),
+    },
+    "Your own data": {
+        "forecast": Entry(
+            "applications.forecast.study",
+            "forecasts and intervals for sunspots, weather, prices or a CSV file",
+            5,
+            "weather and prices; not for a file of your own",
+        ),
+        "categorise": Entry(
+            "applications.categorise.study",
+            "classification of short texts: SMS spam, and kinds of questions",
+            9,
+            "SMS messages and questions",
+        ),
+        "speech": Entry(
+            "applications.speech.study",
+            "recognition of spoken digits: known and unknown speakers, or a WAV file",
+            4,
+            "spoken digits",
+        ),
+        "language": Entry(
+            "applications.language.study",
+            "a character model of a text, compared with n-grams; generated samples",
+            7,
+            "Shakespeare; not for a text of your own",
+        ),
+        "translate": Entry(
+            "applications.translate.study",
+            "translation between French and English, also of your own sentences",
+            4,
+            "pairs of sentences",
+        ),
+    },
+    "Scale": {
+        "char_lm": Entry(
+            "scale.char_lm",
+            "a character model of Shakespeare on many devices and processes",
+            None,
+            "Shakespeare",
+        ),
+        "pod": Entry(
+            "scale.pod",
+            "memory, FLOPs and limits of scaling on 256 chips: calculated, not "
+            "measured",
+        ),
+        "kill_resume": Entry(
+            "scale.kill_resume",
+            "training runs killed by kill -9 and resumed, compared with uninterrupted "
+            "runs",
+        ),
+        "benchmarks": Entry("benchmarks", "speed compared with similar libraries"),
+    },
+}
+STUDIES = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+
+
+def listing(width: int) -> str:
+    """Return the list of all studies in groups, wrapped to `width` characters."""
+    indent = 4 + max(map(len, STUDIES))
+    parts = ["Usage: python -m experiments STUDY [--quick] [--help] …"]
+    for group, entries in GROUPS.items():
+        lines = [group]
+        for name, entry in entries.items():
+            lines.append(
+                textwrap.fill(
+                    f"{entry.about[0].upper()}{entry.about[1:]}. {_needs(entry)}",
+                    width - 1,
+                    initial_indent=f"  {name}".ljust(indent),
+                    subsequent_indent=" " * indent,
+                    break_on_hyphens=False,
+                ).rstrip()
+            )
+        parts.append("\n".join(lines))
+    note = (
+        "Times are for the whole study on two CPU cores; where none is given, it was "
+        "not measured. With --quick, every study takes less than a minute. Downloads "
+        "happen once, at the first run."
+    )
+    return "\n\n".join([*parts, textwrap.fill(note, width - 1)])
+
+
+def _needs(entry: Entry) -> str:
+    """Return the time of a study and its download, as two short sentences."""
+    said = []
+    if entry.minutes is not None:
+        short = entry.minutes < 1
+        number = round(60 * entry.minutes) if short else round(entry.minutes)
+        said.append(f"{number} {'s' if short else 'min'}.")
+    if entry.download:
+        said.append(f"Needs a download: {entry.download}.")
+    return " ".join(said)
