@@ -34,6 +34,7 @@ extensions = [
     "indices",
     "mathml",
     "myst_nb",
+    "notebook_pictures",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",

@@ -16,12 +16,15 @@ ROOT = pathlib.Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images" / "studies"
 # {study: (options of its command, name of the picture that is shown)}
 COMMANDS = {
-    "chain_rule": ("", "factors"),
+    "chain_rule": ("", "chain"),
     "identify": ("--quick", "identify"),
     "flow": ("--quick", "flow"),
     "drift": ("--quick", "drift"),
     "influence_balancing": ("--quick", "influence_balancing"),
     "rprop_vs": ("--quick", "convergence"),
+    "memory_time": ("--quick", "growth"),
+    "online_learning": ("--quick", "errors"),
+    "streaming": ("--quick", "streaming"),
     "forecast": ("--quick", "seattle-forecasts"),
 }
 WIDTH, COLOURS, LIMIT = 900, 128, 60_000

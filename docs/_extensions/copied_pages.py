@@ -9,7 +9,6 @@ are rewritten, so that they lead to pages of the site.
 import os
 import pathlib
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 DOCS = pathlib.Path(__file__).parent.parent
 ROOT = DOCS.parent
 COPIED = DOCS / "_copied"
+# Pictures of notebooks, which have addresses so that Colab shows them.
+PICTURE = re.compile(r"\]\(https://raw\.githubusercontent\.com/[\w/-]+/main/docs/")
 # Inline links, with their title in brackets, and images.
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 
@@ -74,20 +75,22 @@ def copy_pages(app: "Sphinx") -> None:
     pages, shown = copies(), shown_files()
     for page, place in pages.items():
         place.parent.mkdir(parents=True, exist_ok=True)
+        text = page.read_text()
         if page.suffix == ".md":
-            text = with_site_links(page.read_text(), page, place, shown)
-            if not place.exists() or place.read_text() != text:
-                place.write_text(text)
-        elif not place.exists() or place.read_bytes() != page.read_bytes():
-            shutil.copyfile(page, place)
+            text = with_site_links(text, page, place, shown)
+        else:
+            text = PICTURE.sub("](../../", text)
+        if not place.exists() or place.read_text() != text:
+            place.write_text(text)
     for file in COPIED.rglob("*.*"):
         if file not in pages.values():
             file.unlink()
 
 
 def shown_files() -> set[pathlib.Path]:
-    """Return the files of the repository that the site shows as pages."""
-    return {*copies(), *DOCS.glob("*.md"), *DOCS.glob("api/*.rst")}
+    """Return the files of the repository that the site shows, or offers to download."""
+    pages = {*copies(), *DOCS.glob("*.md"), *DOCS.glob("api/*.rst")}
+    return pages | {*DOCS.glob("conformance/*.*")}
 
 
 def adapt_links(app: "Sphinx", docname: str, source: list[str]) -> None:
