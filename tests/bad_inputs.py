@@ -67,6 +67,7 @@ adaptive = gradients.AdaptiveFeedback
 twice = gradients.bptt(gradients.stack([step, step]), loss)
 
 f = lambda params, h, x: jnp.tanh(0.1 * h @ params + x)  # a map with a fixed point
+phi = lambda params, h, x: jnp.sum(h * (x + 0.1 * h @ params), axis=-1)  # a primitive
 layers = [(lambda w, y: y @ w, jnp.tanh), (lambda w, y: y @ w, lambda s: s)]
 weights = draw(3, 3, 5), draw(4, 5, 3)
 feedback = gradients.alignment_weights(key, layers, weights, x)
@@ -87,6 +88,12 @@ fit = lambda data=batch, **options: training.fit(
 saved = lambda folder, **options: training.Checkpoint(folder, **options)
 
 
+def export(**options):
+    given = {"rule": rtrl, "update": sgd, "step": step, "path": "a", "state": state}
+    given |= {"pair": (params, sgd.init(params)), "inputs": (x, target)}
+    training.export_learner(**given | options)
+
+
 def make_run(config, key):
     advance = lambda w, t: (w - config["rate"] * w, {"loss": w**2})
     return jax.random.normal(key), advance
@@ -97,11 +104,13 @@ def sweep(make=make_run, configs=({"rate": 0.1},), seeds=(0,), **options):
 
 
 gru = cells.gru.init(key, 3, 4)
+rest = cells.lif.carry(cells.lif.init(key, 3, 4), (2,))
 lstm, pair = cells.lstm.init(key, 3, 4), (jnp.zeros((2, 4)), jnp.zeros((2, 4)))
 cell = eqx.nn.GRUCell(3, 3, key=key)
 quality = lambda rule, **options: diagnostics.gradient_quality(
     rule, step, loss, *args, **options
 )
+sketched = lambda step: over(gradients.sketched_rtrl(step, loss, rank=1))
 flow = lambda **options: diagnostics.gradient_flow(step, loss, *args, **options)
 bounds = lambda **options: diagnostics.adaptive_truncation(step, loss, *args, **options)
 spectrum = lambda **options: diagnostics.jacobian_spectrum(
@@ -411,6 +420,12 @@ A length is greater than the number of steps.
 The lengths are bool.
     gradients.mask_from_lengths([True, False], 4)
     ValueError: lengths must be integers from 0 to num_steps = 4, got bool
+A last step is after the end.
+    gradients.last_step_weights([9, 2], 4)
+    ValueError: lengths must be integers from 0 to num_steps = 4, got 9
+The number of steps of last steps is missing.
+    gradients.last_step_weights([2, 1], None)
+    ValueError: num_steps must be an integer of at least 1, got None
 The lengths and the number of steps are swapped.
     gradients.mask_from_lengths(4, [2, 1])
     ValueError: num_steps must be an integer of at least 1, got [2, 1]
@@ -510,6 +525,12 @@ The number of slots is 0.
 The number of slots is not whole.
     gradients.remat.slots(2.5)
     ValueError: number must be an integer of at least 1, got 2.5
+The number of steps between carries on the host is 0.
+    gradients.remat.offload(every=0)
+    ValueError: every must be an integer of at least 1, got 0
+The number of steps between carries on the host has no name.
+    gradients.remat.offload(10)
+    TypeError: offload() takes 0 positional arguments but 1 was given
 The lengths of stretches grow.
     gradients.remat.every(7, 9)
     ValueError: lengths must be at least one integer, each smaller … got (7, 9)
@@ -524,7 +545,7 @@ The budget is a float.
     ValueError: num_bytes must be an integer of at least 1, got 1000000000.0
 The budget is too small.
     gradients.bptt(step, loss, remat=gradients.remat.budget(1))(*args)
-    ValueError: budget must be at least 160 bytes … got 1
+    ValueError: budget must be at least … bytes for 4 steps … got 1
 The cost of a budget is asked for without the sizes of a step.
     gradients.remat.predicted_cost(10, gradients.remat.budget(100))
     ValueError: size must be given with a budget … gradients.remat.step_bytes
@@ -611,10 +632,10 @@ The mean length of random segments is text.
 
 The method is misspelled.
     gradients.parallel_unroll(step, params, carry, xs, method="newtons")
-    ValueError: method must be 'linear', 'newton' or a value … got 'newtons'
+    ValueError: method must be 'auto', 'linear', 'newton' or a value … got 'newtons'
 The method is a class without its settings.
     gradients.parallel_unroll(step, params, carry, xs, method=gradients.newton)
-    ValueError: method must be 'linear', 'newton' or a value … newton(max_steps=20)
+    ValueError: method must be 'auto', 'linear', 'newton' or a value … max_steps=20
 The network is not linear in its carry.
     gradients.parallel_unroll(step, params, carry, xs, method="linear")
     ValueError: method='linear' needs a new carry that is A * carry + u … 'newton'
@@ -638,7 +659,7 @@ The carry of Newton's method is of integers.
     ValueError: carry must be floating … got int32 … use unroll
 The kind of Jacobian is misspelled.
     gradients.newton(jacobian="diag")
-    ValueError: jacobian must be 'full' or 'diagonal', got 'diag'
+    ValueError: jacobian must be 'full', 'diagonal' or 'blocks', got 'diag'
 The tolerance of Newton's method is negative.
     gradients.newton(tol=-1)
     ValueError: tol must be positive, such as 1e-5, got -1
@@ -764,6 +785,12 @@ The network uses a weight twice, which KF-RTRL cannot factorise.
 The loss of KF-RTRL is summed over the batch.
     over(gradients.kf_rtrl(step, lambda y, target: jnp.sum(y)))(*args, key=key)
     ValueError: loss must give one loss for each example … sum over the features alone
+The rank of sketched RTRL is 0.
+    gradients.sketched_rtrl(step, loss, rank=0)
+    ValueError: rank must be
+The network of sketched RTRL uses a weight twice.
+    sketched(lambda p, h, x: (h @ p**2 + x, h))(*args)
+    ValueError: params does not factorise … Use gradients.rtrl, snap or uoro
 The units of a network for diagonal RTRL see each other.
     gradients.diagonal_rtrl(step, loss).init(params, carry, (x, target))
     ValueError: step must be element-wise in its carry … gradients.rtrl
@@ -776,6 +803,12 @@ The solver is the name of a solver.
 The solver is a class without its settings.
     gradients.fixed_point(f, params, carry, x, solver=gradients.solvers.anderson)
     ValueError: solver must be a value … got anderson, which must be called
+The solver that is chosen for each example is damped.
+    gradients.fixed_point(f, params, carry, x, solver="auto", damping=0.5)
+    ValueError: damping must be left out with solver="auto", got 0.5
+The tolerance of the solver that is chosen for each example is 0.
+    gradients.solvers.auto(tol=0.0)
+    ValueError: tol must be positive, such as 1e-5, got 0.0
 The adjoint is the name of an adjoint.
     gradients.fixed_point(f, params, carry, x, adjoint="cg")
     ValueError: adjoint must be a value such as gradients.adjoints.relaxation
@@ -833,6 +866,18 @@ The map of recurrent backpropagation is missing.
 The readout of recurrent backpropagation is a word.
     gradients.recurrent_backprop(f, loss, readout="h")
     ValueError: readout must be a function (params, h) -> y, got 'h'
+The nudging of equilibrium propagation is zero.
+    gradients.equilibrium_propagation(phi, loss, beta=0)
+    ValueError: beta must be a positive number, such as 0.1, got 0
+The nudging of equilibrium propagation is negative.
+    gradients.equilibrium_propagation(phi, loss, beta=-0.1)
+    ValueError: beta must be a positive number … symmetric=True
+The nudged phase of equilibrium propagation has no steps.
+    gradients.equilibrium_propagation(phi, loss, nudged_steps=0)
+    ValueError: nudged_steps must be an integer of at least 1, got 0
+Equilibrium propagation gets the next state instead of the primitive function.
+    gradients.equilibrium_propagation(f, loss)(params, carry, x, target)
+    ValueError: function must return Φ, one floating number … give kind="map"
 The solver of lineax is missing.
     gradients.adjoints.linear_solver(None)
     ValueError: solver must be a solver of lineax … got None … gradients.adjoints.cg()
@@ -856,6 +901,20 @@ The number of steps of a solver is text.
 The ridge of an adjoint is text.
     gradients.adjoints.cg(ridge="small")
     ValueError: ridge must be a number, got 'small'
+The damping of a reversible iteration is 1.
+    gradients.adjoints.reversible(1)
+    ValueError: beta must satisfy 0 < beta < 1, got 1 … cannot be recovered. Try 0.5
+The damping of a reversible iteration is an array.
+    gradients.adjoints.reversible(jnp.array(0.5))
+    ValueError: beta must be a Python number, known while tracing
+The state of a reversible iteration has an unknown kind.
+    gradients.adjoints.reversible(0.5, state="exact")
+    ValueError: state must be one of ['floating', 'fixed_point'], got 'exact'.
+A reversible iteration gets a solver.
+    gradients.fixed_point(
+        f, params, carry, x, tol=1e-3, adjoint=gradients.adjoints.reversible(0.5)
+    )
+    ValueError: tol must be left out with adjoint=reversible(…) … its own solver
 The map of a penalty is missing.
     gradients.jacobian_penalty(None, params, carry, x, key)
     ValueError: f must be a function (params, h, x) -> h, got None
@@ -1297,16 +1356,19 @@ The function that draws batches returns an array.
     ValueError: sample must return a tuple, the batch … float32[2]
 A key is given, and nothing draws.
     fit(key=key)
-    ValueError: key was given without sample … draws=True if the rule draws
+    ValueError: key was given, but the rule takes no key … Leave key out
+A key is given, but is withheld from the rule.
+    fit(key=key, draws=False)
+    ValueError: key was given, but with draws=False … nothing draws from it
 A rule that draws has no key.
     training.fit(over(uoro), sgd, params, args[1:], steps=1)
-    ValueError: rule draws random numbers … draws=True and key=jax.random.key(seed)
+    ValueError: rule draws random numbers … give fit key=jax.random.key(seed)
 A rule draws, but its key is missing.
     fit(draws=True)
     ValueError: draws=True was given without key
 A rule does not draw, but gets a key.
     fit(draws=True, key=key)
-    ValueError: rule cannot be called … 'key' … leave draws=True out
+    ValueError: rule cannot be called … 'key' … give draws=False
 The key of a training is a seed.
     fit(draws=True, key=3)
     ValueError: key must be a single key, such as jax.random.key(seed), got 3
@@ -1325,6 +1387,9 @@ The condition to stop is a number.
 The treatment of NaN is unknown.
     fit(nonfinite="warn")
     ValueError: nonfinite must be one of ['raise', 'skip', 'stop', 'ignore'], got 'warn'
+The progress is a function.
+    fit(progress=print)
+    ValueError: progress must be True or False
 The search for NaN is not a function.
     fit(diagnose=True)
     ValueError: diagnose must be a function (params, *batch) … training.diagnosis
@@ -1341,7 +1406,65 @@ The data have NaN. [slow]
     fit((jnp.array([1.0, jnp.nan]),))
     NonFiniteError: step 0 was not finite … grads (1) … training.diagnosis(step, loss)
 
+# Comparison of rules
+
+There is no rule to compare.
+    training.compare({}, sgd, params, args[1:], steps=1)
+    ValueError: rules must be a dict of at least one rule … got a dict of 0
+The rules have no names.
+    training.compare([bptt], sgd, params, args[1:], steps=1)
+    ValueError: rules must be a dict of at least one rule … got a list of 1
+The exact rule is not one of the rules.
+    training.compare({"bptt": bptt}, sgd, params, args[1:], steps=1, exact="rtrl")
+    ValueError: exact must be the name of a rule, one of ['bptt'], got 'rtrl'
+The batches to compare by can be read only once.
+    training.compare({"bptt": bptt}, sgd, params, iter([args[1:]]), steps=1)
+    ValueError: data must be a tuple, a list of batches … read only once
+A rule to compare draws, and there is no key.
+    training.compare({"uoro": uoro}, sgd, params, args[1:], steps=1)
+    ValueError: key must be given
+
 # Files of a training
+
+The params are saved to no path.
+    training.save("", params)
+    ValueError: path must be a path, got ''
+The params to save hold a word.
+    training.save(folder, {"w": w, "name": "tanh"})
+    ValueError: params['name'] must be an array, got 'tanh'
+The params to save are empty.
+    training.save(folder, {})
+    ValueError: params has no arrays to save
+The folder of saved params is a file.
+    ((folder / "a").touch(), training.save(folder / "a", w))
+    ValueError: path runs/a is a file; give a folder that does not exist
+The folder of saved params holds something else.
+    ((folder / "a").touch(), training.save(folder, w))
+    ValueError: path runs holds files that training.save has not written, such as a
+The permission to overwrite is a word.
+    training.save(folder, w, overwrite="yes")
+    ValueError: overwrite must be True or False, got 'yes'
+Params are saved twice to one folder. [slow]
+    [training.save(folder, w) for _ in range(2)]
+    ValueError: path runs holds saved params … overwrite=True
+Params are saved over the checkpoints of a training. [slow]
+    (fit(checkpoint=saved(folder)), training.save(folder, w, overwrite=True))
+    ValueError: path runs holds files that training.save has not written
+Params are loaded that were not saved.
+    training.load(folder / "model")
+    ValueError: path runs/model does not exist
+Params are loaded from an empty folder.
+    training.load(folder)
+    ValueError: path runs holds no params of training.save
+Params are loaded with another shape. [slow]
+    (training.save(folder, w), training.load(folder, jnp.ones(3)))
+    ValueError: like does not match the saved params … float32[2] and is float32[3]
+Params are loaded with another structure. [slow]
+    (training.save(folder, tree), training.load(folder, w))
+    ValueError: like does not match the saved params … ['w'] was … and is not there
+Params with a container of one's own are loaded without it. [slow]
+    (training.save(folder, state), training.load(folder))
+    ValueError: path runs holds params with random keys, or … give like=
 
 The checkpoints are the name of a folder.
     fit(checkpoint="runs")
@@ -1421,6 +1544,51 @@ The entries of a log are text.
 The path to lock is a number.
     stack.enter_context(training.locked(3))
     ValueError: directory must be a path … got 3
+
+# Learners in files
+
+The rule of a learner needs whole sequences.
+    export(rule=bptt)
+    ValueError: rule must be an online rule, such as gradients.rtrl … got a function
+The state of the update is missing.
+    export(pair=params)
+    ValueError: pair must be (params, opt_state) … got an array float32[3, 3]
+The state of the rule is the carry.
+    export(state=carry)
+    ValueError: state must be the state of the rule … got an array float32[2, 3]
+The target is missing.
+    export(inputs=x)
+    ValueError: inputs must be the pair (x, target) of one step, got an array
+A rule that draws random numbers is exported without a key.
+    export(rule=uoro, state=drawn)
+    ValueError: rule draws random numbers … key=jax.random.key(seed)
+A rule that draws no random numbers is exported with a key.
+    export(key=key)
+    ValueError: key was given, but the rule draws no random numbers; leave it out
+A flag has a name that does not exist.
+    export(flags={"resets": False})
+    ValueError: each name in flags must be one of ['weight', 'mask', 'reset'], got
+The flags are a list.
+    export(flags=["reset"])
+    ValueError: flags must be a dict, such as {"reset": False}, got a list of 1
+A platform has a name that does not exist.
+    export(platforms=["gpu"])
+    ValueError: platforms must be one of ['cpu', 'cuda', 'rocm', 'tpu'], got 'gpu'
+The file of a learner is a number.
+    export(path=3)
+    ValueError: path must be a path, got 3
+The inputs of a learner are an object.
+    export(inputs=(jax.tree_util.Partial(step, x), target))
+    ValueError: x must be made of arrays, dicts with names, lists and tuples … Partial
+The file of a learner does not exist.
+    training.load_learner(folder / "gru.learner")
+    ValueError: path: there is no file runs/gru.learner
+The file of a learner is a text.
+    ((folder / "a").write_text("a text"), training.load_learner(folder / "a"))
+    ValueError: path: runs/a is not a file that training.export_learner … no zip archive
+A learner with features is made from a file name.
+    training.DictLearner("gru.learner", ["wind", "rain"])
+    ValueError: learner must be a Learner, as training.load_learner returns it; got
 
 # Sweeps
 
@@ -1562,6 +1730,30 @@ A radius of eigenvalues is text.
 The carry of a linear recurrent unit has the wrong width. [slow]
     cells.lru(cells.lru.init(key, 3, 4), jnp.zeros((2, 5), complex), x)
     ValueError: carry must be an array [*batch, 4], as cells.lru.carry(params
+A time constant is negative.
+    cells.lif(cells.lif.init(key, 3, 4), rest, x, tau=-20.0)
+    ValueError: tau must be positive, got -20.0; it is a number of time steps
+A surrogate derivative is a name.
+    cells.lif(cells.lif.init(key, 3, 4), rest, x, surrogate="triangular")
+    ValueError: surrogate must be a function (u) -> … got 'triangular'
+Potentials are in bfloat16.
+    cells.lif(
+        cells.lif.init(key, 3, 4),
+        jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), rest),
+        x,
+    )
+    ValueError: carry must be float32 or wider, got bfloat16: a potential near
+A kernel is of another kind.
+    cells.gru.with_kernel("triton")
+    ValueError: kernel must be 'pallas', got 'triton'
+The platform of interpret mode is a switch.
+    cells.lstm.with_kernel("pallas", interpret=True)
+    ValueError: interpret must be None, 'tpu' or 'gpu', the platform … got True
+A kernel gets two dtypes.
+    gradients.unroll(
+        cells.lstm.with_kernel("pallas"), lstm, pair, xs.astype(jnp.bfloat16)
+    )
+    ValueError: params, carry and xs of cells.lstm with kernel='pallas' must all have
 cuDNN's LSTM gets one step.
     cells.lstm_cudnn(lstm, pair, x)
     ValueError: xs must have shape [T, B, d] with T > 0 and d = 3 … got (2, 3)

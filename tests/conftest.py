@@ -92,13 +92,35 @@ SLOW_ROWS = {  # tests of these updates are slow
 }
 
 
+# Processes take files in the order of their tests. Files that take minutes come first,
+# so that no process works alone at the end.
+LONG_FILES = (
+    "gradients/test_random_programs.py",
+    "experiments/test_compare.py",
+    "experiments/static/test_alignment.py",
+    "notebooks/",
+    "test_docs.py",
+    "test_processes.py",
+    "experiments/",
+    "training/",
+    "test_export.py",
+    "test_bad_inputs.py",
+    "test_devices.py",
+    "updates/test_every_update.py",
+    "gradients/test_every_rule.py",
+    "gradients/online/test_every_online_rule.py",
+    "gradients/through_time/",
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark all tests that do not belong to the fast tests as slow.
+    """Sort files by their time, and mark tests that are not fast as slow.
 
     If a parametrised test is marked `@pytest.mark.fast_rows(k)`, only its first k
     parameter sets belong to the fast tests.
     """
+    items.sort(key=lambda item: _place(_path(item)))
     rows = collections.Counter()
     for item in items:
         limit = item.get_closest_marker("fast_rows")
@@ -109,8 +131,18 @@ def pytest_collection_modifyitems(items):
             rows[test] += 1
 
 
+def _path(item):
+    return item.path.relative_to(pathlib.Path(__file__).parent).as_posix()
+
+
+def _place(path):
+    """Return the place of a file in LONG_FILES, or the number of places."""
+    places = (i for i, start in enumerate(LONG_FILES) if path.startswith(start))
+    return next(places, len(LONG_FILES))
+
+
 def _is_slow(item):
-    path = item.path.relative_to(pathlib.Path(__file__).parent).as_posix()
+    path = _path(item)
     if item.originalname in SLOW_TESTS:
         return "README.md" not in item.name
     if path.startswith(SLOW_FILES) and not path.startswith(FAST_FILES):

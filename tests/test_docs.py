@@ -1,5 +1,6 @@
 """Tests of README and docs: code blocks run, and named objects and links exist."""
 
+import importlib.util
 import pathlib
 import re
 from operator import attrgetter
@@ -27,11 +28,17 @@ def blocks(page):
     "page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name
 )
 def test_code_in_pages_runs(page, plain_jax):
-    """Run the code blocks of a page in order, in float32, as a reader would."""
+    """Run the code blocks of a page in order, in float32, as a reader would.
+
+    A block that begins with the line `# needs package` runs only if there is a package
+    of this name, which the project does not need otherwise.
+    """
     names = {}
     with plain_jax():
         for block in blocks(page):
-            exec(compile(block, page.name, "exec"), names)
+            needs = re.match(r"# needs (\w+)\n", block)
+            if needs is None or importlib.util.find_spec(needs.group(1)):
+                exec(compile(block, page.name, "exec"), names)
 
 
 def test_the_readme_example_prints_what_it_says(capsys, plain_jax):

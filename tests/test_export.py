@@ -68,9 +68,7 @@ def test_expected_failures_are_rows_of_the_table():
 
 def test_a_program_that_cannot_be_lowered_is_found(monkeypatch):
     def eigenvalues(dtype):
-        return lambda w: jnp.linalg.eig(w).eigenvalues, (
-            exports.zeros(2, 2, dtype=dtype),
-        )
+        return lambda w: jnp.linalg.eig(w)[0], (exports.zeros(2, 2, dtype=dtype),)
 
     monkeypatch.setitem(exports.TABLE, "eigenvalues", eigenvalues)
     found = exports.lower("eigenvalues", "float32")

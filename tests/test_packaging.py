@@ -207,13 +207,16 @@ def test_forms_for_issues_are_complete(path):
 
 
 @pytest.mark.slow
-def test_installing_leaves_the_packages_of_colab_as_they_are(tmp_path):
+def test_installing_leaves_the_packages_of_colab_as_they_are(distributions, tmp_path):
     """Ask pip in an environment with Colab's packages what it would install."""
+    wheel, _ = distributions
     colab = pins(CONSTRAINTS / "colab.txt")
     python = tmp_path / "bin" / "python"
     assert run(sys.executable, "-m", "venv", tmp_path).returncode == 0
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    made = run(*pip, "install", "--quiet", "-r", CONSTRAINTS / "colab.txt")
+    # Compiling all modules takes longer than compiling those that this test imports.
+    quick = ["--quiet", "--no-compile"]
+    made = run(*pip, "install", *quick, "-r", CONSTRAINTS / "colab.txt")
     if made.returncode and re.search(r"\(from versions: none\)", made.stderr):
         # Without an index, Colab's versions cannot be installed. Other errors of pip
         # fail the test.
@@ -222,7 +225,7 @@ def test_installing_leaves_the_packages_of_colab_as_they_are(tmp_path):
 
     def changes(extra):
         report = ["--dry-run", "--quiet", "--report", "-"]
-        made = run(*pip, "install", *report, f"{ROOT}{extra}")
+        made = run(*pip, "install", *report, f"{wheel}{extra}")
         assert made.returncode == 0, made.stderr
         return {
             entry["metadata"]["name"].lower()
@@ -234,3 +237,18 @@ def test_installing_leaves_the_packages_of_colab_as_they_are(tmp_path):
         assert changes(extra) & colab.keys() == set(), extra
     # So that the lines above can fail: the extra `oracles` needs a newer JAX.
     assert {"jax", "jaxlib"} <= changes("[oracles]")
+
+    def installed():
+        listed = run(*pip, "list", "--format=json")
+        return {each["name"]: each["version"] for each in json.loads(listed.stdout)}
+
+    # A notebook's install cell, as a user runs it, adds bpvariants and changes nothing.
+    notebook = json.loads((ROOT / "notebooks/01_the_four_kinds.ipynb").read_text())
+    cell = next(c for c in notebook["cells"] if c["cell_type"] == "code")
+    before = installed()
+    made = run(python, "-I", "-c", "".join(cell["source"]), cwd=ROOT / "notebooks")
+    assert made.returncode == 0, made.stderr
+    assert "devices: " in made.stdout
+    after = installed()
+    assert before.items() <= after.items()
+    assert "bpvariants" in after.keys() - before.keys()

@@ -11,7 +11,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("contract", "recipes", "resets")),
+    *(
+        f"docs/{name}.md"
+        for name in ["contract", "recipes", "resets", "writing_your_own"]
+    ),
 ]
 SETTINGS = {"typeCheckingMode": "basic", "pythonVersion": "3.11"}
 

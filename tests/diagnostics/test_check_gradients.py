@@ -152,9 +152,10 @@ def test_comparison_of_known_vectors():
 def test_gradients_that_have_nearly_vanished_are_not_zero():
     a = jnp.array([3e-30, 4e-30], jnp.float32)
     b = jnp.array([4e-30, 3e-30], jnp.float32)
-    found = diagnostics.compare(gives(a), gives(b), a).total
-    np.testing.assert_allclose(found.norm_a, 5e-30, rtol=1e-6)
-    np.testing.assert_allclose(found.cosine, 24 / 25, rtol=1e-6)
+    found = diagnostics.compare(gives(a), gives(b), a)
+    np.testing.assert_allclose(found.total.norm_a, 5e-30, rtol=1e-6)
+    np.testing.assert_allclose(found.total.cosine, 24 / 25, rtol=1e-6)
+    assert repr(found) == "Comparison(cosine .9600, relative error .2828)"
 
 
 def test_nan_is_not_taken_for_zero():

@@ -149,8 +149,8 @@ def test_pictures_have_labels(make_probe):
     step, loss, args, _ = make_probe()
     flow = flowing(step, loss)(*args)
     left, right = Figure().subplots(1, 2)
-    flow.plot(left, label="tanh")
-    flow.plot(right, against="time")
+    assert flow.plot(left, label="tanh") is left
+    assert flow.plot(right, against="time") is right
     assert left.get_xlabel() == "lag k (steps back)"
     assert right.get_ylabel() == "‖δ_t‖"
     assert left.get_yscale() == "log"

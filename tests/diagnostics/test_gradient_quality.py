@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from bpvariants import diagnostics, gradients
+from bpvariants._tables import short
 
 KEYS = 400
 
@@ -293,7 +295,7 @@ def test_tables():
 def test_pictures():
     along, moments, _ = training()
     left, right = Figure().subplots(1, 2)
-    moments[0].plot(left, "bias", label="truncated")
+    assert moments[0].plot(left, "bias", label="truncated") is left
     quality("artbp").plot(left, "bias", label="artbp")
     names = [tick.get_text() for tick in left.get_yticklabels()]
     assert names == ["['recurrent']", "['readout']", "['input']", "total"]
@@ -304,6 +306,20 @@ def test_pictures():
     np.testing.assert_allclose(right.lines[0].get_ydata(), along.total.cosine)
     with pytest.raises(ValueError, match=r"measure must be one of norm, bias, .*'x'"):
         along.plot(right, "x")
+    assert moments[0].plot().get_xlabel() == "cosine"  # in a new figure
+    plt.close()
+
+
+def test_a_result_is_shown_in_a_few_words():
+    along, moments, _ = training()
+    cosine, bias = (short(x) for x in (moments[0].total.cosine, moments[0].total.bias))
+    assert repr(moments[0]) == f"GradientQuality(cosine {cosine}, bias {bias})"
+    assert repr(along) == "GradientQuality(measures at 3 times)"
+    total = quality("artbp").total
+    assert repr(quality("artbp")) == (
+        f"GradientQuality(cosine {short(total.cosine)}, bias {short(total.bias)} ± "
+        f"{short(total.bias_standard_error)}, variance {short(total.variance)})"
+    )
 
 
 @pytest.mark.slow
@@ -331,5 +347,5 @@ def test_mistakes_are_explained():
                 step=step, loss=squared, params=PROBLEM[0], carry=PROBLEM[1],
                 xs=PROBLEM[2], targets=PROBLEM[3], **wrong,
             )  # fmt: skip
-    with pytest.raises(ValueError, match="key must be given"):
+    with pytest.raises(ValueError, match=r"needs keys.*keys=jax.random.split\("):
         ask(rule)

@@ -5,14 +5,20 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from experiments import benchmarks, report
 from experiments.compare import study as compare
+from experiments.compare.memory import chosen_rate
+from experiments.compare.page import conclusion_of_curves, conclusion_of_scores
 from experiments.harness.errors import DataError
+from tests.experiments.pages import check
 from tests.experiments.resuming import check_resumed
+
+TRUNCATED = "truncated_bptt(every=6, lookback=12)"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,36 +46,93 @@ def test_compare_trains_every_job_and_writes_a_report(result):
         assert np.shape(row["curve"]) == (2, 2)
         assert np.isfinite(row["curve"]).all()
         assert all(np.isfinite(score).all() for score in row["scores"].values())
-    page = (result.folder / "report.html").read_text()
-    for task in ("digits", "language", "sunspots"):
+    text = (result.folder / "report.html").read_text()
+    for task in ("digits", "memory", "sunspots"):
         for picture in ("curves", "scores"):
             assert (result.folder / f"{task}-{picture}.png").stat().st_size > 10_000
-    assert page.count("data:image/png;base64,") == 6
-    assert "http" not in page  # the report loads nothing from the network
-    assert all(row["update"] in page for row in result.rows)
+    assert all(row["update"] in text for row in result.rows)
+    page = check(text)
+    assert len(page.all("img")) == text.count('<p class="conclusion">') == 11
+    drawn = [svg for svg in page.all("svg") if svg.get("role") == "img"]
+    assert len(drawn) == len(page.all("title")) - 1 == 7
+    assert all(len(svg["aria-label"]) > 50 for svg in drawn)
     config = json.loads((result.folder / "config.json").read_text())
     assert config["config"]["steps"] == 2
 
 
+def test_each_kind_is_explained_where_it_appears(result):
+    text = " ".join((result.folder / "report.html").read_text().split())
+    anchors = ("static", "recurrent", "through-time", "resilient")
+    places = [text.index(f'id="{anchor}"') for anchor in anchors]
+    assert places == sorted(places)
+    for start, stop, function in zip(
+        places,
+        [*places[1:], text.index('id="digits-scores"')],
+        ("gradients.backprop", "gradients.recurrent_backprop", "gradients.bptt",
+         "updates.rprop"),
+        strict=True,
+    ):  # fmt: skip
+        part = text[start:stop]
+        for needed in (function, "<svg", "Right:", "Wrong or missing:", 'class="equa'):
+            assert needed in part, (function, needed)
+        # The picture of this kind and its conclusion follow the explanation.
+        assert part.index("</svg>") < part.index("<img") < part.index('"conclusion"')
+    assert "“Recurrent” has two meanings" in text[: places[0]]
+    assert "δ<sub>t+1</sub> J<sub>t+1</sub>" in text
+
+
+def test_conclusions_are_computed_from_results():
+    """Compare made-up results whose order is known, and some that do not differ."""
+    task = compare.TASKS["memory"]()
+    row = lambda rule, scores, value: SimpleNamespace(
+        rule=rule, update="adam(0.01)", scores={"test %": scores}, value=value,
+        steps=20, curve=[[value[0]] * 2], curve_steps=[10, 20],
+    )  # fmt: skip
+    rows = [
+        row("bptt", [100.0, 99.0, 99.5], [0.01, 0.011, 0.012]),
+        row("rtrl", [100.0, 99.0, 99.4], [0.01, 0.011, 0.012]),
+        row(TRUNCATED, [25.5, 24.0, 26.0], [1.4, 1.38, 1.3]),
+    ]
+    said = conclusion_of_scores(task, rows)
+    assert said.startswith("Highest test accuracy: bptt × adam(0.01) (99.5 %, interval")
+    assert "no difference from rtrl × adam(0.01)" in said
+    assert f"No difference from guessing (25 %): {TRUNCATED}" in said
+    curves = conclusion_of_curves(rows, lambda row: row.rule)
+    assert "The curves of bptt and rtrl lie on one another" in curves
+    assert f"Higher: {TRUNCATED} (1.36)." in curves
+    equal = [row(name, [92.0, 92.8, 91.6], [1.0, 1.1, 1.2]) for name in ("a", "b")]
+    said = conclusion_of_scores(dataclasses.replace(task, chance=None), equal)
+    assert said.startswith("No difference in test accuracy: the 95 % intervals of a")
+    assert "All scores are better than guessing (25 %)." in said
+
+
+def test_the_learning_rate_is_chosen_on_validation():
+    scores = np.array([[50.0, 70.0, np.nan], [50.0, 60.0, 99.0]])
+    assert chosen_rate(scores) == 1
+    task = compare.TASKS["memory"](2)
+    assert all(job.rates == task.jobs[0].rates for job in task.jobs)
+    assert len(task.jobs[0].rates) > 1
+
+
 def test_rtrl_and_bptt_train_alike_and_the_seeds_differ(result):
-    mine = [row for row in result.rows if row["task"] == "language"]
+    mine = [row for row in result.rows if row["task"] == "memory"]
     curves = {row["rule"]: row["curve"] for row in mine}
     np.testing.assert_allclose(curves["rtrl"], curves["bptt"], rtol=1e-5)
     assert curves["bptt"][0] != curves["bptt"][1]
-    truncated = curves["truncated_bptt(every=4, lookback=4)"]
+    truncated = curves[TRUNCATED]
     assert np.abs(np.subtract(truncated, curves["bptt"])).max() > 1e-5
 
 
 def test_references_are_the_published_ones(result):
     """Compare errors of baseline methods with values measured without this library."""
-    task = compare.sunspots()
+    task = compare.TASKS["sunspots"]()
     persistence, regression = (reference.scores for reference in task.references)
     want = {"1700–1920": 0.132, "1921–55": 0.130, "1956–79": 0.368}
     for period, score in want.items():
         assert float(regression[period]) == pytest.approx(score, abs=6e-4)
     assert float(persistence["1921–55"]) == pytest.approx(0.427, abs=6e-4)
     assert float(persistence["1956–79"]) == pytest.approx(0.965, abs=6e-4)
-    logistic = compare.digits().references[0].scores["test %"]
+    logistic = compare.TASKS["digits"]().references[0].scores["test %"]
     assert logistic == pytest.approx(92.0, abs=0.05)
 
 
@@ -99,13 +162,14 @@ def test_a_resumed_comparison_has_the_same_rows_and_report(tmp_path):
     # Do not compare the picture of computing times, because they differ between runs.
     curves = ["sunspots-curves.png"]
     check_resumed(compare.main, config, result, lost=2, pictures=curves)
-    without = lambda page: re.sub(r'base64,[^"]*|<td>[^<]*</td>|\d+ s in', "", page)
+    times = r'base64,[^"]*|<td>[^<]*</td>|<dd>[^<]*</dd>|\d+ s in'
+    without = lambda page: re.sub(times, "", page)
     assert without((tmp_path / "report.html").read_text()) == without(before)
     assert "Interrupted" not in before
 
 
 def test_results_are_not_written_over(result):
-    with pytest.raises(DataError, match="holds results already; choose another --out"):
+    with pytest.raises(DataError, match=r"holds results already; choose another"):
         compare.main(compare.Config(steps=1, out=result.folder))
 
 
@@ -188,7 +252,7 @@ def test_benchmark_of_online_rules_runs(monkeypatch):
         groups[row.group].append(row.name)
     products, lstm, lengths, peers = groups.values()
     assert products == ["product J M", "rtrl"]
-    assert lstm == ["bptt", "snap, order 1", "rflo", "eprop", "uoro"]
+    assert lstm == ["bptt", "snap, order 1", "rflo", "eprop", "uoro", "kf_rtrl"]
     assert lengths == ["T 2", "T 4"]
     notes = {row.name: row.note for row in rows if row.group == list(groups)[-1]}
     assert set(peers) >= {"snap, order 1, cells.gru", "bptt", "rtrl", "snap, order 1"}

@@ -1,6 +1,6 @@
 """Gradient rules on randomly drawn networks, compared with plain Python loops.
 
-By default, the tests draw 100 networks, 10 of them in the fast tests. To test 2,000
+By default, the tests draw 100 networks, 5 of them in the fast tests. To test 2,000
 networks, run
 
     python -m pytest tests/gradients/test_random_programs.py -m "slow or not slow" \\
@@ -25,7 +25,7 @@ from tests.random_programs.checks import CHECKS
 from tests.random_programs.compare import Refused, Unfit
 from tests.random_programs.grammar import programs
 
-FIRST, PART = 10, 20  # numbers of networks in the first test and in each other test
+FIRST, PART = 5, 19  # numbers of networks in the first test and in each other test
 PARTS = range(1 + -(-(hypothesis.settings.default.max_examples - FIRST) // PART))
 # Format: {kind of random network: gradient rules to test with it}. Most of these rules
 # support only one kind of network.

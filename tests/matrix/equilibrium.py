@@ -21,6 +21,7 @@ SOLVERS = {
     "relaxation": gradients.solvers.relaxation(0.9, **TIGHT),
     "anderson": gradients.solvers.anderson(4, 0.9, **TIGHT),
     "broyden": gradients.solvers.broyden(3, **TIGHT),
+    "auto": gradients.solvers.auto(**TIGHT),
 }
 ADJOINTS = {
     "relaxation": gradients.adjoints.relaxation(0.9, **TIGHT),

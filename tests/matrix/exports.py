@@ -260,6 +260,7 @@ def chunk(looks: str, runs: int | None, dtype: str) -> Made:
         stateful=True,
         draws=False,
         nonfinite="skip" if looks == "each" else "ignore",
+        owners=(),
     )
 
     def call(seed, params, carry, xs, targets):

@@ -17,6 +17,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = {path.stem: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
 SECONDS = 180  # the longest time that a notebook may take, on two CPU cores
+IN_A_KERNEL = ("02_seeing_the_chain_rule", "07_rprop")  # the two that take least time
+# Settings of the tests with which XLA compiles faster. See tests/conftest.py.
+COMPILER = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
+LONG_TRAININGS = ("12_learning_that_never_stops",)  # take longer with these settings
 each_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
 
 # A process that has this file as `sitecustomize.py` can reach no other machine.
@@ -62,9 +66,29 @@ def sources(name, kind):
 def environment(tmp_path):
     """Return the environment of a user who is offline: no settings of the tests."""
     (tmp_path / "sitecustomize.py").write_text(OFFLINE)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JAX_", "XLA_", "BPVARIANTS_DTYPE"))
+    }
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     return kept | {"PYTHONPATH": path, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+
+
+def run_as_script(name, environment, folder, **settings):
+    """Run a notebook in a folder of its own, and return what it prints."""
+    keys = () if name in LONG_TRAININGS else COMPILER
+    compiler = {key: os.environ[key] for key in keys if key in os.environ}
+    run = subprocess.run(
+        [sys.executable, str(NOTEBOOKS[name])],
+        cwd=folder,
+        env=environment | compiler | settings,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return run.stdout
 
 
 def test_no_two_notebooks_have_the_same_number():
@@ -115,7 +139,17 @@ def test_notebook_is_short(name):
     """Count lines of code and text, without those that build.py generates."""
     generated = build().GENERATED.sub("", NOTEBOOKS[name].read_text())
     lines = [line for line in generated.splitlines() if line.strip(" #")]
-    assert len(lines) <= 300
+    assert len(lines) <= 330
+
+
+def test_the_list_of_notebooks_has_each_with_its_title_and_its_link_to_colab():
+    listed = (ROOT / "docs" / "notebooks.md").read_text()
+    for name, path in NOTEBOOKS.items():
+        text = path.read_text()
+        title = text.splitlines()[0].strip('"').removesuffix(".")
+        colab = re.search(r"\[colab\]: (\S+)", text)[1]
+        row = f"| {name[:2]} | [{title}](../notebooks/{name}.ipynb) | [open]({colab}) |"
+        assert row in listed
 
 
 def test_addresses_are_of_one_repository():
@@ -147,25 +181,44 @@ def test_header_replaces_an_older_header_and_nothing_else():
     assert again == once.replace("Title", "Another")
 
 
+def test_pictures_of_the_text_have_addresses_of_files_that_exist():
+    found = [
+        path
+        for name in NOTEBOOKS
+        for text in sources(name, "markdown")
+        for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    ]
+    assert len(found) >= 4
+    for path in found:
+        assert path.startswith(build().FILES), path
+        assert (ROOT / path.removeprefix(build().FILES)).exists(), path
+
+
 @pytest.mark.slow
 @each_notebook
 def test_notebook_runs_as_a_script_without_network(name, environment, tmp_path):
-    """In a folder of its own, in which a notebook may write."""
-    run = subprocess.run(
-        [sys.executable, str(NOTEBOOKS[name])],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    assert run.stdout.startswith("bpvariants ")
+    assert run_as_script(name, environment, tmp_path).startswith("bpvariants ")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(NOTEBOOKS)[:2])
+@pytest.mark.parametrize("name", IN_A_KERNEL)
+def test_notebook_runs_in_bfloat16(name, environment, tmp_path):
+    printed = run_as_script(name, environment, tmp_path, BPVARIANTS_DTYPE="bfloat16")
+    assert printed.splitlines()[0].endswith("bfloat16")
+
+
+@each_notebook
+def test_networks_have_the_dtype_of_the_first_cell(name):
+    """A constant of the generated cell that no other cell uses would be no setting."""
+    install, *rest = sources(name, "code")
+    assert "DTYPE = " in install
+    assert any("DTYPE" in cell for cell in rest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_A_KERNEL)
 def test_notebook_runs_in_a_kernel(name, environment, tmp_path, monkeypatch):
+    """Compiled with all optimisations, as for a user."""
     monkeypatch.chdir(tmp_path)
     for key in os.environ.keys() - environment.keys():
         monkeypatch.delenv(key)

@@ -136,7 +136,7 @@ def test_mistakes_in_functions_and_data_are_named():
         ({"steps": None}, "steps must be an integer of at least 1, got None"),
         ({"chunk": 2.5}, "chunk must be an integer of at least 1, got 2.5"),
         ({"key": None}, "sample was given without key"),
-        ({"sample": None}, "key was given without sample"),
+        ({"sample": None}, r"data must be a tuple.* give sample="),
         ({"runs": 3}, r"params must have a first axis of runs=3.*shape \(2,\)"),
     ],
 )
@@ -176,3 +176,16 @@ def test_batches_that_are_divided_stay_divided_in_a_chunk():
     found = _stacked(tuple(jax.device_put(batch, divided) for batch in batches))
     assert found.sharding.spec == jax.P(None, "data")
     np.testing.assert_array_equal(found, batches)
+
+
+def test_a_rule_may_get_a_key_as_part_of_its_batch():
+    def noisy(params, x, key):
+        noise = jax.random.normal(key, dtype=params.dtype)
+        return ((params - x) ** 2, None), 2 * (params - x) + noise
+
+    data, sgd = jnp.arange(8.0), optax.sgd(0.1)
+    draw = lambda key, data: (data[jax.random.randint(key, (), 0, 8)], key)
+    given = {"steps": 4, "sample": draw, "key": jax.random.key(0)}
+    found = training.fit(noisy, sgd, jnp.array(1.0), data, **given)
+    told = training.fit(noisy, sgd, jnp.array(1.0), data, draws=False, **given)
+    np.testing.assert_array_equal(found.values, told.values)

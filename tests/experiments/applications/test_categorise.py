@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import experiments
 from bpvariants import gradients
-from experiments import data, report
+from experiments import asking, data, report
 from experiments.applications.categorise import (
     network as text_network,
     study as categorise,
@@ -60,6 +61,20 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     assert again.rows == result.rows
     assert "is NUM (" in capsys.readouterr().out
     check_resumed(categorise.main, categorise.Config(out=tmp_path), result)
+    model, tests = experiments.load(tmp_path), data.trec().test
+    answers = [model.predict(text) for text in tests.texts[:100]]
+    right = [found.value for found in answers] == np.array(model.settings["classes"])[
+        tests.labels[:100]
+    ]
+    assert 100 * np.mean(right) > 65
+    assert np.mean([found.unlike for found in answers]) < 0.15
+    finnish = "missä on lähin rautatieasema", "kissa nukkuu sohvalla olohuoneessa"
+    assert all(model.predict(text).unlike for text in finnish)
+    capsys.readouterr()
+    assert asking.main([str(tmp_path), "--text", "Where is Paris ?"]) == 0
+    assert capsys.readouterr().out == "LOC\n"
+    assert asking.main([str(tmp_path), "--text", " "]) == 1
+    assert "--text: the text is empty" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -129,6 +144,63 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
         assert {n: want[n] for n in want.keys() - TIMES} == {
             n: got[n] for n in got.keys() - TIMES
         }
+
+
+def table(path, rows, mark=",", names=("class", "words")):
+    lines = [mark.join(names), *(mark.join(row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def test_a_csv_file_of_texts_is_learned(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "save_picture", lambda *_: None)
+    path, rng = tmp_path / "texts.csv", np.random.default_rng(0)
+    words = {"fruit": ["apple", "pear", "plum", "fig"], "été": ["sun", "sea", "sand"]}
+    rows = [
+        (name, f'"{" ".join(rng.choice(words[name], rng.integers(2, 9)))}, {i}"')
+        for i, name in enumerate(120 * [*words])
+    ]
+    rows += [("fruit", ""), ("", "no class")]
+    table(path, rows, ";")
+    given = {"csv": path, "text": "words", "label": "class"}
+    small = {"units": 8, "embedding": 8, "hashed": 32, "steps": (60, 60)}
+    small |= {"units_of": ("words",), "batch": 16, "looks": 1, "lengths": 1}
+    out = tmp_path / "run"
+    result = categorise.main(categorise.Config(**given, **small, out=out))
+    baseline, network = result.rows
+    assert baseline["classes"] == ["fruit", "été"]
+    assert min(baseline["accuracy"][0], network["accuracy"][0]) > 90
+    found = categorise_texts.user_csv.read_csv(path, "words", "class")
+    sizes = [len(part.texts) for part in found[1:]]
+    assert sum(sizes) == 240
+    np.testing.assert_allclose(sizes, [168, 24, 48], atol=20)
+    capsys.readouterr()
+    assert asking.main([str(out), "--text", "sea and sun"]) == 0
+    assert capsys.readouterr().out.startswith("été")
+    assert categorise.main(categorise.Config(out=out, resume=True)).rows == result.rows
+    table(path, rows[:50], ";")
+    with pytest.raises(DataError, match=r"--csv: .* has changed since the run"):
+        categorise.main(categorise.Config(out=out, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"text,label\n\xff,a\n", "is not text in UTF-8: .* at byte 11"),
+        (b"a;b\n1;2\n", "has no column 'text' and no column 'label'; .* 'a', 'b'"),
+        (b"text,b\n1,2\n", "has no column 'label'; its columns are 'text', 'b'"),
+        (b"text,label\nx y,1\n", "has 1 texts of 1 classes; needed are at least 40"),
+        (b"text,label\n" + b"some text,a\n" * 60, "has 60 texts of 1 classes"),
+        (b"text,label\n" + b"same words,a\nsame words,b\n" * 40, "has too few"),
+    ],
+)
+def test_csv_files_that_cannot_be_learned(content, message, tmp_path):
+    path, out = tmp_path / "texts.csv", tmp_path / "run"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"--csv: .*{message}"):
+        categorise.main(categorise.Config(csv=path, out=out))
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("text", ["", " \n"])

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+import experiments
+from experiments import asking
 from experiments.applications.control import ilqr, policy, reference, study as control
 from experiments.applications.control.mechanics import advance
 from experiments.applications.control.systems import SYSTEMS, tip
@@ -226,7 +228,21 @@ def test_quick(fast, tmp_path, capsys):
     assert after[0, 0] != before[0, 0]
     assert "truncated_bptt, 600" in capsys.readouterr().out
     check_resumed(control.main, control.Config(out=out), result)
+    model = experiments.load(out)
+    answer = model.predict([3.1, 0.2])
     params = policy.load(out / "policy-pendulum-truncated_bptt.npz")
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    system = SYSTEMS["pendulum"]
+    action = policy.act(system, first, jnp.array([3.1, 0.2]), jnp.zeros(1))
+    np.testing.assert_allclose(answer.value, action, atol=1e-4)
+    assert not answer.unlike
+    assert model.predict([0.0, 40.0]).unlike
+    capsys.readouterr()
+    assert asking.main([str(out), "--state", "3.1, 0.2"]) == 0
+    assert capsys.readouterr().out == f"{answer.value[0]}\n"
+    for text, message in (("3", "2 for the pendulum; got"), ("a,0", "separated by")):
+        assert asking.main([str(out), "--state", text]) == 1
+        assert message in capsys.readouterr().err
     assert sum(leaf[0].size for leaf in jax.tree.leaves(params)) == row["params"]
 
 

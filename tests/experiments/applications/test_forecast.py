@@ -48,7 +48,7 @@ def make_series(values=None, **changes):
         values[[20, 75]] = np.nan
     series = series_of.Series(
         "made", "made up", "m", steps, values, rng.normal(size=(90, 1)), steps % 7, 7,
-        50, 65, {"a": (65, 80), "b": (80, 90)}, (1, 3), 4,
+        50, 65, {"a": (65, 80), "b": (80, 90)}, (1, 3), 4, period=7,
     )  # fmt: skip
     return series._replace(**changes)
 
@@ -74,14 +74,14 @@ def test_quick_beats_persistence(tmp_path, capsys):
 def test_linear_baselines_are_those_measured_elsewhere():
     series = series_of.SERIES["sunspots"]()
     prepared = series_of.prepare(series)
-    said = baselines.forecast("ar", series, prepared)[None, series.test - 1 :]
-    row = scores.score(series, prepared, said, series.test - 1)
+    said = baselines.walk("ar", series, prepared)[0][None]
+    row = scores.score(series, prepared, said, series.validation - 1)
     for period, want in {"1921–55": 0.130, "1956–79": 0.368}.items():
         assert abs(report.errors(series, row, period, 1)[0] - want) < 6e-4
     series = series_of.SERIES["vix"]()
     prepared = series_of.prepare(series)
-    said = baselines.forecast("reference", series, prepared)[None, series.test - 1 :]
-    row = scores.score(series, prepared, said, series.test - 1)
+    said = baselines.walk("reference", series, prepared)[0][None]
+    row = scores.score(series, prepared, said, series.validation - 1)
     (errors,) = row["rmse"].values()
     assert abs(errors["1"][0] - 0.0787) < 5e-5
     assert [test["statistic"] for test in row["skill"].values()] == [0, 0, 0]
@@ -109,8 +109,8 @@ def learned(method, series, tmp_path):
 def test_nothing_after_its_origin_makes_a_difference(method, tmp_path):
     series = make_series()
     one = learned(method, series, tmp_path / "a")
-    assert one.first == 64
-    assert one.said.shape == (2, 26, 2, 3)
+    assert one.first == 49
+    assert one.said.shape == (2, 41, 2, 3)
     assert np.all(np.isfinite(one.said))
     later = series.values.copy()
     later[80:] += 5
@@ -118,8 +118,8 @@ def test_nothing_after_its_origin_makes_a_difference(method, tmp_path):
     others[80:] -= 3
     changed = series._replace(values=later, others=others)
     other = learned(method, changed, tmp_path / "b")
-    np.testing.assert_array_equal(one.said[:, :16], other.said[:, :16])
-    assert not np.allclose(one.said[:, 16:], other.said[:, 16:])
+    np.testing.assert_array_equal(one.said[:, :31], other.said[:, :31])
+    assert not np.allclose(one.said[:, 31:], other.said[:, 31:])
 
 
 def test_baselines_do_not_look_ahead():
@@ -139,7 +139,7 @@ def test_seasonal_and_linear_baselines_know_what_they_are_for():
     steps = np.arange(90)
     wave = make_series(np.array([3.0, 1, 4, 1, 5, 9, 2])[steps % 7])
     prepared = series_of.prepare(wave)
-    for name in ("seasonal", "ar"):
+    for name in ("seasonal", "last_season", "ar"):
         if name == "ar":
             wave = wave._replace(lags=7)
         said = baselines.forecast(name, wave, prepared)[64:-3, 1, 0]
@@ -347,7 +347,10 @@ def test_a_german_file_newest_first_with_inputs(tmp_path):
     expected = [float(value.replace(",", ".")) for value in values]
     np.testing.assert_array_equal(series.values, expected)
     np.testing.assert_array_equal(series.others[:, 0], np.arange(60)[::-1])
-    assert series_of.prepare(series).xs.shape == (60, 3)
+    # The inputs are the value, its change, Wind, and two for the phase of the week.
+    assert series_of.prepare(series).xs.shape == (60, 5)
+    assert series.season == 7
+    assert [*map(user_csv.text_of, series.ahead)] == ["2020-03-01", "2020-03-02"]
     assert "newest row first" in series.notes[0]
     with pytest.raises(ValueError, match="must be different columns, got Last, Last"):
         user_csv.read_series(path, "Last", 2, None, inputs=["Last"])
@@ -357,7 +360,8 @@ def test_a_run_is_not_resumed_after_its_file_grew(tmp_path):
     values = np.sin(np.arange(120) / 2).round(3)
     text = "load\n" + "".join(f"{value}\n" for value in values)
     path = write(tmp_path / "my.csv", text)
-    given = {"csv": str(path), "column": "load", "horizon": 3, "out": tmp_path / "out"}
+    given: dict = {"csv": str(path), "column": "load", "horizon": 3}
+    given |= {"out": tmp_path / "out", "methods": ("bptt:adam",)}
     before = forecast.main(forecast.Config(**given, **SMALL))
     resumed = forecast.Config(out=tmp_path / "out", resume=True)
     for more, message in {
@@ -393,23 +397,35 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
     assert (series.validation, series.test) == (190_000, 195_000)
 
 
-def test_a_file_of_ones_own(tmp_path):
+def test_a_file_of_ones_own(tmp_path, capsys):
     values = np.sin(np.arange(120) / 2).round(3).astype(str)
     values[7::11] = ""
     path = write(tmp_path / "my.csv", "load,x\n" + "".join(f"{v},a\n" for v in values))
     out = tmp_path / "out"
     result = forecast.main(
-        forecast.Config(csv=str(path), column="load", horizon=3, out=out, **SMALL)
-    )
-    assert [row["method"] for row in result.rows] == [
-        "reference", "ar", "ridge", "bptt:adam"
-    ]  # fmt: skip
+        forecast.Config(
+            csv=str(path), column="load", horizon=3, out=out, methods=("bptt:adam",),
+            **SMALL,
+        )
+    )  # fmt: skip
+    methods = [row["method"] for row in result.rows]
+    assert methods == ["reference", "ar", "ridge", "bptt:adam"]
     header, *lines = (out / "forecast.csv").read_text().splitlines()
     assert header == "row,ahead,forecast,low_5_percent,high_95_percent"
     numbers = np.array([line.split(",") for line in lines], float)
     np.testing.assert_array_equal(numbers[:, :2], [[120, 1], [121, 2], [122, 3]])
     assert np.all(numbers[:, 3] <= numbers[:, 4])
-    np.testing.assert_allclose(numbers[:, 2:], result.rows[-1]["forecast"], rtol=1e-5)
+    # A linear model wins the contest, because the series is a sine: the simpler one.
+    conclusion = (out / "conclusion.txt").read_text()
+    assert "No difference is shown between AR(12) and ridge on 12 lags" in conclusion
+    assert "The simpler method, AR(12), forecasts." in conclusion
+    # The answer comes first on the page, and last in the terminal.
+    page = (out / "report.html").read_text()
+    assert page.index('id="forecast"') < page.index('id="csv-errors"')
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count(conclusion.strip()) == 2
+    (won,) = [row for row in result.rows if row["method"] == "ar"]
+    np.testing.assert_allclose(numbers[:, 2:], won["forecast"], rtol=1e-5)
     assert (out / "forecast.png").stat().st_size > 10_000
     assert not list(out.glob("*.tmp"))
     check_resumed(forecast.main, forecast.Config(out=out), result)
@@ -423,7 +439,13 @@ def test_a_file_of_ones_own(tmp_path):
         ({"methods": ("bptt:addam",)}, "Did you mean 'adam'"),
         ({"methods": ("btpp:adam",)}, "Did you mean 'bptt'"),
         ({"methods": ("rtrl:rprop",)}, "rprop is for full batches, and rtrl learns at"),
-        ({"csv": "a.csv"}, "csv and column go together"),
+        ({"column": "a"}, "column is for a file given by csv, got 'a' without one"),
+        ({"target": "a", "column": "b", "csv": "c"}, "two names of one option"),
+        (
+            {"dates": "first"},
+            "dates must be one of day-first, month-first; got 'first'",
+        ),
+        ({"header": 0}, "header is for a file given by csv, got 0"),
         ({"decimal": ","}, "decimal is for a file given by csv, got ','"),
         ({"decimal": ";"}, r"decimal must be one of \., ,; got ';'"),
         ({"cell": "rnn"}, "cell must be one of gru, lstm, rtu, tanh"),

@@ -10,6 +10,8 @@ import optax
 import pytest
 from scipy.integrate import solve_ivp
 
+import experiments
+from experiments import asking
 from experiments.applications.identify import methods, study as identify, tanks
 from tests.experiments.resuming import check_resumed
 
@@ -115,6 +117,31 @@ def test_identify_quick(check_run, tmp_path, capsys):
     assert row["recovery"][0] > 0
     assert "told k" in capsys.readouterr().out
     check_resumed(identify.main, identify.Config(out=tmp_path), result)
+    # A plant that the model has not seen; its parameters are those after the change.
+    record = tanks.simulate(jax.random.key(9), 400, 0)
+    xs, targets = np.asarray(record.xs), np.asarray(record.targets)
+    model, ends = experiments.load(tmp_path), range(100, 400, 10)
+    answers = [model.predict(xs[end - 100 : end]) for end in ends]
+    errors = [
+        found.value - targets[end - 1] for found, end in zip(answers, ends, strict=True)
+    ]
+    repeated = [xs[end - 1, 1] - targets[end - 1] for end in ends]
+    assert np.sqrt(np.mean(np.square(errors))) < 0.8 * np.sqrt(
+        np.mean(np.square(repeated))
+    )
+    assert np.mean([found.unlike for found in answers]) < 0.3
+    assert model.predict(xs[:50]).distance is None
+    assert model.predict(5 * xs).unlike
+    path = tmp_path / "tanks.csv"
+    lines = [f"{u:.6f},{y:.6f}" for u, y in xs]
+    path.write_text("\n".join(["u,y", *lines]))
+    capsys.readouterr()
+    assert asking.main([str(tmp_path), "--csv", str(path)]) == 0
+    found = float(capsys.readouterr().out.split()[0])
+    assert found == pytest.approx(model.predict(xs).value, abs=1e-3)
+    path.write_text("a,b\n1,2\n")
+    assert asking.main([str(tmp_path), "--csv", str(path)]) == 1
+    assert "a header with the columns u" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
-from experiments import data
+import experiments
+from experiments import asking, data
 from experiments.applications.images import networks, study as images
 from experiments.harness.errors import DataError
 
@@ -40,6 +43,59 @@ def test_images_quick(check_run, fast, tmp_path, capsys):
         assert row["curve"][-1]["test_error"] == row["test_error"]
         for i, said in row["mistakes"]:
             assert said != labels[i]
+    check_answers(tmp_path, capsys)
+
+
+def check_answers(out, capsys):
+    """Ask the model of a run about digits, and about pictures that are none."""
+    model, (images_, labels) = experiments.load(out), data.mnist().test
+    some = slice(2000, 2200)
+    answers = [model.predict(image) for image in images_[some]]
+    assert np.mean([answer.value for answer in answers] == labels[some]) > 0.8
+    assert np.mean([answer.unlike for answer in answers]) < 0.12
+    path = out / "digit.png"
+    right = []
+    for image, label in zip(images_[some][:40], labels[some], strict=False):
+        # dark ink on light paper, off centre, and larger than in MNIST
+        large = np.kron(np.pad(image, ((3, 20), (40, 5))), np.ones((5, 5)))
+        Image.fromarray(np.uint8(240 - 200 * large)).save(path)
+        right.append(model.predict(path).value == label)
+    assert np.mean(right) > 0.75
+    capsys.readouterr()
+    assert asking.main([str(out), "--png", str(path)]) == 0
+    assert capsys.readouterr().out == f"{model.predict(path)}\n"
+    for name, pictures in strange_pictures(out).items():
+        unlike = np.mean([model.predict(picture).unlike for picture in pictures])
+        assert unlike >= (0.3 if name == "letters" else 1), name
+    path.write_bytes(b"no picture")
+    assert asking.main([str(out), "--png", str(path)]) == 1
+    assert "cannot be read as a picture" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"the image must be \[28, 28\]"):
+        model.predict(np.zeros((8, 8)))
+
+
+def strange_pictures(folder):
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:120, :160] / 160
+    arrays = {
+        "noise": [rng.uniform(size=(side, side)) for side in (28, 100, 300)],
+        "blank": [np.full((50, 50), value) for value in (0, 0.5, 1)],
+        "gradients": [x, y, 0.5 + 0.3 * np.sin(9 * x) + 0.2 * np.cos(7 * y)],
+        "letters": [_letter(letter) for letter in "ABEFGHKMNRWX"],
+    }
+    found = {}
+    for name, grey in arrays.items():
+        found[name] = [folder / f"{name}-{i}.png" for i in range(len(grey))]
+        for path, each in zip(found[name], grey, strict=True):
+            Image.fromarray(np.uint8(255 * each)).save(path)
+    return found
+
+
+def _letter(letter):
+    font = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
+    picture = Image.new("L", (200, 240), 255)
+    font = ImageFont.truetype(font, 160)
+    ImageDraw.Draw(picture).text((40, 10), letter, font=font, fill=0)
+    return np.asarray(picture) / 255
 
 
 @pytest.fixture

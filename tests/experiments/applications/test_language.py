@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from experiments import data
+import experiments
+from experiments import asking, data
 from experiments.applications.language import characters, study as language
 from experiments.baselines.ngrams import interpolated_ngrams
 from experiments.harness.errors import DataError
@@ -105,6 +106,22 @@ def test_language_is_better_than_chance_and_writes(
     assert "1.88" in output
     assert "2-gram" in output
     check_resumed(language.main, language.Config(out=tmp_path), result)
+    model = experiments.load(tmp_path)
+    capsys.readouterr()
+    assert asking.main([str(tmp_path), "--text", "ROMEO:\n"]) == 0
+    written = capsys.readouterr().out
+    assert written[:-1] == model.predict("ROMEO:\n").value
+    assert len(written) == 201
+    assert set(written) <= set(shakespeare.alphabet)
+    text = "".join(shakespeare.alphabet[i] for i in shakespeare.test)
+    parts = [text[i : i + 80] for i in range(0, 8000, 80)]
+    assert np.mean([model.predict(part).unlike for part in parts]) < 0.15
+    finnish = "huomenna sataa koko päivän pohjoisessa ja lapset leikkivät koiran kanssa"
+    for strange in (finnish, "q" * 64, "x9#~ 77%^&*{} 0x5f3759df ||| <html> @@ zz"):
+        assert model.predict(strange).unlike
+    assert model.predict("short").distance is None
+    with pytest.raises(ValueError, match="has no character of the training text"):
+        model.predict("ñ")
 
 
 def test_texts_that_cannot_be_learned_are_refused(tmp_path):

@@ -9,7 +9,10 @@ import mido
 import numpy as np
 import pytest
 
+import experiments
+from experiments import asking, data
 from experiments.applications.music import midi, rolls as piano_rolls, study as music
+from experiments.harness import models
 from experiments.harness.errors import DataError
 from experiments.networks import recurrent, windows as windowing
 from tests.experiments.resuming import check_resumed
@@ -130,6 +133,73 @@ def test_midi_is_read_back(tmp_path):
         midi.write_midi(path, piece, 0)
 
 
+def written(path, notes, *, ticks=96, channel=0):
+    """Write a MIDI file of notes (MIDI number, begin, end), in ticks."""
+    changes = [(begin, 1, note) for note, begin, _ in notes]
+    changes += [(end, 0, note) for note, _, end in notes]
+    track, now = mido.MidiTrack(), 0
+    for at, on, note in sorted(changes):
+        kind = "note_on" if on else "note_off"
+        given = {"note": note, "channel": channel, "time": at - now}
+        track.append(mido.Message(kind, **given))
+        now = at
+    mido.MidiFile(ticks_per_beat=ticks, tracks=[track]).save(path)
+
+
+def test_midi_of_others_is_read_in_steps(tmp_path):
+    path = tmp_path / "piece.mid"
+    # 96 ticks are a beat, so two steps of 48 ticks; the times are a little off.
+    notes = [(60, 2, 49), (64, 46, 99), (67, 100, 104), (20, 0, 50), (60, 52, 97)]
+    written(path, notes)
+    assert midi.read_midi(path, 2) == [{60}, {60, 64}, {67}]
+    assert midi.read_midi(path) == [{60, 64}, {60, 67}]
+    written(path, notes, channel=9)
+    assert not any(midi.read_midi(path, 2))
+
+
+def test_a_folder_of_midi_files_is_learned(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "midi"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(7):
+        scale = 48 + np.cumsum(rng.integers(0, 3, 40)) % 24
+        tune = [(int(note), 48 * t, 48 * t + 48) for t, note in enumerate(scale)]
+        written(folder / ("more" if i % 2 else "") / f"{i}.MID", tune)
+        if i == 1:
+            written(folder / "again.mid", tune)
+    parts = midi.read_folder(folder, 2)
+    assert [*map(len, parts)] == [5, 1, 1]
+    told = capsys.readouterr().out
+    assert "8 MIDI files, with 7 different pieces of 16 steps or more: 5 for" in told
+    assert parts == midi.read_folder(folder, 2)
+    monkeypatch.setattr(music.report, "save_picture", lambda *_: None)
+    out = tmp_path / "run"
+    config = music.Config(
+        midi=folder, cells=("tanh",), units=4, steps=4, chunk=2, streams=2, window=8,
+        seeds=1, sampled=20, out=out,
+    )  # fmt: skip
+    result = music.main(config)
+    assert {row["set"] for row in result.rows} == {"own"}
+    assert (out / "own-tanh.mid").exists()
+    assert "own-tanh.mid" in (out / "report.html").read_text()
+    assert "To listen: own-test-piece.mid is" in capsys.readouterr().out
+    assert music.main(music.Config(out=out, resume=True)).rows == result.rows
+    model = experiments.load(out)
+    assert model.predict(folder / "0.MID").distance is None  # one held-out piece
+    (folder / "bad.mid").write_bytes(b"MThd")
+    with pytest.raises(DataError, match=r"--midi: .* 1 file added \(bad\.mid\)"):
+        music.main(music.Config(out=out, resume=True))
+    with pytest.raises(DataError, match=r"--midi: .*bad\.mid cannot be read"):
+        midi.read_folder(folder, 2)
+    with pytest.raises(DataError, match="--midi: there is no folder"):
+        music.main(music.Config(midi=tmp_path / "no", out=tmp_path / "other"))
+    (tmp_path / "few").mkdir()
+    written(tmp_path / "few" / "a.mid", [(60, 0, 2000)])
+    with pytest.raises(DataError, match="has 1 MIDI files, and 1 different pieces"):
+        music.main(music.Config(midi=tmp_path / "few", out=tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.data
 def test_music_is_better_than_chance_and_goes_on(check_run, tmp_path, capsys):
     config = music.Config(quick=True, out=tmp_path)
@@ -149,6 +219,30 @@ def test_music_is_better_than_chance_and_goes_on(check_run, tmp_path, capsys):
     assert "8.43" in output
     with pytest.raises(DataError, match="add --resume to go on"):
         music.main(config)
+    model, pieces = experiments.load(tmp_path), data.jsb_chorales().test
+    answers = [model.predict(piece[:40]) for piece in pieces]
+    network = music.make_network("gru", 48)
+    params = models.read_model(tmp_path).params["network"]
+    carry, y = network.zeros(()), None
+    for x in data.to_roll(pieces[3][:40]):
+        carry, y = network.step(params, carry, (x, None))
+    order = np.argsort(-np.asarray(y))
+    sounds = order[: max(1, int(np.sum(np.asarray(y) > 0)))]
+    assert answers[3].value == tuple(sorted((21 + sounds).tolist()))
+    assert np.mean([answer.unlike for answer in answers]) < 0.15
+    rng = np.random.default_rng(0)
+    noise = [set(rng.integers(40, 90, 4).tolist()) for _ in range(40)]
+    for strange in (noise, [{60}] * 40, [set()] * 40):
+        assert model.predict(strange).unlike
+    path = tmp_path / "jsb_chorales-test-piece.mid"
+    capsys.readouterr()
+    assert asking.main([str(tmp_path), "--midi", str(path)]) == 0
+    answer = model.predict(midi.read_midi(path))
+    assert capsys.readouterr().out == f"{answer}\n"
+    path = tmp_path / "no.mid"
+    path.write_bytes(b"MThd")
+    assert asking.main([str(tmp_path), "--midi", str(path)]) == 1
+    assert "cannot be read as a MIDI file" in capsys.readouterr().err
     again = music.main(music.Config(out=tmp_path, resume=True, temperature=0.5))
     assert again.rows == result.rows
     assert midi.read_midi(tmp_path / "jsb_chorales-gru.mid") != piece

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data
+import experiments
+from experiments import asking, data
 from experiments.applications.robot import baselines, networks, study as robot
 from experiments.networks import windows as windowing
 from tests.experiments.resuming import check_resumed
@@ -39,6 +40,28 @@ def test_robot_quick(check_run, tmp_path, capsys):
     # Test accuracy of logistic regression on four frames, measured without this library
     assert known == pytest.approx(71.5, abs=0.3)
     assert "90.1" in capsys.readouterr().out
+    model = experiments.load(tmp_path)
+    readings = data.wall_following().readings[4092:]
+    (row,) = (row for row in result.rows if row["model"] == "gru-16")
+    for last in (700, 1363):  # the network has forgotten the frames before these
+        answer = model.predict(readings[last - 300 : last + 1])
+        assert answer.value == data.ACTIONS[row["said"][last]]
+    path = tmp_path / "frames.csv"
+    np.savetxt(path, readings[1063:], delimiter=",", fmt="%.4f")
+    capsys.readouterr()
+    assert asking.main([str(tmp_path), "--csv", str(path)]) == 0
+    assert capsys.readouterr().out.startswith(answer.value)
+    for strange in np.zeros((1, 24)), np.full((2, 24), 50.0):
+        assert model.predict(strange).unlike
+    for message, frames in {
+        r"frames must be \[T, 24\], got \[24\]": readings[0],
+        "frames must have finite distances": np.full((1, 24), np.nan),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            model.predict(frames)
+    path.write_text("1,2\n")
+    assert asking.main([str(tmp_path), "--csv", str(path)]) == 1
+    assert "It must have 24 numbers in each row" in capsys.readouterr().err
     again = robot.main(robot.Config(out=tmp_path, resume=True))
     assert again.rows == result.rows
     check_resumed(robot.main, robot.Config(out=tmp_path), result)

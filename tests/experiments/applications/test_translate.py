@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import experiments
+from experiments import asking
 from experiments.applications.translate import (
     losses,
     network,
@@ -271,6 +273,17 @@ def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
     with pytest.raises(DataError, match="none of the words of 'zzz yyy' occurs"):
         translate.main(strange)
     check_resumed(translate.main, translate.Config(out=out), result)
+    model = experiments.load(out)
+    found = model.predict("Je suis fatigué zzz.")
+    assert f"je suis fatigue zzz → {found.value}" in answer
+    capsys.readouterr()
+    assert asking.main([str(out), "--text", "elle est professeur"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("she is ") or said.startswith("she s ")
+    german = "die Kinder spielen im Garten", "wo ist der nächste Bahnhof"
+    assert all(model.predict(text).unlike for text in german)
+    assert asking.main([str(out), "--text", "je " * 10]) == 1
+    assert "--text: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

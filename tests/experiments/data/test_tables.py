@@ -103,6 +103,7 @@ def test_numbers_are_read_as_they_are_meant(name, tmp_path):
         ("a,a,v\n1,2,3\n", None),
         ("v,v\n1,2\n", "twice or more in it"),
         ("day,volt\n1,2\n", r"not in it; there are: day, volt\."),
+        ("a, b;w\n1;2\n", r"not in it; there are: 'a, b', w\."),
         ("", "is empty"),
         ("\n\n# nothing\n", "is empty"),
         (b"PK\x03\x04rest", "a workbook or a zip archive, not text"),

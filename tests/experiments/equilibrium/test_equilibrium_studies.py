@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.equilibrium import attractor, equilibrium_digits, equilibrium_mnist
+from experiments.equilibrium import (
+    attractor,
+    equilibrium_digits,
+    equilibrium_mnist,
+    equilibrium_propagation,
+)
 
 TIMES = ("wall_seconds", "ms_per_step", "compile_seconds", "temp_bytes")
 
@@ -61,6 +66,8 @@ def test_equilibrium_digits(tmp_path, monkeypatch, capsys):
     config = equilibrium_digits.Config(seeds=2, epochs=1, out=tmp_path)
     result = equilibrium_digits.main(config)
     check(result, tmp_path, 2, ["equilibrium_digits"])
+    ticks = equilibrium_digits._draw(result.rows).axes[1].get_xticks()
+    assert (ticks == ticks.round()).all()
     unrolled, exact = result.rows
     # The two runs must agree, because both use the same batches, and the network
     # settles within 50 steps in both.
@@ -99,6 +106,19 @@ def test_equilibrium_mnist(small, tmp_path):
     assert exact[0] == pytest.approx(free[0])
     assert exact[-1] != free[-1]
     resume(equilibrium_mnist, config, result)
+
+
+def test_equilibrium_propagation(small, tmp_path):
+    options = {"hidden": 5, "epochs": 2, "batch": 4, "train": 20, "test": 10}
+    config = equilibrium_propagation.Config(**options, out=tmp_path)
+    result = equilibrium_propagation.main(config)
+    check(result, tmp_path, 5, ["equilibrium_propagation"])
+    rows = {row["rule"]: row for row in result.rows}
+    # Training starts from equal weights, and only symmetric weights give the gradient.
+    assert rows["rbp"]["values"][0] == pytest.approx(rows["ep"]["values"][0], rel=1e-4)
+    assert rows["ep"]["cosines"][0] > 0.99
+    assert rows["ep asymmetric"]["cosines"][0] < 0.98
+    resume(equilibrium_propagation, config, result)
 
 
 def test_seeds_are_trainings_of_their_own(small, tmp_path, monkeypatch):

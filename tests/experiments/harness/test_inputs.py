@@ -59,6 +59,51 @@ def test_changed_files_are_told(begun, content, message):
         run(begun)
 
 
+@pytest.fixture
+def begun_with_folder(tmp_path):
+    folder = tmp_path / "mine"
+    (folder / "more").mkdir(parents=True)
+    for name in ("a.mid", "b.MID", "more/c.mid", "notes.txt"):
+        (folder / name).write_text(name)
+    config = WithFolder(table=folder, out=tmp_path / "out")
+    run(config)
+    return dataclasses.replace(config, resume=True)
+
+
+class WithFolder(Config):
+    ENDINGS = (".mid",)
+
+
+def test_an_unchanged_folder_is_resumed(begun_with_folder):
+    (begun_with_folder.table / "notes.txt").write_text("not read by the study")
+    run(begun_with_folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mine: (mine / "d.mid").touch(), r"1 file added \(d\.mid\)\."),
+        (
+            lambda mine: [(mine / f"{i}.mid").touch() for i in range(4)],
+            r"4 files added \(0\.mid, 1\.mid, 2\.mid, …\)\.",
+        ),
+        (
+            lambda mine: (mine / "more/c.mid").rename(mine / "c.mid"),
+            r"1 file added \(c\.mid\); 1 file removed \(more/c\.mid\)\.",
+        ),
+        (
+            lambda mine: (mine / "a.mid").write_text("b.mid"),
+            r"1 file changed \(a\.mid\)\.",
+        ),
+        (lambda mine: mine.rename(mine.with_name("other")), "which is gone: put that"),
+    ],
+)
+def test_a_changed_folder_is_told(begun_with_folder, change, message):
+    change(begun_with_folder.table)
+    with pytest.raises(DataError, match=f"--table: .*{message}.*folder.*another --out"):
+        run(begun_with_folder)
+
+
 def test_a_run_that_does_not_know_its_files_is_not_resumed(begun):
     path = begun.out / "config.json"
     stored = json.loads(path.read_text())

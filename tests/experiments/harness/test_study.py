@@ -3,13 +3,17 @@
 import dataclasses
 import importlib
 import json
+import signal
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
 
-from experiments import __main__ as command, report
+from experiments import __main__ as command, report, studies
 from experiments.harness import options
 from experiments.harness.errors import DataError
+from experiments.harness.help import help_of
 from experiments.harness.jobs import Job
 from experiments.harness.study import run_study, Study
 
@@ -93,6 +97,7 @@ def test_quick_takes_the_small_sizes_unless_others_are_given(tmp_path):
         ({"numbers": ()}, "numbers must have one value at least"),
         ({"numbers": (1, 0)}, r"numbers must be at least 1, got \(1, 0\)"),
         ({"resume": True}, "resume needs out, the folder of the run"),
+        ({"resume": True, "overwrite": True, "out": "a"}, "overwrite exclude each"),
     ],
 )
 def test_options_are_checked(given, says):
@@ -116,12 +121,107 @@ def test_checks_say_what_is_allowed():
 def test_folders_are_not_overwritten(tmp_path):
     main, _, _ = make_main()
     main(Config(out=tmp_path))
-    with pytest.raises(DataError, match="holds results already; choose another --out"):
+    with pytest.raises(DataError, match=r"another --out, add --resume .* --overwrite"):
         main(Config(out=tmp_path))
     with pytest.raises(DataError, match="differs from the run in"):
         main(Config(numbers=(7,), resume=True, out=tmp_path))
     with pytest.raises(DataError, match="holds no run to resume"):
         main(Config(resume=True, out=tmp_path / "elsewhere"))
+
+
+def test_overwrite_deletes_the_earlier_run_and_nothing_else(tmp_path):
+    main, trained, _ = make_main()
+    main(Config(out=tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    again = main(Config(numbers=(7,), overwrite=True, out=tmp_path))
+    assert trained == [1, 2, 3, 7]
+    assert {row["job"] for row in again.rows} == {"job 7"}
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_overwrite_leaves_a_folder_without_a_run_alone(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    make_main()[0](Config(overwrite=True, out=tmp_path))
+    assert (tmp_path / "checkpoints").is_dir()
+
+
+def test_a_stopped_study_says_how_to_go_on(tmp_path, capsys):
+    main, *_ = make_main(stop_at=2)
+    main(Config(out=tmp_path))
+    said = capsys.readouterr()
+    command = f"python -m experiments squares --resume --out {tmp_path}"
+    assert command in said.err  # at the beginning, for a run that is killed
+    assert command in said.out
+    assert "--overwrite" in said.out
+    assert "Interrupted: some jobs" in (tmp_path / "report.html").read_text()
+    main, *_ = make_main()
+    main(Config(out=tmp_path, resume=True))
+    assert command not in capsys.readouterr().out
+    assert "Interrupted" not in (tmp_path / "report.html").read_text()
+
+
+KILLED = """
+import dataclasses, os, pathlib, signal, sys
+from experiments.harness.jobs import Job
+from experiments.harness.study import Study, run_study
+
+def train(way):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+jobs = lambda config: [Job("job", 1, train)]
+run_study("squares", Study(out=pathlib.Path(sys.argv[1])), jobs, print)
+"""
+
+
+@pytest.mark.slow
+def test_a_study_that_is_terminated_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == -signal.SIGTERM
+    last = done.stderr.split("Stopped by a signal.")[1]
+    assert f"python -m experiments squares --resume --out {tmp_path}" in last
+
+
+def test_help_is_wrapped_once_and_has_full_phrases():
+    for name, entry in command.STUDIES.items():
+        study = importlib.import_module(f"experiments.{entry.module}")
+        texts = help_of(study.Config)
+        fields = {field.name for field in dataclasses.fields(study.Config)}
+        assert set(texts) >= fields - {"machine"}, name  # options of its own
+        for option, text in texts.items():
+            assert "\n" not in text, (name, option)
+            assert text[0].isupper() or not text[0].isalpha(), (name, option)
+            assert text[-1] in ".…", (name, option)
+
+
+def test_lines_of_help_are_full(capsys, monkeypatch):
+    """Check that no line of the help ends where its next word would still fit."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        command.main(["copy_adding", "--help"])
+    text = capsys.readouterr().out
+    assert "Number of blank steps of the copy task" in text
+    lines = [line.strip("│|").rstrip() for line in text.splitlines()]
+    indents = [len(line) - len(line.lstrip()) for line in lines]
+    column = max(indents)  # where the help of options stands
+    assert indents.count(column) > 10
+    for line, below, indent in zip(lines, lines[1:], indents[1:], strict=False):
+        has_help = line[column:].strip() and not line[column - 2 : column].strip()
+        if indent == column and has_help:
+            assert len(f"{line} {below.split()[0]}") > 80 - 3, (line, below)
+
+
+def test_the_groups_have_each_study_once():
+    names = [name for group in studies.GROUPS.values() for name in group]
+    assert len(names) == len(set(names)) == len(studies.STUDIES)
+    for width in (60, 80, 120):
+        lines = studies.listing(width).splitlines()
+        assert max(map(len, lines)) < width
+        entries = [line for line in lines if line[:2] == "  " and line[2] != " "]
+        assert [line.split()[0] for line in entries] == names
+    assert "Needs a download: MNIST." in studies.listing(120)
 
 
 def test_one_process_at_a_time_runs_a_study_in_a_folder(tmp_path):
@@ -188,8 +288,8 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_every_study_has_the_common_options():
-    for name, (module, _) in command.STUDIES.items():
-        study = importlib.import_module(f"experiments.{module}")
+    for name, entry in command.STUDIES.items():
+        study = importlib.import_module(f"experiments.{entry.module}")
         assert issubclass(study.Config, Study), name
         assert study.Config.QUICK, name
         fields = {field.name for field in dataclasses.fields(study.Config)}
@@ -197,11 +297,10 @@ def test_every_study_has_the_common_options():
 
 
 def test_the_command_lists_studies_and_says_what_is_wrong(capsys):
-    with pytest.raises(SystemExit) as left:
-        command.main([])
-    assert left.value.code == 0
-    said = capsys.readouterr().out
-    assert all(name in said for name in command.STUDIES)
+    for arguments in ([], ["--help"]):
+        assert command.main(arguments) == 0
+        said = capsys.readouterr().out
+        assert all(f"\n  {name} " in said for name in command.STUDIES)
     assert command.main(["atractor"]) == 2
     assert "Did you mean 'attractor'?" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:

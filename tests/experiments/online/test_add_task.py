@@ -70,7 +70,9 @@ def test_add_task(tmp_path, capsys):
     # chunk of training steps.
     begun = {name: np.array(curve)[:, 0] for name, curve in curves.items()}
     np.testing.assert_allclose(
-        begun["truncated (5; 5)", 1, 2], begun["rtrl", 1, 2], rtol=0.02
+        begun["truncated_bptt, lookback 5, every 5", 1, 2],
+        begun["rtrl", 1, 2],
+        rtol=0.02,
     )
     assert "0.45445" in capsys.readouterr().out
     check_resumed(add_task.main, config, result, lost=2, pictures=["add_task.png"])

@@ -75,7 +75,7 @@ def test_copy_length(tmp_path, capsys):
     result = copy_length.main(config)
     check(result, tmp_path, 3, "copy_length")
     rows = {row["rule"]: row for row in result.rows}
-    assert list(rows) == ["bptt", "truncated (2; 2)", "rtrl"]
+    assert list(rows) == ["bptt", "truncated_bptt, lookback 2, every 2", "rtrl"]
     for row in rows.values():
         assert row["length"] == [1, 1]
         assert row["steps"] == [[12, 24]] * 2
@@ -113,7 +113,11 @@ def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
     [
         (copy_length, {"cells": ("rnn",)}, "cells must be some of tanh, gru, lstm"),
         (copy_length, {"share": 1.0}, r"share must be in \(0, 1\), got 1.0"),
-        (copy_length, {"truncations": ((5, 4),)}, r"1 ≤ h′ ≤ h; got \(5, 4\)"),
+        (
+            copy_length,
+            {"truncations": ((5, 4),)},
+            r"1 ≤ every ≤ lookback; got \(5, 4\)",
+        ),
         (copy_length, {"longest": 0}, "longest must be at least 1, got 0"),
         (copy_length, {"learning_rate": 0.0}, "learning_rate must be positive"),
     ],

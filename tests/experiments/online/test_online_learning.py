@@ -168,7 +168,7 @@ def test_online_learning(tmp_path, capsys):
     for picture in ("errors", "cosines"):
         assert (tmp_path / f"{picture}.png").stat().st_size > 10_000
     names = {(row["rule"], row["system"]) for row in result.rows}
-    rules = ("rtrl", "rflo_random", "truncated (4; 2)")
+    rules = ("rtrl", "rflo_random", "truncated_bptt, lookback 4, every 2")
     assert names == {(rule, system) for rule in rules for system in config.systems}
     for row in result.rows:
         assert np.shape(row["curve"]) == (2, 3)
@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"steps": 13}, "steps must be a multiple of episode=4, got 13"),
-        ({"truncations": ((3, 4),)}, "h′ must divide episode=4"),
+        ({"truncations": ((3, 4),)}, "every must divide episode=4"),
         ({"systems": ("henon", "x")}, "systems must be some of henon.*got x"),
         ({"rules": ("x",)}, "rules must be some of rtrl.*got x"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),

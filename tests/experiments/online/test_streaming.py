@@ -91,7 +91,7 @@ def test_the_study_runs_and_writes_what_it_shows(tmp_path, files, capsys):
     assert (result.folder / "streaming.png").stat().st_size > 10_000
     shown = " ".join(capsys.readouterr().out.split())
     assert "An action equals the one before in 81.4 %" in shown
-    assert "tanh, truncated_bptt, 2 back" in shown
+    assert "tanh, truncated_bptt, lookback 2, every 1" in shown
     assert "left out" not in shown
     check_resumed(streaming.main, config, result, lost=2, pictures=["streaming.png"])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bpvariants import cells
-from experiments import __main__ as command
+from experiments import __main__ as command, _machine
 from experiments.harness import devices
 from experiments.harness.devices import Machine
 from experiments.harness.errors import DataError
@@ -60,7 +60,7 @@ def test_divided_parameters_learn_what_whole_ones_do(tmp_path):
     assert one["parameters_a_device"] == one["parameters"] == four["parameters"]
     assert four["parameters_a_device"] < 0.7 * four["parameters"]
     settings = json.loads((tmp_path / "four" / "config.json").read_text())
-    assert settings["config"]["machine"]["precision"] == "float32"
+    assert settings["config"]["machine"]["dtype"] == "float32"
     assert settings["versions"]["matmul_precision"] == "default, float32"
 
 
@@ -145,14 +145,14 @@ def test_pod_calculates(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("precision", "of_params", "of_carry"),
+    ("dtype", "of_params", "of_carry"),
     [
         ("bfloat16", "float32", "bfloat16"),
         ("float64", "float64", "float64"),
     ],
 )
-def test_precision_is_that_of_the_network(precision, of_params, of_carry):
-    config = char_lm.Config(**SIZES, machine=Machine(devices=1, precision=precision))
+def test_dtype_is_that_of_the_network(dtype, of_params, of_carry):
+    config = char_lm.Config(**SIZES, machine=Machine(devices=1, dtype=dtype))
     with config.machine.computing():
         rule, params, carry, streams = network(config, made=jax.eval_shape)
         (value, (h, _)), grads = jax.eval_shape(rule, params, carry, streams)
@@ -165,7 +165,7 @@ def test_precision_is_that_of_the_network(precision, of_params, of_carry):
 def test_matmul_precision_is_stated():
     from experiments.report import _files
 
-    with Machine(matmul_precision="highest").computing():
+    with Machine(precision="float32").computing():
         assert _files.versions()["matmul_precision"] == "highest"
     assert _files.versions()["matmul_precision"] == "default, float32"
 
@@ -181,6 +181,9 @@ def test_matmul_precision_is_stated():
             | {"process_id": 2},
             "process_id must be 0 to 1, for processes=2, got 2",
         ),
+        ({"precision": "float64"}, "computes in float64, choose --dtype float64"),
+        ({"precision": "highest"}, "precision must be one of default, float32"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, float64"),
     ],
 )
 def test_options_of_the_machine_are_checked(options, message):
@@ -223,7 +226,7 @@ def test_studies_without_seeds_refuse_them(study):
 def test_studies_that_run_on_one_device_say_so(capsys):
     on_many = {
         name
-        for name, (module, _) in command.STUDIES.items()
+        for name, (module, *_) in command.STUDIES.items()
         if "machine"
         in {
             field.name
@@ -232,14 +235,29 @@ def test_studies_that_run_on_one_device_say_so(capsys):
             )
         }
     }
-    assert on_many == set(command.ON_MANY)
+    assert on_many == set(_machine.ON_MANY)
     options = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Machine)}
-    assert options == set(command.MACHINE)
+    assert options == set(_machine.MACHINE)
     for arguments in (["drift", "--devices", "4"], ["--devices=4", "drift"]):
         assert command.main(arguments) == 2
         said = capsys.readouterr().err
         assert "drift has no --devices: it runs on one device" in said
-        assert "Studies with --devices: char_lm" in said
+        assert "Studies with --devices: char_lm, compare, alignment" in said
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["char_lm", "--precision", "float64"],
+        ["--precision=float64", "char_lm"],
+        ["char_lm", "--matmul-precision", "highest"],
+        ["language", "--matmul_precision=highest"],
+    ],
+)
+def test_old_names_of_precisions_are_told(options, capsys):
+    assert command.main(options) == 2
+    said = capsys.readouterr().err
+    assert "numbers of char_lm's network is --dtype" in said
 
 
 def test_options_of_the_machine_may_come_first(monkeypatch, tmp_path, capsys):

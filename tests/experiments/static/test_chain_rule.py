@@ -5,10 +5,11 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.harness.errors import DataError
-from experiments.static import chain_rule
+from experiments.static import _chain_rule_report, chain_rule
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,11 +50,30 @@ def test_chain_rule(tmp_path, capsys):
     assert total["unit"] == of("weight")[0]["to"]
     printed = capsys.readouterr().out
     assert "layer shapes   ‖y‖" in printed
+    assert "same gradient up to rounding: relative differences" in printed
+    exact = max(row["jax.grad"] for row in of("layer"))
+    exact = max([exact, *(row["by hand"] for row in of("layer"))])
+    assert f"are at most {exact:.0e}" in " ".join(printed.split())
     numbers = ["24.7041", "138.8338", "645.5773"]
     for way in ("backprop", "jax.grad", "published"):
         assert [f"{row[way]:.4f}" for row in of("micrograd")] == numbers
     assert all(number in printed for number in numbers)
+    check_picture(config, result.rows, of("layer"), printed)
     check_resume(config, result)
+
+
+def check_picture(config, rows, layers, printed):
+    """Check that the picture of the network has the numbers of the printed table."""
+    with chain_rule._precision(config):
+        params, x, target = chain_rule._problem(config)
+        (_, info), _ = chain_rule._backprop(params, x, target)
+        figure = _chain_rule_report.draw_chain(rows, info, np.asarray(x))
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    for row in layers:
+        for name in ("error", "slope", "delta", "input", "grad"):
+            number = f"{row[name]:.4g}"
+            assert number in texts
+            assert number in printed
 
 
 def check_resume(config, result):

@@ -26,7 +26,9 @@ def _as_users_have_it(plain_jax):
 def test_copy_adding(check_run, check_resumed, tmp_path, monkeypatch, capsys):
     trained = copy_adding._trained(copy_adding.Config(lookbacks=(8,)))
     names = [(cell, rule) for cell, rule, _ in trained]
-    assert names == [(cell, "bptt") for cell in cells.DENSE] + [("lstm", "(8; 4)")]
+    assert names == [(cell, "bptt") for cell in cells.DENSE] + [
+        ("lstm", "truncated_bptt, lookback 8, every 4")
+    ]
     monkeypatch.setattr(copy_adding, "_trained", lambda config: trained[:1])
     config = copy_adding.Config(
         copy_length=2, adding_length=4, units=3, batch=2, steps=2, out=tmp_path
@@ -41,7 +43,11 @@ def test_copy_adding(check_run, check_resumed, tmp_path, monkeypatch, capsys):
         assert (np.array(row["flow_before"]) > 0).all()
     # Loss of an RNN, published by Bai et al.
     assert ".0202" in capsys.readouterr().out
-    truncated = {"rule": "(8; 4)", "cell": "lstm", "below": [None, 1]}
+    truncated = {
+        "rule": "truncated_bptt, lookback 8, every 4",
+        "cell": "lstm",
+        "below": [None, 1],
+    }
     _copy_adding_report.show([row | truncated for row in result.rows], config)
     printed = capsys.readouterr().out
     assert "never, 1" in printed

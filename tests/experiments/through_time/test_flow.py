@@ -69,5 +69,5 @@ def test_pictures_say_what_they_show():
     curve = {"cell": "gru", "start": "normal", "beta": [0.9], "curve": [[1.0, 0.5]]}
     figure = _flow_report.draw([curve | {"trained": steps} for steps in (0, 5)])
     assert all(axis.get_xlabel() == "lag k (steps back)" for axis in figure.axes)
-    assert figure.axes[0].get_ylabel().endswith("‖∂ℓ_s/∂h_{s−k}‖")
-    assert figure.axes[-1].get_legend() is not None
+    assert figure.axes[0].get_ylabel().endswith("‖∂ℓₛ/∂hₛ₋ₖ‖")
+    assert [text.get_text() for text in figure.axes[-1].texts] == ["gru, β 0.900"]

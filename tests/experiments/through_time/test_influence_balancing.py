@@ -49,11 +49,14 @@ def test_sensitivities_are_those_of_the_matrix_and_of_others(result):
 
 def test_courses_end_where_those_of_others_did(result):
     rows = {row["method"]: row for row in result.rows[1:]}
-    lost = {K: rows[f"truncated_bptt, K = {K}"]["lost_after"] for K in (10, 30)}
+    lost = {
+        K: rows[f"truncated_bptt, lookback {K}, every {K}"]["lost_after"]
+        for K in (10, 30)
+    }
     assert lost == {10: [2531], 30: [2448]}
     ends = {1: 3.26, 40: 1.68, 41: 0.283, 50: -0.16654, 100: -0.166653}
     for K, want in ends.items():
-        (theta,) = rows[f"truncated_bptt, K = {K}"]["theta"]
+        (theta,) = rows[f"truncated_bptt, lookback {K}, every {K}"]["theta"]
         digits = len(str(want).split(".")[1])
         assert theta == pytest.approx(want, abs=0.51 * 10**-digits)
     (theta,) = rows["rtrl"]["theta"]

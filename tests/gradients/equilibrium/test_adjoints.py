@@ -166,6 +166,7 @@ def test_unrolled_steps_give_the_phantom_gradient(steps, damping):
     np.testing.assert_allclose(jax.jit(jax.grad(value))(V), grad, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_many_unrolled_steps_are_exact_and_leave_the_value():
     solve = partial(relaxed, adjoint=gradients.adjoints.unrolled(150), **TIGHT)
     chex.assert_trees_all_close(derivatives(solve, 2), wanted(2), rtol=1e-9)

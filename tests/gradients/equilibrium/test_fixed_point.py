@@ -277,6 +277,7 @@ def test_a_zero_fixed_point_and_an_empty_batch():
     assert (value, grad) == (0, 0)
 
 
+@pytest.mark.slow
 def test_an_absolute_tolerance():
     """Compare a relative and an absolute tolerance; the fixed point is 0.
 

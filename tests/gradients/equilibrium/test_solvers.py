@@ -130,7 +130,7 @@ def test_each_example_takes_the_steps_it_takes_alone(name):
 
 
 @pytest.mark.parametrize("name", FAST)
-@pytest.mark.fast_rows(2)
+@pytest.mark.fast_rows(1)
 def test_no_contraction_is_needed(name):
     grows = lambda w, h, x: w * h + x
     solver = gradients.solvers.broyden(tol=1e-10) if name == "broyden" else FAST[name]

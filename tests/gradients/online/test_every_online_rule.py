@@ -30,9 +30,11 @@ ONLINE = {  # online rules that this file tests
     "uoro": gradients.uoro,
     "forward_gradient": gradients.forward_gradient,
     "kf_rtrl": gradients.kf_rtrl,
+    "sketched_rtrl": partial(gradients.sketched_rtrl, rank=1),
     "pes": gradients.pes,
 }
 RANDOM = {"uoro", "forward_gradient", "kf_rtrl", "pes"}
+FACTORS = {"kf_rtrl", "sketched_rtrl"}  # rules for matrices that are used once
 
 
 def test_every_parameter_gets_a_gradient_by_every_rule(make_problem, cell):
@@ -42,8 +44,8 @@ def test_every_parameter_gets_a_gradient_by_every_rule(make_problem, cell):
     def all_rules(params):
         found = {"bptt": gradients.bptt(step, loss)(params, carry, xs, targets)}
         for name, make in ONLINE.items():
-            if cell == "nested" and name == "kf_rtrl":
-                continue  # KF-RTRL cannot use a matrix twice
+            if cell == "nested" and name in FACTORS:
+                continue  # this cell uses a matrix twice
             rule = gradients.over_sequence(make(step, loss))
             key = {"key": jax.random.key(0)} if name in RANDOM else {}
             found[name] = rule(params, carry, xs, targets, **key)
@@ -121,9 +123,9 @@ def test_a_state_of_another_network_is_named():
         key = {"key": jax.random.key(0)} if name in RANDOM else {}
         for theirs in (narrower, richer):
             x = jnp.ones(len(theirs["in"]))
-            if name == "kf_rtrl" and theirs is richer:
-                # KF-RTRL stores nothing for a readout, so it cannot detect a state of
-                # another readout.
+            if name in FACTORS and theirs is richer:
+                # These rules store nothing for a readout, so they cannot detect a state
+                # of another readout.
                 continue
             state = rule.init(theirs, carry, (x, target))
             with pytest.raises(ValueError, match=r"^state (must|has)"):
@@ -159,7 +161,7 @@ def test_arguments_of_a_wrong_kind_are_named(change, message):
         with pytest.raises(ValueError, match=message):
             rule.init(params, carry, (x, target), **given)
         if "target" in message or message.startswith("x"):
-            if name == "kf_rtrl":
+            if name in FACTORS:
                 continue  # this rule does not support the network
             state = rule.init(params, carry, (1.0, 0.0))
             with pytest.raises(ValueError, match=message):

@@ -1,7 +1,7 @@
 """Tests of KF-RTRL: its mean over all random signs, and its Kronecker factors."""
 
 import itertools
-from functools import cache
+from functools import cache, partial
 
 import chex
 import flax.linen as nn
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bpvariants import cells, gradients
+from bpvariants._carries import floating_leaves
 from bpvariants._jaxpr import factorised_step
 from bpvariants.gradients.online import _kf_rtrl
 
@@ -85,6 +86,15 @@ BLOCKS = {
 }
 
 
+def linearised(program, params, carry, x):
+    """Return J by products with few and with many columns, and the factors (â, D)."""
+    eye = jnp.eye(sum(leaf.size for leaf in floating_leaves(carry)))
+    run = partial(factorised_step.linearise_factors, program)
+    [few], factors = run(params, carry, x, [eye])
+    many, _ = run(params, carry, x, [eye, 2 * eye])  # computes J, and multiplies by it
+    return [few, many[0], many[1] / 2], factors
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.fast_rows(2)
 def test_factors_are_the_jacobian(name):
@@ -95,7 +105,7 @@ def test_factors_are_the_jacobian(name):
 
     @jax.jit
     def found(params, carry):
-        jacobian, factors = factorised_step.linearise_factors(program, params, carry, x)
+        jacobians, factors = linearised(program, params, carry, x)
 
         def row(slopes):
             grads = jax.tree.leaves(jax.tree.map(jnp.zeros_like, params))
@@ -107,14 +117,14 @@ def test_factors_are_the_jacobian(name):
                 )
             return grads
 
-        return jacobian, jax.vmap(row)([slopes for _, slopes in factors])
+        return jacobians, jax.vmap(row)([slopes for _, slopes in factors])
 
     def new_carry(params, carry):
         return jnp.concatenate(jax.tree.leaves(step(params, carry, x)[0]))
 
     immediate, jacobians = jax.jit(jax.jacrev(new_carry, (0, 1)))(params, carry)
     jacobian = jnp.concatenate(jax.tree.leaves(jacobians), axis=1)
-    want = jacobian, jax.tree.leaves(immediate)
+    want = [jacobian] * 3, jax.tree.leaves(immediate)
     chex.assert_trees_all_close(found(params, carry), want, rtol=1e-12, atol=1e-14)
 
 
@@ -146,7 +156,7 @@ def test_params_may_be_rearranged_and_multiplied_by_constants(sign):
 
     @jax.jit
     def immediate(params, h):
-        _, factors = factorised_step.linearise_factors(program, params, h, x)
+        _, factors = factorised_step.linearise_factors(program, params, h, x, [])
         zeros = jax.tree.leaves(jax.tree.map(jnp.zeros_like, params))
 
         def row(slopes):
@@ -179,11 +189,12 @@ def test_a_derivative_of_ones_own_is_kept():
     step = lambda W, h, x: (spike(h @ W + x), h)
     W, h, x = normal(0, 2, 2), normal(1, 2), normal(2, 2)
     program = factorised_step.factorise(step, W, h, x)
-    jacobian, [(inputs, slopes)] = factorised_step.linearise_factors(program, W, h, x)
+    jacobians, [(inputs, slopes)] = linearised(program, W, h, x)
     slope = 1 / (1 + abs(h @ W + x)) ** 2
     chex.assert_trees_all_close(inputs, h, rtol=1e-14)
     chex.assert_trees_all_close(slopes, jnp.diag(slope), rtol=1e-12)
-    chex.assert_trees_all_close(jacobian, slope[:, None] * W.T, rtol=1e-12)
+    for jacobian in jacobians:
+        chex.assert_trees_all_close(jacobian, slope[:, None] * W.T, rtol=1e-12)
 
 
 def repeated(params, h, x):

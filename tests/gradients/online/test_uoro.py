@@ -137,7 +137,7 @@ def test_equations_as_printed(make_problem):
     length = lambda parts: np.sqrt(sum(np.sum(part**2) for part in parts))
     for t in range(4):
         key = jax.random.key(t)
-        (signs,) = _uoro.draw_like(key, state.carry_factor)
+        (signs,) = _uoro.signs_like(key, state.carry_factor)
         assert set(np.abs(signs)) == {1.0}
         _, grads, state = update(params, state, xs[t], targets[t], key=key)
 

@@ -244,7 +244,10 @@ def test_four_devices_equal_one_sharded_by_batch():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"jacobian": "block"}, "jacobian must be 'full' or 'diagonal', got 'block'"),
+        (
+            {"jacobian": "block"},
+            "jacobian must be 'full', 'diagonal' or 'blocks', got 'block'",
+        ),
         ({"on_failure": "raise"}, "on_failure must be 'sequential' or 'nan'"),
         ({"shrink": 1.5}, "shrink must be from 0"),
         ({"tol": 0.0}, "tol must be positive"),
@@ -261,7 +264,7 @@ def test_settings_out_of_range_are_named(settings, message):
     ["newton", gradients.newton("diagonal"), gradients.newton(shrink=1.0)],
     ids=["full", "diagonal", "Picard"],
 )
-@pytest.mark.fast_rows(1)
+@pytest.mark.slow
 def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
     """Check that Newton's method does not stop before the solution is found.
 

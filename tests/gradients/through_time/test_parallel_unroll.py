@@ -257,7 +257,10 @@ def test_four_devices_equal_one_sharded_by_time(name, make_problem):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "deer"}, r"method must be 'linear', 'newton' or .*got 'deer'"),
+        (
+            {"method": "deer"},
+            r"method must be 'auto', 'linear', 'newton' or .*got 'deer'",
+        ),
         ({"method": gradients.newton}, r"or a value such as newton.*got <class"),
         ({"method": "linear"}, r"method='linear' needs .*Give method='newton'"),
         ({"guess": jnp.zeros((5, 3))}, r"guess must have the structure.* of the carr"),

@@ -54,7 +54,7 @@ def by_definition(step, loss, every, lookback, params, carry, xs, targets, **opt
 @pytest.mark.parametrize(
     ("every", "lookback", "plain"), [*((*s, False) for s in SETTINGS), (2, 3, True)]
 )
-@pytest.mark.fast_rows(2)
+@pytest.mark.fast_rows(1)
 def test_equals_its_definition(make_problem, every, lookback, plain):
     step, loss, args, extra = make_problem("tanh", batch=(2,), T=7)
     extra = {} if plain else extra

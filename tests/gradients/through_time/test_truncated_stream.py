@@ -75,7 +75,7 @@ def in_calls(rule, cuts, params, stream, xs, targets, **options):
 
 @pytest.mark.parametrize(("every", "lookback", "T"), [(2, 3, 4), (2, 2, 4), (3, 8, 6)])
 @pytest.mark.parametrize("kinds", [KINDS, ()], ids=["all", "none"])
-@pytest.mark.fast_rows(2)
+@pytest.mark.fast_rows(1)
 def test_a_stream_cut_anywhere_equals_one_long_call(every, lookback, T, kinds):
     _, _, args, options = network(T=T)
     options = {name: options[name] for name in kinds}
