@@ -25,6 +25,7 @@ scikit-learn; nothing is downloaded.
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -45,7 +46,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}, {DTYPE}")
 print("devices:", *jax.devices())
 
 # %% [markdown]
@@ -77,12 +80,12 @@ from bpvariants import gradients, training, updates
 
 plt.rcParams.update({"figure.constrained_layout.use": True, "figure.figsize": (6, 2.6)})
 images, labels = load_digits(return_X_y=True)
-images, labels = jnp.float32(images[:500] / 16), jnp.asarray(labels[:500])  # [500, 64]
+images, labels = jnp.asarray(images[:500] / 16, DTYPE), jnp.asarray(labels[:500])
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def draw(seed, inputs, outputs, scale=1.0):
-    weights = jax.random.normal(jax.random.key(seed), (inputs, outputs))
+    weights = jax.random.normal(jax.random.key(seed), (inputs, outputs), DTYPE)
     return scale * weights / inputs**0.5
 
 
@@ -120,6 +123,7 @@ plt.show()
 # %%
 first, last = info
 terms = last.delta[0] * mlp[1][3]  # δ = ∂E/∂s of each output unit, times its weight
+terms = jnp.float32(terms)
 fig, ax = plt.subplots()
 ax.bar(range(10), terms, label="one term for each output unit")
 ax.axhline(terms.sum(), color="tab:red", label="∂E/∂y of the hidden unit: their sum")
@@ -148,6 +152,10 @@ print(
 # heavy-ball method. `updates.forgetting` has both forms. The picture shows the distance
 # from the minimum of E = ½ w². With λ = 0.9, the printed form diverges, although η is
 # only 0.01.
+#
+# The animation shows the discounted sum for two values of λ.
+#
+# ![A discounted sum of gradients](../docs/images/animations/forgetting.gif)
 
 
 # %%
@@ -208,7 +216,7 @@ def settle(w, h, x):
 
 
 net = {"recurrent": draw(3, 32, 32, 0.7), "in": draw(4, 64, 32), "out": draw(5, 32, 10)}
-start, read = jnp.zeros((500, 32)), lambda w, h: h @ w["out"]
+start, read = jnp.zeros((500, 32), DTYPE), lambda w, h: h @ w["out"]
 recurrent = jax.jit(gradients.recurrent_backprop(settle, cross_entropy, readout=read))
 (value, found), grads = recurrent(net, start, images, labels)
 
@@ -317,7 +325,7 @@ for row in rows:
     pulls.append(pull)
 delta = jax.grad(lambda h: cross_entropy(h @ reader["out"], labels).mean())(h)
 for pull in reversed(pulls):
-    norms.append(jnp.linalg.norm(delta))
+    norms.append(float(jnp.linalg.norm(delta)))
     at_fixed_state, delta = pull(delta)  # δ · ∂h/∂θ, and δ of the step before
     total += at_fixed_state["recurrent"]
 print(f"loop − bptt: at most {jnp.abs(total - grads['recurrent']).max():.0e}")

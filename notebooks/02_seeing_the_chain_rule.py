@@ -25,6 +25,7 @@ scikit-learn; nothing is downloaded.
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -45,7 +46,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}, {DTYPE}")
 print("devices:", *jax.devices())
 
 # %% [markdown]
@@ -176,12 +179,12 @@ print(f"sum: {through_p + through_q:.2f}, jax.grad: {jax.grad(expression)(a, b):
 
 # %%
 images, labels = load_digits(return_X_y=True)
-images, labels = jnp.float32(images / 16), jnp.asarray(labels)
+images, labels = jnp.asarray(images / 16, DTYPE), jnp.asarray(labels)
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def draw(seed, inputs, outputs, scale=1.0):
-    weights = jax.random.normal(jax.random.key(seed), (inputs, outputs))
+    weights = jax.random.normal(jax.random.key(seed), (inputs, outputs), DTYPE)
     return scale * weights / inputs**0.5
 
 
@@ -197,7 +200,7 @@ print(f"loss {result.values[0]:.2f} before, {result.values[-1]:.2f} after 50 upd
 fig, axes = plt.subplots(1, 3, figsize=(9, 3), width_ratios=(1, 1.3, 1.3))
 axes[0].imshow(first.x.reshape(8, 8), cmap="gray_r")
 axes[0].set(title="image", xlabel="pixel", ylabel="pixel")
-axes[1].bar(range(32), first.delta[0])
+axes[1].bar(range(32), np.float32(first.delta[0]))
 axes[1].set(title="δ of the hidden units", xlabel="hidden unit", ylabel="δ")
 most = jnp.abs(grads[0]).max()
 shown = axes[2].pcolormesh(grads[0], cmap="RdBu_r", vmin=-most, vmax=most)
@@ -279,7 +282,7 @@ for name, (activation, scale) in activations.items():
     deep = [(lambda w, y: y @ w, activation)] * depth
     weights = tuple(draw(10 + i, width, width, scale) for i in range(depth))
     values = jax.jit(gradients.backprop(deep, half))
-    (_, info), _ = values(weights, images[:100], jnp.zeros((100, width)))
+    (_, info), _ = values(weights, images[:100], jnp.zeros((100, width), DTYPE))
     sizes = [jnp.abs(layer.delta).max() for layer in info]
     ax.semilogy(range(1, depth + 1), jnp.array(sizes) / sizes[-1], label=name)
 ax.set(xlabel="layer", ylabel="largest |δ| (last layer = 1)")
@@ -311,7 +314,7 @@ plt.show()
 # deep = [(lambda w, y: (y, y @ w), add)] * depth
 # weights = tuple(draw(10 + i, width, width) for i in range(depth))
 # values = gradients.backprop(deep, half)
-# (_, info), _ = values(weights, images[:100], jnp.zeros((100, width)))
+# (_, info), _ = values(weights, images[:100], jnp.zeros((100, width), DTYPE))
 # norms = [jnp.linalg.norm(layer.error) for layer in info]
 # print("first layer / last layer:", norms[0] / norms[-1])
 # ```

@@ -25,6 +25,7 @@ scikit-learn; nothing is downloaded. Equinox is used only if it is installed.
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -45,7 +46,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}, {DTYPE}")
 print("devices:", *jax.devices())
 
 # %% [markdown]
@@ -75,11 +78,11 @@ from bpvariants import adapters, gradients, training, updates
 plt.rcParams.update({"figure.constrained_layout.use": True, "figure.figsize": (6, 2.8)})
 units, examples = 16, 300
 images, labels = load_digits(return_X_y=True)
-rows = jnp.float32(images[:examples] / 16).reshape(-1, 8, 8)
+rows = jnp.asarray(images[:examples] / 16, DTYPE).reshape(-1, 8, 8)
 xs = rows.swapaxes(0, 1)  # [T, examples, 8]
 targets = jnp.tile(jnp.asarray(labels[:examples]), (8, 1))  # [T, examples]
 weights = jnp.zeros(targets.shape).at[-1].set(1)  # only the loss at the last row counts
-carry = jnp.zeros((examples, units))
+carry = jnp.zeros((examples, units), DTYPE)
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 key = jax.random.key(0)
 
@@ -163,20 +166,28 @@ else:
     networks["Equinox"] = adapters.from_equinox(module, lambda net, h, x: net(h, x))
 
 # %% [markdown]
-# From here on, all networks are used in the same way. `gradients.bptt` makes the
-# gradient rule, and `training.fit` trains: it runs the rule and the update inside
-# `jit`. The picture shows the loss of each network.
+# From here on, all networks are used in the same way. All parameters get the dtype of
+# the first cell. `gradients.bptt` makes the gradient rule, and `training.fit` trains:
+# it runs the rule and the update inside `jit`. The picture shows the loss of each
+# network.
 
 
 # %%
+def cast(tree, dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
 def learn(rule, update, params, steps=60):
     data = (carry, xs, targets, weights)
     return training.fit(rule, update, params, data, steps=steps)
 
 
 fig, ax = plt.subplots()
+plain_params, curves = cast(plain_params, DTYPE), {}
 for name, (step, params) in networks.items():
+    params = cast(params, DTYPE)
     result = learn(gradients.bptt(step, cross_entropy), optax.adam(0.03), params)
+    curves[name] = result.values
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     ax.semilogy(result.values, label=f"{name}, {size} parameters")
     print(
@@ -199,7 +210,7 @@ plt.show()
 # %%
 over = gradients.over_sequence
 rules = {
-    "bptt": gradients.bptt(plain, cross_entropy),
+    "bptt": jax.jit(gradients.bptt(plain, cross_entropy)),
     "truncated, 4 rows": gradients.truncated_bptt(
         plain, cross_entropy, every=1, lookback=4
     ),
@@ -217,9 +228,11 @@ for name, rule in rules.items():
     cosine = optax.tree.vdot(grads, exact) / lengths
     (bar,) = left.barh(name, cosine)
     left.text(0.02, name, f"{cosine:.3f}", va="center", color="white")
-    if name in ("bptt", "truncated, 1 row", "snap, order 1"):
-        losses = learn(rule, optax.adam(0.03), plain_params).values
-        right.semilogy(losses, color=bar.get_facecolor())
+    if name in ("truncated, 1 row", "snap, order 1"):
+        curves[name] = learn(rule, optax.adam(0.03), plain_params).values
+        right.semilogy(curves[name], color=bar.get_facecolor())
+    elif name == "bptt":  # as above
+        right.semilogy(curves["plain function"], color=bar.get_facecolor())
 left.invert_yaxis()
 left.set(xlabel="cosine with the exact gradient")
 right.set(xlabel="update", ylabel="training loss (nats)")
@@ -275,9 +288,9 @@ print(f"loss {value:.3f}, norm of the gradient {optax.tree.norm(grads):.3f}")
 # The rules still sum over time in float32, so that long sums do not lose small terms.
 
 # %%
-half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (plain_params, carry, xs))
+half = cast((plain_params, carry, xs), jnp.bfloat16)
 (value, _), grads = rules["bptt"](*half, targets, weights)
-grads = jax.tree.map(jnp.float32, grads)
+grads, exact = cast(grads, jnp.float32), cast(exact, jnp.float32)
 cosine = optax.tree.vdot(grads, exact) / optax.tree.norm(grads) / optax.tree.norm(exact)
 print(f"bfloat16: loss {value:.3f}, cosine with the float32 gradient {cosine:.5f}")
 

@@ -25,6 +25,7 @@ come with scikit-learn; nothing is downloaded.
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -45,7 +46,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}, {DTYPE}")
 print("devices:", *jax.devices())
 
 # %% [markdown]
@@ -75,10 +78,10 @@ from bpvariants import diagnostics, gradients, training
 plt.rcParams.update({"figure.constrained_layout.use": True, "figure.figsize": (6, 2.8)})
 units, examples, length = 24, 100, 64
 images, labels = load_digits(return_X_y=True)
-xs = jnp.float32(images[:examples] / 16).T[..., None]  # [T, examples, 1]
+xs = jnp.asarray(images[:examples] / 16, DTYPE).T[..., None]  # [T, examples, 1]
 targets = jnp.tile(jnp.asarray(labels[:examples]), (length, 1))
 last_only = jnp.zeros(targets.shape).at[-1].set(1)
-start = jnp.zeros((examples, units))
+start = jnp.zeros((examples, units), DTYPE)
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -91,9 +94,9 @@ def draw(gain, inputs=1, outputs=10):
     keys = jax.random.split(jax.random.key(0), 3)
     orthogonal = jax.random.orthogonal(keys[0], units)
     return {
-        "recurrent": gain * orthogonal,
-        "in": 0.3 * jax.random.normal(keys[1], (inputs, units)),
-        "out": jax.random.normal(keys[2], (units, outputs)) / units**0.5,
+        "recurrent": (gain * orthogonal).astype(DTYPE),
+        "in": 0.3 * jax.random.normal(keys[1], (inputs, units), DTYPE),
+        "out": jax.random.normal(keys[2], (units, outputs), DTYPE) / units**0.5,
     }
 
 
@@ -121,6 +124,10 @@ plt.show()
 # depends on the state of step t, on a logarithmic scale. Grey entries are cut off. With
 # h = h′, as in most frameworks, the first loss of each window reaches back only one
 # step. With h = 2h′, each loss reaches back at least h′ + 1 steps.
+#
+# The animation shows the error of one loss going back, with and without truncation.
+#
+# ![Errors go back in time, by lag](../docs/images/animations/errors.gif)
 
 # %%
 every_loss = diagnostics.gradient_flow(
@@ -148,7 +155,7 @@ fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True)
 for ax, (lookback, every) in zip(axes, ((64, 64), (16, 8), (8, 8)), strict=True):
     shown = draw_kept(lookback, every, ax)
 axes[0].set(ylabel="loss of step s", title="BPTT: all of it")
-fig.colorbar(shown, ax=axes, label="‖∂ℓ_s/∂h_t‖")
+fig.colorbar(shown, ax=axes, label=r"$\Vert \partial\ell_s / \partial h_t \Vert$")
 plt.show()
 
 # %% [markdown]
@@ -171,7 +178,7 @@ if interact and "ipykernel" in sys.modules:
 # error until h = T.
 
 # %%
-lookbacks = (4, 8, 16, 32, 64)
+lookbacks = (4, 16, 32, 64)
 truncated = {
     h: jax.jit(gradients.truncated_bptt(step, cross_entropy, every=4, lookback=h))
     for h in lookbacks
@@ -207,10 +214,10 @@ plt.show()
 steps, batch = 20, 512
 keys = jax.random.split(jax.random.key(1), 2)
 bits = jax.random.bernoulli(keys[0], shape=(batch,))
-noise = 0.3 * jax.random.normal(keys[1], (steps, batch, 2))
+noise = 0.3 * jax.random.normal(keys[1], (steps, batch, 2), DTYPE)
 signal = noise.at[0, :, 0].set(2.0 * bits - 1).at[1:, :, 0].set(0)  # [T, batch, 2]
 recall = (
-    jnp.zeros((batch, units)),
+    jnp.zeros((batch, units), DTYPE),
     signal,
     jnp.tile(jnp.int32(bits), (steps, 1)),
     jnp.zeros((steps, batch)).at[-1].set(1),
@@ -275,13 +282,13 @@ policies = {
         step, cross_entropy, every=32, lookback=32
     ),
 }
-long = (128, 512, 2048)
+long = (128, 2048)
 print(f"{'MiB, for T =':24}", *(f"{T:8}" for T in long))
 fig, ax = plt.subplots(figsize=(6, 3.2))
 for name, rule in policies.items():
     used = []
     for T in long:
-        x = jax.ShapeDtypeStruct((T, examples, 1), jnp.float32)
+        x = jax.ShapeDtypeStruct((T, examples, 1), DTYPE)
         target = jax.ShapeDtypeStruct((T, examples), jnp.int32)
         report = diagnostics.memory_report(rule, draw(1.0), start, x, target)
         used.append(report.temporaries / 2**20)

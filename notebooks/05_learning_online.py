@@ -25,6 +25,7 @@ with the package; nothing is fetched.
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -45,7 +46,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}, {DTYPE}")
 print("devices:", *jax.devices())
 
 # %% [markdown]
@@ -74,7 +77,7 @@ from sklearn.datasets import load_digits
 from bpvariants import diagnostics, gradients, training
 
 images, labels = load_digits(return_X_y=True)
-rows = jnp.asarray(images.reshape(-1, 8, 8) / 16, jnp.float32)  # [digit, T, 8]
+rows = jnp.asarray(images.reshape(-1, 8, 8) / 16, DTYPE)  # [digit, T, 8]
 labels = jnp.asarray(labels)
 
 # %% [markdown]
@@ -99,11 +102,11 @@ def step(params, carry, x):
 def init(key):
     shapes = {"inputs": (8, UNITS), "readout": (UNITS, 10), "recurrent": (UNITS, UNITS)}
     keys = dict(zip(shapes, jax.random.split(key, 3), strict=True))
-    draw = lambda key, shape: jax.random.normal(key, shape) / shape[0] ** 0.5
+    draw = lambda key, shape: jax.random.normal(key, shape, DTYPE) / shape[0] ** 0.5
     return {name: draw(keys[name], shape) for name, shape in shapes.items()}
 
 
-start = lambda *batch: {name: jnp.zeros((*batch, UNITS)) for name in "vz"}
+start = lambda *batch: {name: jnp.zeros((*batch, UNITS), DTYPE) for name in "vz"}
 sequences = lambda rows, labels: (jnp.swapaxes(rows, 0, 1), jnp.tile(labels, (8, 1)))
 loss = optax.softmax_cross_entropy_with_integer_labels
 params = init(jax.random.key(0))
@@ -178,7 +181,7 @@ for panel, t in zip(panels.ravel(), (1, 2, 4, 8), strict=True):
     panel.set_xticks(ends - sizes / 2, sorted(params))
     panel.set_yticks([UNITS / 2, 3 * UNITS / 2], ["v", "z"])
     panel.vlines(ends[:-1] - 0.5, -0.5, 2 * UNITS - 0.5, color="black", lw=0.6)
-figure.colorbar(image, ax=panels, label="log₁₀ |M_t|")
+figure.colorbar(image, ax=panels, label=r"$\log_{10} |M_t|$")
 plt.show()
 
 # %% [markdown]
@@ -192,7 +195,7 @@ M = rtrl.init(params, start(), (rows[0, 0], labels[0])).influence
 kept = sum(leaf.size for leaf in jax.tree.leaves(M))
 print(f"dense M: {Ms[0].size} numbers; gradients.rtrl stores {kept}")
 for T in (8, 512, 8192):
-    long = params, start(), jnp.zeros((T, 8)), jnp.zeros(T, int)
+    long = params, start(), jnp.zeros((T, 8), DTYPE), jnp.zeros(T, int)
     both = {"BPTT": bptt, "RTRL": gradients.over_sequence(rtrl)}.items()
     kib = {k: diagnostics.memory_report(f, *long).temporaries // 1024 for k, f in both}
     print(f"T = {T:4}, memory in KiB: {kib}")
@@ -248,7 +251,7 @@ figure, panel = plt.subplots(figsize=(7, 3.6), layout="constrained")
 options = {"steps": 500, "sample": sample, "key": jax.random.key(2)}
 for name, rule in rules.items():
     trained = gradients.over_sequence(rule), optax.adam(4e-3), params, (rows, labels)
-    fitted = training.fit(*trained, **options, draws=name == "uoro")
+    fitted = training.fit(*trained, **options)  # uoro draws by the key, too
     smooth = np.convolve(fitted.values, np.ones(50) / 50, mode="valid")
     panel.plot(np.arange(50, 50 + len(smooth)), smooth, label=name)
     print(f"{name:5} {smooth[-1]:.2f} nats at the end")

@@ -25,6 +25,7 @@ with the package; nothing is fetched.
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -45,7 +46,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}, {DTYPE}")
 print("devices:", *jax.devices())
 
 # %% [markdown]
@@ -58,6 +61,8 @@ print("devices:", *jax.devices())
 # `gradients.fixed_point` iterates until the residual is small, and returns a report.
 
 # %%
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -69,7 +74,7 @@ from bpvariants import diagnostics, gradients, training, updates
 
 UNITS = 32
 images, labels = load_digits(return_X_y=True)
-images, labels = jnp.asarray(images / 16, jnp.float32), jnp.asarray(labels)
+images, labels = jnp.asarray(images / 16, DTYPE), jnp.asarray(labels)
 
 
 def f(params, h, x):
@@ -78,7 +83,7 @@ def f(params, h, x):
 
 def init(scale, key=0):
     keys = jax.random.split(jax.random.key(key), 3)
-    normal = lambda key, m, n: jax.random.normal(key, (m, n)) / m**0.5
+    normal = lambda key, m, n: jax.random.normal(key, (m, n), DTYPE) / m**0.5
     return {
         "recurrent": scale * normal(keys[0], UNITS, UNITS),
         "input": normal(keys[1], 64, UNITS),
@@ -86,7 +91,7 @@ def init(scale, key=0):
     }
 
 
-params, x, zeros = init(1.0), images[0], jnp.zeros(UNITS)
+params, x, zeros = init(1.0), images[0], jnp.zeros(UNITS, DTYPE)
 h, path = jax.lax.scan(lambda h, _: (f(params, h, x),) * 2, zeros, length=60)
 J = jax.jacobian(f, 1)(params, h, x)
 rho = float(np.abs(np.linalg.eigvals(np.asarray(J))).max())
@@ -118,12 +123,17 @@ print(gradients.fixed_point(f, params, zeros, x, tol=1e-5).info)
 # the relative error of this gradient for three recurrent matrices; the reference is
 # backpropagation through 200 iterations. K = 0 is called Jacobian-free backpropagation
 # (JFB). `recurrent_backprop` does both relaxations, with the memory of a few states.
+#
+# The animation shows both relaxations for a small network.
+#
+# ![A state and its adjoint settle](../docs/images/animations/relaxation.gif)
 
 # %%
 square = lambda h, target: 0.5 * jnp.sum((h - target) ** 2, axis=-1)
-target = jnp.linspace(-1, 1, UNITS)
+target = jnp.linspace(-1, 1, UNITS, dtype=DTYPE)
 
 
+@partial(jax.jit, static_argnames="steps")
 def by_hand(params, h, steps=60):
     _, pull = jax.vjp(lambda params, h: f(params, h, x), params, h)
     b = h - target
@@ -138,11 +148,12 @@ def unrolled(params):
 
 norm = lambda a: np.linalg.norm(a, axis=(-2, -1))
 error = lambda grads, exact: norm(grads - exact) / norm(exact)
-rule = gradients.recurrent_backprop(f, square, tol=1e-6)
+rule = jax.jit(gradients.recurrent_backprop(f, square, tol=1e-6))
+through_time = jax.jit(jax.grad(unrolled))
 figure, panel = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
 for scale in (0.3, 0.6, 1.0):
     net = init(scale)
-    exact = jax.jit(jax.grad(unrolled))(net)["recurrent"]
+    exact = through_time(net)["recurrent"]
     (_, equilibrium), grads = rule(net, zeros, x, target)
     panel.semilogy(error(by_hand(net, equilibrium.h), exact), label=f"scale {scale}")
     print(f"recurrent_backprop, scale {scale}: {error(grads['recurrent'], exact):.0e}")
@@ -150,7 +161,7 @@ panel.set(xlabel="adjoint steps K", ylabel="relative error", ylim=(1e-7, 3))
 panel.legend()
 plt.show()
 memory = lambda *args: diagnostics.memory_report(*args).temporaries
-print(f"bytes of memory: backpropagation {memory(jax.grad(unrolled), net)},", end=" ")
+print(f"bytes of memory: backpropagation {memory(through_time, net)},", end=" ")
 print(f"recurrent_backprop {memory(rule, net, zeros, x, target)}")
 
 # %% [markdown]
@@ -187,16 +198,24 @@ solvers = {
     "anderson": S.anderson(),
     "broyden": S.broyden(),
 }
+turned = -1.8 * jnp.eye(UNITS, dtype=DTYPE) + 0.1 * net["recurrent"]
 networks = {
     "contracts": net,
-    "oscillates": net | {"recurrent": -1.8 * jnp.eye(UNITS) + 0.1 * net["recurrent"]},
+    "oscillates": net | {"recurrent": turned},
     "chaotic": init(4.0),
 }
+
+
+@partial(jax.jit, static_argnames="name")
+def solve(name, net):
+    return gradients.fixed_point(f, net, zeros, x, solver=solvers[name]).info
+
+
 print(f"{'':12}", *(f"{name:>12}" for name in solvers))
 for name, other in networks.items():
     line = f"{name:12}"
-    for solver in solvers.values():
-        _, info = gradients.fixed_point(f, other, zeros, x, solver=solver)
+    for solver in solvers:
+        info = solve(solver, other)
         line += f" {info.steps if info.converged else 'failed':>12}"
     print(line)
 
@@ -227,7 +246,7 @@ for policy in ("nan", "truncate", "ignore"):
 # %%
 def sample(key, data):
     x, label = jax.tree.map(lambda leaf: jax.random.choice(key, leaf, (64,)), data)
-    return jnp.zeros((64, UNITS)), x, label
+    return jnp.zeros((64, UNITS), DTYPE), x, label
 
 
 train, test = (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
@@ -238,7 +257,11 @@ rule = gradients.recurrent_backprop(f, cross, readout=readout, **limits)
 only = {name: name == "recurrent" for name in params}
 project = optax.masked(updates.project_spectral_norm(0.95), only)
 adam = optax.adam(3e-3)
-limits |= {"batch_ndim": 1, "init": jnp.zeros((len(test[0]), UNITS)), "x": test[0]}
+limits |= {
+    "batch_ndim": 1,
+    "init": jnp.zeros((len(test[0]), UNITS), DTYPE),
+    "x": test[0],
+}
 settle = jax.jit(lambda params: gradients.fixed_point(f, params, **limits))
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for name, update in {"free": adam, "projected": optax.chain(adam, project)}.items():
@@ -258,7 +281,7 @@ for name, update in {"free": adam, "projected": optax.chain(adam, project)}.item
     left.semilogy(result.values, label=name)
     right.plot(*np.array(seen).T, label=name)
 left.set(xlabel="training step", ylabel="loss (nats)")
-right.set(xlabel="training step", ylabel="evaluations until all test digits settle")
+right.set(xlabel="training step", ylabel="evaluations until\nall test digits settle")
 left.legend()
 plt.show()
 

@@ -27,6 +27,7 @@ with the package; nothing is fetched.
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -47,7 +48,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}, {DTYPE}")
 print("devices:", *jax.devices())
 
 # %% [markdown]
@@ -75,18 +78,18 @@ from sklearn.datasets import load_digits
 from bpvariants import cells, diagnostics, gradients, training
 
 images, labels = load_digits(return_X_y=True)
-xs = jnp.asarray(images[:64].reshape(64, 8, 8).swapaxes(0, 1) / 16, jnp.float32)
+xs = jnp.asarray(images[:64].reshape(64, 8, 8).swapaxes(0, 1) / 16, DTYPE)
 targets = jnp.tile(jnp.asarray(labels[:64]), (8, 1))  # [T, B]
 last = jnp.zeros((8, 64)).at[-1].set(1)  # weights [T, B]: only the last row counts
-carry = jnp.zeros((64, 24))
+carry = jnp.zeros((64, 24), DTYPE)
 loss = optax.softmax_cross_entropy_with_integer_labels
 
 
 def init(key, scale=1.0):
     keys = jax.random.split(key, 2)
-    cell = cells.tanh.init(keys[0], 8, 24)
+    cell = cells.tanh.init(keys[0], 8, 24, dtype=DTYPE)
     cell["recurrent"] = scale * cell["recurrent"]
-    return {"cell": cell, "readout": jax.random.normal(keys[1], (24, 10)) / 5}
+    return {"cell": cell, "readout": jax.random.normal(keys[1], (24, 10), DTYPE) / 5}
 
 
 def step(params, h, x):
@@ -148,7 +151,7 @@ def normalised(params, h, x):
     return step(params, h, jnp.where(norm > 0, x / norm, 0))
 
 
-with_gain = params | {"gain": jnp.ones(8)}
+with_gain = params | {"gain": jnp.ones(8, DTYPE)}
 batch = carry, xs.at[5, 3].set(0), targets, last
 found = diagnostics.first_nonfinite(
     normalised, loss, with_gain, *batch[:3], weights=last
@@ -185,12 +188,19 @@ except training.NonFiniteError as error:
 
 # %%
 long = xs[:, :8].swapaxes(0, 1).reshape(64, 1, 8)  # eight digits, one after another
-figure, panel = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
-for scale in (0.5, 1.1, 2.5):
-    net, h = init(jax.random.key(0), scale), jnp.zeros((1, 24))
+h = jnp.zeros((1, 24), DTYPE)
+
+
+@jax.jit
+def flow_and_spectrum(net):
     rest = h, long, jnp.zeros((64, 1), int)
     flow = diagnostics.gradient_flow(step, loss, net, *rest, samples=8)
-    spectrum = diagnostics.jacobian_spectrum(step, net, h, long, batch_shape=(1,))
+    return flow, diagnostics.jacobian_spectrum(step, net, h, long, batch_shape=(1,))
+
+
+figure, panel = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+for scale in (0.5, 1.1, 2.5):
+    flow, spectrum = flow_and_spectrum(init(jax.random.key(0), scale))
     flow.plot(panel, label=f"scale {scale}: {flow.verdict}")
     print(f"scale {scale}: β = {flow.beta:.2f}; {spectrum.verdict}")
 panel.legend()
@@ -225,7 +235,7 @@ print(diagnostics.compare(*rules, *args, weights=last).table())
 # %%
 dense = lambda w, y: y @ w["w"] + w["b"]
 layers = [(dense, jax.nn.relu), (dense, lambda s: s)]
-draw = lambda key, m, n: jax.random.normal(jax.random.key(key), (m, n)) / m**0.5
+draw = lambda key, m, n: jax.random.normal(jax.random.key(key), (m, n), DTYPE) / m**0.5
 bias = jnp.where(jnp.arange(32) < 16, -3.0, 0.0)
 net = ({"w": draw(0, 64, 32), "b": bias}, {"w": draw(1, 32, 10), "b": jnp.zeros(10)})
 x, label = images[:64] / 16, labels[:64]

@@ -25,6 +25,7 @@ nothing is downloaded.
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -45,7 +46,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {bpvariants.__version__}, jax {jax.__version__}, {DTYPE}")
 print("devices:", *jax.devices())
 
 # %% [markdown]
@@ -107,14 +110,14 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def step(params, h, x):
-    h, y = cells.gru(params["gru"], h, jax.nn.one_hot(x, 96))
+    h, y = cells.gru(params["gru"], h, jax.nn.one_hot(x, 96, dtype=DTYPE))
     return h, y @ params["out"]
 
 
 keys = jax.random.split(jax.random.key(0))
 params = {
-    "gru": cells.gru.init(keys[0], 96, 64),
-    "out": jax.random.normal(keys[1], (64, 96)) / 8,
+    "gru": cells.gru.init(keys[0], 96, 64, dtype=DTYPE),
+    "out": jax.random.normal(keys[1], (64, 96), DTYPE) / 8,
 }
 h = cells.gru.carry(params["gru"], (READERS,))
 rule = gradients.truncated_bptt(step, cross_entropy, every=16, lookback=32)
@@ -284,14 +287,14 @@ plt.show()
 # %%
 keys = jax.random.split(jax.random.key(1))
 small = {
-    "cell": cells.min_gru.init(keys[0], 96, 64),
-    "out": jax.random.normal(keys[1], (64, 96)) / 8,
+    "cell": cells.min_gru.init(keys[0], 96, 64, dtype=DTYPE),
+    "out": jax.random.normal(keys[1], (64, 96), DTYPE) / 8,
 }
 carry = cells.min_gru.carry(small["cell"], (1,))
 
 
 def read_one(params, h, x):
-    h, y = cells.min_gru(params["cell"], h, jax.nn.one_hot(x, 96))
+    h, y = cells.min_gru(params["cell"], h, jax.nn.one_hot(x, 96, dtype=DTYPE))
     return h, y @ params["out"]
 
 

@@ -16,6 +16,12 @@ import nbformat
 # notebook from this address, and the second cell installs bpvariants from it.
 REPOSITORY = "https://github.com/bpvariants/bpvariants"
 FOLDER = pathlib.Path(__file__).parent
+# The address of files of the repository. Colab, which opens a notebook without the
+# files beside it, loads pictures of the text from there.
+FILES = REPOSITORY.replace("github.com", "raw.githubusercontent.com") + "/main/"
+
+# Modules that only some notebooks import, and the packages that have them.
+EXTRA = {"mido": "mido"}
 
 TITLE = """\
 # %% [markdown] tags=["generated"]
@@ -34,6 +40,7 @@ INSTALL = """\
 # Install what is missing; packages that are already installed are left as they are.
 import importlib
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -42,7 +49,7 @@ checkouts = [path for path in ("..", ".") if pathlib.Path(path, "bpvariants").is
 SOURCES = {{
     "bpvariants": [*checkouts, "git+{repository}"][0],
     "matplotlib": "matplotlib",
-    "sklearn": "scikit-learn",
+    "sklearn": "scikit-learn",{extra}
 }}
 missing = [url for name, url in SOURCES.items() if not importlib.util.find_spec(name)]
 if missing:
@@ -54,7 +61,9 @@ import jax
 
 import bpvariants
 
-print(f"bpvariants {{bpvariants.__version__}}, jax {{jax.__version__}}")
+# The networks compute in this dtype, "float32" or "bfloat16".
+DTYPE = os.environ.get("BPVARIANTS_DTYPE", "float32")
+print(f"bpvariants {{bpvariants.__version__}}, jax {{jax.__version__}}, {{DTYPE}}")
 print("devices:", *jax.devices())
 
 """
@@ -69,7 +78,7 @@ def sources() -> list[pathlib.Path]:
     return sorted(FOLDER.glob("[0-9][0-9]_*.py"))
 
 
-def header(name: str, docstring: str) -> str:
+def header(name: str, docstring: str, body: str = "") -> str:
     """Return the first two cells of a notebook.
 
     Args:
@@ -77,6 +86,7 @@ def header(name: str, docstring: str) -> str:
         docstring: its first line is the title of the notebook, with a full stop. The
             rest says what the notebook is about, how long it takes, and which data
             it uses.
+        body: the other cells. What they import of `EXTRA` is installed, too.
     """
     title, *lines = docstring.strip().splitlines()
     repository = REPOSITORY.removeprefix("https://github.com/")
@@ -88,7 +98,9 @@ def header(name: str, docstring: str) -> str:
         text="\n".join(f"# {line}".rstrip() for line in text),
         colab=f"https://colab.research.google.com/{place}",
     )
-    return first + INSTALL.format(repository=REPOSITORY)
+    used = [module for module in EXTRA if f"import {module}\n" in body]
+    extra = "".join(f'\n    "{module}": "{EXTRA[module]}",' for module in used)
+    return first + INSTALL.format(repository=REPOSITORY, extra=extra)
 
 
 def with_header(name: str, text: str) -> str:
@@ -96,7 +108,7 @@ def with_header(name: str, text: str) -> str:
     docstring = ast.get_docstring(ast.parse(text))
     if not docstring:
         raise ValueError(f"{name}.py must start with a docstring that has a title")
-    first = header(name, docstring)
+    first = header(name, docstring, text)
     if GENERATED.search(text):
         return GENERATED.sub(lambda _: first, text, count=1)
     start = text.index("# %%")
@@ -104,11 +116,16 @@ def with_header(name: str, text: str) -> str:
 
 
 def notebook(text: str) -> str:
-    """Return the .ipynb file of a source: without outputs, with fixed cell ids."""
+    """Return the .ipynb file of a source: without outputs, with fixed cell ids.
+
+    Paths of pictures become addresses.
+    """
     body = text[text.index("# %%") :]  # without the docstring, which the header repeats
     cells = jupytext.reads(body, fmt="py:percent").cells
     for number, cell in enumerate(cells, 1):
         cell["id"] = f"cell-{number:02d}"
+        if cell["cell_type"] == "markdown":
+            cell["source"] = cell["source"].replace("](../docs/", f"]({FILES}docs/")
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     result = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
