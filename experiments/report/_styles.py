@@ -70,7 +70,7 @@ RULES = {
     "cg": Style(SKY, DASHED),
     "jfb": Style(ORANGE, DOTTED),
     "unrolled": Style(BLACK, DASHED),
-    "equilibrium_propagation": Style(VERMILLION, DASHED),
+    "equilibrium_propagation": Style(SKY, DOTTED),
 }
 SHORT = {  # {short name of a rule in tables: its name}
     "tbptt": "truncated_bptt",
