@@ -14,6 +14,10 @@ from bpvariants.gradients.remat import _scan
 
 T, B, D, N, K = 12, 3, 2, 5, 4
 OFFLOAD = gradients.remat.offload(every=K)
+CARRY, STACK = (
+    (B, N),
+    (T // K, B, N),
+)  # shapes of an array of one carry, and of all kept
 
 
 def arguments():
@@ -31,11 +35,29 @@ def gradient(remat):
 
 
 def moved_to_host(remat, platform="tpu"):
-    """Return the shapes that an exported program writes to the host's memory."""
+    """Return the shapes that an exported program writes to the host's memory.
+
+    JAX 0.7 names a stack of carries beside each carry; later versions only the carry.
+    """
     exported = jax.export.export(gradient(remat), platforms=[platform])(*arguments())
-    pattern = re.compile(r'_xla_buffer_placement = "pinned_host".*tensor<([^>]*)>')
+    pattern = re.compile(r'_xla_buffer_placement = "pinned_host".*tensor<([^>]*)xf64>')
     lines = exported.mlir_module().splitlines()
-    return [found[1] for line in lines if (found := pattern.search(line))]
+    shapes = [found[1] for line in lines if (found := pattern.search(line))]
+    moved = [tuple(map(int, shape.split("x"))) for shape in shapes]
+    assert set(moved) <= {CARRY, STACK}
+    return [shape for shape in moved if shape == CARRY]
+
+
+def memory_kind_is_known():
+    """Whether JAX tells in which memory a result of a compiled function lies.
+
+    JAX 0.7 says "device" of every result.
+    """
+    host = jax.sharding.SingleDeviceSharding(
+        jax.devices()[0], memory_kind="pinned_host"
+    )
+    moved = jax.jit(lambda a: jax.device_put(a, host))(jnp.ones(1))
+    return moved.sharding.memory_kind == "pinned_host"
 
 
 def kept_on_device(remat):
@@ -60,12 +82,14 @@ def test_gradients_are_those_of_every(k):
 @pytest.mark.slow
 def test_carries_are_moved_to_the_host():
     """The residuals of a stack of carries lie on the host, and none on the device."""
-    stack = (T // K, B, N)
     device, host = kept_on_device(OFFLOAD)
-    assert stack not in device
-    assert host == {stack}
+    if memory_kind_is_known():
+        assert STACK not in device
+        assert host == {STACK}
+    else:  # then only the program tells
+        assert moved_to_host(OFFLOAD)
     device, host = kept_on_device(gradients.remat.every(K))
-    assert stack in device
+    assert STACK in device
     assert not host
 
 
@@ -73,7 +97,7 @@ def test_carries_are_moved_to_the_host():
 @pytest.mark.slow
 def test_exported_programs_move_carries_to_the_host(platform):
     """The program of an accelerator moves both arrays of a carry."""
-    assert moved_to_host(OFFLOAD, platform) == [f"{B}x{N}xf64"] * 2
+    assert moved_to_host(OFFLOAD, platform) == [CARRY] * 2
     assert moved_to_host(gradients.remat.every(K), platform) == []
 
 
@@ -101,7 +125,7 @@ def test_an_offload_that_does_nothing_is_noticed(monkeypatch):
     monkeypatch.setattr(_scan, "_offloaded", offloaded)
     assert moved_to_host(OFFLOAD) == []
     device, host = kept_on_device(OFFLOAD)
-    assert (T // K, B, N) in device
+    assert STACK in device
     assert not host
 
 
