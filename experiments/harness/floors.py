@@ -15,7 +15,6 @@ machine changes with its load.
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -59,7 +58,7 @@ class Machine:
         The first argument of a program is overwritten by its result (donated).
         """
         add = {name: (_add_one, (zeros,)) for name, zeros in self._zeros.items()}
-        return add | {PRODUCT: (_product, (jnp.zeros((SIDE, SIDE)), _matrix()))}
+        return add | {PRODUCT: (_product, (jnp.zeros((SIDE, SIDE)), jnp.eye(SIDE)))}
 
     def floor_ms(self, work: Work, times: Times) -> float:
         """Return the floor of a computation in ms, from the programs' times in ms."""
@@ -107,8 +106,3 @@ def _add_one(array: jax.Array) -> jax.Array:
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     return a @ b
-
-
-@cache
-def _matrix() -> jax.Array:
-    return jnp.eye(SIDE)
