@@ -785,6 +785,12 @@ The network uses a weight twice, which KF-RTRL cannot factorise.
 The loss of KF-RTRL is summed over the batch.
     over(gradients.kf_rtrl(step, lambda y, target: jnp.sum(y)))(*args, key=key)
     ValueError: loss must give one loss for each example … sum over the features alone
+The network of layer-wise RTRL is not a stack.
+    gradients.layerwise_rtrl(step, loss)
+    ValueError: step must be the result of gradients.stack([...]) … gradients.rtrl
+The network of layer-wise RTRL is a list of layers.
+    gradients.layerwise_rtrl([step, step], loss)
+    ValueError: step must be the result of gradients.stack([...]) … got a list of 2
 The rank of sketched RTRL is 0.
     gradients.sketched_rtrl(step, loss, rank=0)
     ValueError: rank must be
