@@ -515,10 +515,16 @@ The policy of recomputation is a function without its setting.
     ValueError: remat must be None, 'step' … gradients.remat.slots(m) … function slots
 The direction of the backward pass is misspelled.
     gradients.bptt(step, loss, backward="two-phase")
-    ValueError: backward must be 'scan' or 'two_phase', got 'two-phase'
+    ValueError: backward must be 'scan', 'two_phase' or 'reversible', got 'two-phase'
 Two ways to save memory are combined.
     gradients.bptt(step, loss, remat="step", backward="two_phase")
     ValueError: remat must be None with backward='two_phase' … got 'step' … 'scan'
+A reversible backward pass gets a step without an inverse.
+    gradients.bptt(step, loss, backward="reversible")
+    ValueError: step must have a method inverse(params, carry, x) … remat.slots(m)
+A reversible backward pass gets a remat policy.
+    gradients.bptt(step, loss, remat="step", backward="reversible")
+    ValueError: remat must be None with backward='reversible' … got 'step' … 'scan'
 The number of slots is 0.
     gradients.remat.slots(0)
     ValueError: number must be an integer of at least 1, got 0

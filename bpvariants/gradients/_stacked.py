@@ -3,7 +3,10 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from bpvariants._checks import check_like
+from bpvariants._sequences import inverse_of
 from bpvariants._settings import described
 from bpvariants.types import PyTree, Step
 
@@ -27,6 +30,26 @@ class StackedStep:
             )
             new_carry.append(new_h)
         return tuple(new_carry), y
+
+    def inverse(self, params: PyTree, carry: PyTree, x: PyTree) -> PyTree:
+        """Return the carry before a step; all layers with a carry need an inverse."""
+        _check_entries("params", params, len(self.layers), tuple | list)
+        _check_entries("carry", carry, len(self.layers), tuple)
+        old_carry, y = [], x
+        for i, layer in enumerate(self.layers):
+            old = carry[i]
+            if jax.tree.leaves(old):
+                inverse = inverse_of(layer)
+                if inverse is None:
+                    raise ValueError(
+                        f"steps[{i}] must have a method inverse(params, carry, x) -> "
+                        "old carry with backward='reversible', as "
+                        f"cells.reversible_gru has; got {layer!r}."
+                    )
+                old = inverse(params[i], old, y)
+            _, y = layer(params[i], old, y)
+            old_carry.append(old)
+        return tuple(old_carry)
 
 
 def _check_entries(name: str, tree: PyTree, size: int, kinds: Any) -> None:

@@ -29,11 +29,8 @@ ADJOINTS = {
     "broyden": gradients.adjoints.broyden(4, **TIGHT),
     "cg": gradients.adjoints.cg(**TIGHT),
 }
-# These adjoints are their own solvers, and run so many steps that they settle.
-OWN = {
-    "reversible": gradients.adjoints.reversible(0.5, steps=400),
-    "reversible_floating": gradients.adjoints.reversible(0.2, 400, "floating"),
-}
+# This adjoint is its own solver, and runs so many steps that it settles.
+OWN = {"reversible": gradients.adjoints.reversible(0.5, steps=400)}
 W = np.array([[0.3, -0.6, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.3]])
 f = lambda w, h, x: jnp.tanh(h @ w + x)
 square = lambda h, target: jnp.sum((h - target) ** 2, axis=-1)
