@@ -67,16 +67,17 @@ def draw(rows: list[dict[str, Any]], losses: bool = False) -> Figure:
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     styles = report.rule_styles(row["rule"] for row in rows)
     figure, axes = report.panels(1, len(cells), width=6, height=4.4, sharey=True)
-    which, at_start = ("losses", np.log(2)) if losses else ("lengths", 1)
+    which = "losses" if losses else "lengths"
     for axis, cell in zip(axes[0], cells, strict=True):
         for row in (row for row in rows if row["cell"] == cell):
             style = styles[row["rule"]]
             for steps, reached in zip(row["steps"], row[which], strict=True):
                 axis.plot(steps, reached, linewidth=0.6, alpha=0.4, **style)
             end = max(steps[-1] for steps in row["steps"])
-            at = np.linspace(0, end, 200)
+            begin = max(steps[0] for steps in row["steps"]) if losses else 0
+            at = np.linspace(begin, end, 200)
             runs = zip(row["steps"], row[which], strict=True)
-            mean = np.mean([np.interp(at, *run, left=at_start) for run in runs], axis=0)
+            mean = np.mean([np.interp(at, *run, left=1) for run in runs], axis=0)
             axis.plot(at, mean, linewidth=2, label=row["rule"], **style)
         axis.set(title=f"{cell}: mean of the seeds (thin: each)", xlabel="time steps")
     if losses:

@@ -15,7 +15,7 @@ def loss(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def draw_sequence(
-    key: jax.Array, length: jax.Array, batch: int, longest: int
+    key: jax.Array, length: jax.Array | int, batch: int, longest: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Draw a batch of copy sequences; return inputs, targets, loss weights and mask.
 

@@ -39,7 +39,6 @@ FAST = {  # only these belong to the fast tests
     Program("rtrl", "leaky"),
     Program("snap_1", "gru"),
     Program("rflo", "leaky"),
-    Program("layerwise_rtrl", "stack"),
     Program("uoro", "leaky"),
 }
 
@@ -71,6 +70,8 @@ def programs(family) -> list[Program]:
         ]
         for i in numbers.permutation(len(ways))[:NUM_WAYS]:
             found.append(Program(rule, simple, Layout((4,)), ways[i]))
+        if rule == "layerwise_rtrl":
+            found.append(Program(rule, "stack"))  # where it differs from RTRL
         if rule in SPIKING:
             found += [
                 Program(rule, name) for name, each in fits.items() if each.spiking
