@@ -28,7 +28,7 @@ from bpvariants._checks import (
 )
 from bpvariants._dtypes import is_floating, widen
 from bpvariants._examples import select
-from bpvariants._sequences import whole_sequence, with_outputs
+from bpvariants._sequences import copy_inverse, whole_sequence, with_outputs
 from bpvariants.types import Loss, PyTree, Step
 
 
@@ -104,6 +104,7 @@ def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
     if whole is not None:
         one_step = lambda y, target: losses_of(loss, y, target, may_count=may_count)
         setattr(step_with_loss, "unroll", with_outputs(whole, one_step))  # noqa: B010
+    copy_inverse(step, step_with_loss)
     return step_with_loss
 
 

@@ -1,4 +1,4 @@
-"""Steps that have a method `unroll`, which runs a whole sequence at once."""
+"""Methods that a step may have: `unroll`, for a whole sequence, and `inverse`."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,20 @@ def whole_sequence(step: Step) -> Callable | None:
     """Return the method of a step that runs a whole sequence, or None."""
     method = getattr(step, "unroll", None)
     return method if callable(method) else None
+
+
+def inverse_of(step: Step) -> Callable | None:
+    """Return the method inverse(params, carry, x) -> old carry of a step, or None."""
+    method = getattr(step, "inverse", None)
+    return method if callable(method) else None
+
+
+def copy_inverse(step: Step, step_with_loss: Step) -> None:
+    """Give the inverse of a step to a step whose inputs are (x, target)."""
+    inverse = inverse_of(step)
+    if inverse is not None:
+        of_x = lambda params, carry, inputs: inverse(params, carry, inputs[0])
+        setattr(step_with_loss, "inverse", of_x)  # noqa: B010
 
 
 def with_outputs(whole: Callable, function: Callable[[PyTree, PyTree], PyTree]):

@@ -515,10 +515,16 @@ The policy of recomputation is a function without its setting.
     ValueError: remat must be None, 'step' … gradients.remat.slots(m) … function slots
 The direction of the backward pass is misspelled.
     gradients.bptt(step, loss, backward="two-phase")
-    ValueError: backward must be 'scan' or 'two_phase', got 'two-phase'
+    ValueError: backward must be 'scan', 'two_phase' or 'reversible', got 'two-phase'
 Two ways to save memory are combined.
     gradients.bptt(step, loss, remat="step", backward="two_phase")
     ValueError: remat must be None with backward='two_phase' … got 'step' … 'scan'
+A reversible backward pass gets a step without an inverse.
+    gradients.bptt(step, loss, backward="reversible")
+    ValueError: step must have a method inverse(params, carry, x) … remat.slots(m)
+A reversible backward pass gets a remat policy.
+    gradients.bptt(step, loss, remat="step", backward="reversible")
+    ValueError: remat must be None with backward='reversible' … got 'step' … 'scan'
 The number of slots is 0.
     gradients.remat.slots(0)
     ValueError: number must be an integer of at least 1, got 0
@@ -785,6 +791,12 @@ The network uses a weight twice, which KF-RTRL cannot factorise.
 The loss of KF-RTRL is summed over the batch.
     over(gradients.kf_rtrl(step, lambda y, target: jnp.sum(y)))(*args, key=key)
     ValueError: loss must give one loss for each example … sum over the features alone
+The network of layer-wise RTRL is not a stack.
+    gradients.layerwise_rtrl(step, loss)
+    ValueError: step must be the result of gradients.stack([...]) … gradients.rtrl
+The network of layer-wise RTRL is a list of layers.
+    gradients.layerwise_rtrl([step, step], loss)
+    ValueError: step must be the result of gradients.stack([...]) … got a list of 2
 The rank of sketched RTRL is 0.
     gradients.sketched_rtrl(step, loss, rank=0)
     ValueError: rank must be

@@ -32,7 +32,7 @@ LEVELS = [
 ]
 # These are subpackages of gradients that may not import each other.
 ROOMS = {"static", "through_time", "online", "equilibrium"}
-BELOW_ROOMS = {"remat", "_feedback", "_learning"}
+BELOW_ROOMS = {"remat", "_feedback", "_learning", "_stacked"}
 # Modules that may import `solvers` and `adjoints`.
 SETTLES = ("_fixed_point", "_recurrent_backprop", "_jacobian_penalty")
 

@@ -15,6 +15,8 @@
   parallel.
 - In `rtu`, each unit has two real state variables, which do not depend on other units.
   RTRL, the exact gradient forward in time, is therefore cheap for `rtu`.
+- `reversible_gru` has an inverse step, so `gradients.bptt(…, backward="reversible")`
+  need not store its states.
 - `lif` and `alif` are spiking neurons, with a surrogate derivative of the spikes.
 """
 
@@ -26,6 +28,7 @@ from bpvariants.cells._lru import lru as lru
 from bpvariants.cells._lstm import lstm as lstm
 from bpvariants.cells._lstm_cudnn import lstm_cudnn as lstm_cudnn
 from bpvariants.cells._min_gru import min_gru as min_gru
+from bpvariants.cells._reversible_gru import reversible_gru as reversible_gru
 from bpvariants.cells._rtu import rtu as rtu
 from bpvariants.cells._spikes import triangular as triangular
 from bpvariants.cells._tanh import tanh as tanh

@@ -9,10 +9,10 @@ also be imported from `bpvariants.gradients`:
   growing_truncation), discounted_weights, parallel_unroll (with newton), stack,
   bidirectional, resets_from_dones. The subpackage `remat` has policies that save memory
   in backward passes through time.
-- `online`, gradients computed forwards in time: rtrl, sketched_rtrl, snap,
-  diagonal_rtrl, rflo, eprop
-  (with random_feedback, AdaptiveFeedback), uoro, kf_rtrl, forward_gradient, pes.
-  over_sequence turns an online rule into a gradient rule.
+- `online`, gradients computed forwards in time: rtrl, diagonal_rtrl, layerwise_rtrl,
+  sketched_rtrl, snap, rflo, eprop (with random_feedback, AdaptiveFeedback), uoro,
+  kf_rtrl, forward_gradient, pes. over_sequence turns an online rule
+  into a gradient rule.
 - `equilibrium`: fixed_point, recurrent_backprop, equilibrium_propagation,
   jacobian_penalty; with `solvers` to compute the fixed point and `adjoints` to
   differentiate it.
@@ -51,6 +51,7 @@ from bpvariants.gradients.online import (
     eprop as eprop,
     forward_gradient as forward_gradient,
     kf_rtrl as kf_rtrl,
+    layerwise_rtrl as layerwise_rtrl,
     over_sequence as over_sequence,
     pes as pes,
     rflo as rflo,

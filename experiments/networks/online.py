@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bpvariants import gradients
 from bpvariants.types import OnlineRule, PyTree, Step
 from experiments.networks.cells import CELLS
 
@@ -44,6 +45,41 @@ def network(
         return new, h @ params["readout"] + params["bias"]
 
     carry = lambda params, batch=(): advance.carry(params["cell"], batch)
+    return Network(step, init, carry)
+
+
+def stacked(cell: str, layers: int, inputs: int, units: int, outputs: int) -> Network:
+    """Return a stack of recurrent layers, with a linear readout as its last layer.
+
+    Layer l computes y^l = y^{l−1} + gelu(cell(y^{l−1})) from the output of the layer
+    below it. The first layer has no residual connection, because the input of the
+    network has another width. All carries are real.
+    """
+    advance = CELLS[cell]
+
+    def block(params, carry, x):
+        carry, y = advance(params, carry, x)
+        y = jax.nn.gelu(y)
+        return carry, y if x.shape != y.shape else x + y
+
+    def readout(params, carry, x):
+        return carry, x @ params["readout"] + params["bias"]
+
+    def init(key):
+        *of_cells, of_readout = jax.random.split(key, layers + 1)
+        widths = [inputs] + [units] * (layers - 1)
+        params = [
+            advance.init(key, width, units)
+            for key, width in zip(of_cells, widths, strict=True)
+        ]
+        matrix = jax.random.normal(of_readout, (units, outputs)) / units**0.5
+        return *params, {"readout": matrix, "bias": jnp.zeros(outputs)}
+
+    def carry(params, batch=()):
+        real = {"complex": False} if cell == "lru" else {}
+        return *(advance.carry(p, batch, **real) for p in params[:-1]), ()
+
+    step = gradients.stack([*[block] * layers, readout])
     return Network(step, init, carry)
 
 

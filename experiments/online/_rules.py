@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
+from bpvariants import gradients
 from bpvariants.types import OnlineRule
 from experiments.choices import make_online
 from experiments.harness.options import check_known
@@ -18,11 +19,27 @@ RULES: dict[str, Callable[..., OnlineRule]] = {
 EPROP = {"eprop": partial(make_online, "eprop", visible=lambda carry: carry[1])}
 
 
+# Layer-wise RTRL needs a network that is a stack of layers.
+LAYERWISE: dict[str, Callable[..., OnlineRule]] = {
+    "layerwise_rtrl": gradients.layerwise_rtrl
+}
+
+
 def of_cells(
     cells: Iterable[str], rules: dict[str, Callable[..., OnlineRule]] = RULES
 ) -> dict[str, Callable[..., OnlineRule]]:
     """Return the online rules that work with all given cells; e-prop needs LSTMs."""
     return rules | (EPROP if set(cells) == {"lstm"} else {})
+
+
+def of_stacks(
+    rules: dict[str, Callable[..., OnlineRule]] = RULES,
+) -> dict[str, Callable[..., OnlineRule]]:
+    """Return the online rules for stacks of elementwise cells.
+
+    KF-RTRL is not one of them, because it accepts no elementwise cells.
+    """
+    return {name: rules[name] for name in rules if name != "kf_rtrl"} | LAYERWISE
 
 
 def check_rules(rules: Iterable[str], known: Collection[str] = tuple(RULES)) -> None:

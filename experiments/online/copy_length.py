@@ -8,19 +8,25 @@ update the parameters after each output bit. Truncated BPTT updates the
 parameters once in `every` steps, by gradients that are propagated back `lookback`
 steps. BPTT updates the parameters once, at the end of the sequence.
 
+The networks of the cell `lru` are stacks of LRUs, so layer-wise RTRL can be compared,
+too. They learn to copy 20 bits after few sequences. For such networks, use strings of a
+fixed length, and let all rules update once per sequence. Then only the bias of their
+gradients differs.
+
 References:
   Menick et al., "A practical sparse approximation for real time recurrent learning",
   2020, arXiv:2006.07232.
+  Zucchet et al., "Online learning of long-range dependencies", NeurIPS 2023,
+  arXiv:2305.15947.
 """
 
 import dataclasses
 import itertools
-import math
 import time
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +40,15 @@ from experiments.harness.options import above, at_least, known, within
 from experiments.harness.study import run_study, Study
 from experiments.networks import online
 from experiments.networks.cells import DENSE
-from experiments.online import _copy_length_report, _rules
-from experiments.online._copy_learners import learners, RULES
+from experiments.online import _copy_length_report, _copy_task, _rules
+from experiments.online._copy_learners import (
+    cosines,
+    learners,
+    RULES,
+    sequence_rules,
+)
+from experiments.online._copy_task import GUESS
 
-GUESS = math.log(2)  # loss in nats of a network that remembers nothing
 REMEMBERED = 0.9  # weight of the old mean in the running mean over mini-batches
 
 
@@ -54,17 +65,20 @@ class Config(Study):
         "seeds": 2,
     }
     CHECKS = {
-        "units batch steps longest chunk": at_least(1),
-        "cells": known(DENSE),
+        "units layers batch steps shortest longest chunk": at_least(1),
+        "cells": known((*DENSE, "lru")),
+        "updates": known(("online", "sequence")),
         "share": within(0, 1, ends="()"),
         "learning_rate": above(0),
     }
 
     cells: tuple[str, ...] = ("tanh", "gru")
-    """Recurrent cells: tanh, gru, lstm."""
+    """Recurrent cells: tanh, gru, lstm, lru. With lru, all networks are stacks."""
+    layers: int = 1
+    """Number of layers of a stack; only for the cell lru."""
     rules: tuple[str, ...] = tuple(RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro, forward_gradient; eprop too if
-    all cells are lstm."""
+    all cells are lstm. For lru: layerwise_rtrl too, but not kf_rtrl."""
     truncations: tuple[tuple[int, int], ...] = ((1, 4), (1, 16))
     """Pairs (every, lookback) of truncated BPTT: once in `every` steps, gradients are
     propagated back `lookback` steps."""
@@ -77,8 +91,14 @@ class Config(Study):
     2 L steps."""
     share: float = 0.15
     """Fraction of ln 2; the string grows by one bit when the loss is below it."""
+    shortest: int = 1
+    """Length of the first string, in bits."""
     longest: int = 32
-    """Largest length of a string, in bits."""
+    """Largest length of a string, in bits. If it is equal to `shortest`, the length
+    does not change, and the loss shows what a rule has learned."""
+    updates: Literal["online", "sequence"] = "online"
+    """Times of updates: "online", after each recalled bit, or after each window of
+    truncated BPTT; "sequence", once at the end of each sequence, for all rules."""
     learning_rate: float = 3e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 3
@@ -96,7 +116,27 @@ class Config(Study):
                     "lookback; got "
                     f"{(every, lookback)}."
                 )
-        _rules.check_rules(self.rules, _rules.of_cells(self.cells, RULES))
+        if self.shortest > self.longest:
+            raise ValueError(
+                "shortest must be at most longest, got shortest="
+                f"{self.shortest} and longest={self.longest}."
+            )
+        if "lru" in self.cells and set(self.cells) != {"lru"}:
+            raise ValueError(
+                "cells must be lru alone, or without lru, because networks of lru are "
+                f"stacks, for which other rules exist; got {self.cells}."
+            )
+        if self.layers > 1 and self.cells != ("lru",):
+            raise ValueError(
+                f"layers must be 1 unless cells are lru alone, got {self.layers} for "
+                f"{self.cells}."
+            )
+        allowed = (
+            _rules.of_stacks(RULES)
+            if self.cells == ("lru",)
+            else _rules.of_cells(self.cells, RULES)
+        )
+        _rules.check_rules(self.rules, allowed)
 
 
 class Course(NamedTuple):
@@ -119,16 +159,31 @@ def _jobs(config: Config) -> list[Job]:
     For each cell, all rules start from the same parameters.
     """
     adam = optax.adam(config.learning_rate)
-    chosen = learners(config.rules, config.truncations, adam)
+    once = config.updates == "sequence"
+    whole = sequence_rules(config.rules, config.truncations)
+    chosen = learners(config.rules, config.truncations, adam, once)
 
     @cache
     def begin(cell):
-        network = online.network(cell, 3, config.units, 1)
+        shape = 3, config.units, 1
+        network = (
+            online.stacked(cell, config.layers, *shape)
+            if cell == "lru"
+            else online.network(cell, *shape)
+        )
         return network, *jax.jit(partial(_begin, config, network))()
 
     def train(cell, rule, way):
         network, course, carry = begin(cell)
         row = _train(config, chosen[rule](network), course, carry, way)
+        if once:
+            key = jax.random.key(2 * config.first_seed + 1)
+            sequence = _copy_task.draw_sequence(
+                key, config.shortest, config.batch, config.shortest
+            )
+            row["cosine"] = cosines(
+                whole[rule], network, course.pair[0], carry, sequence
+            )
         return {"cell": cell, "rule": rule} | row
 
     return [
@@ -140,26 +195,9 @@ def _jobs(config: Config) -> list[Job]:
 
 def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
     _copy_length_report.show(rows, config)
-    report.save_picture(folder, "copy_length", _copy_length_report.draw(rows))
-
-
-def draw_sequence(
-    key: jax.Array, length: jax.Array, batch: int, longest: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Draw a batch of copy sequences; return inputs, targets, loss weights and mask.
-
-    A string of `length` bits takes 2·length steps; the other steps, up to 2·longest,
-    are padding. An input x is one-hot: bit 0, bit 1, or the request to output a bit.
-    Inputs are [2·longest, B, 3]; targets, loss weights and mask are [2·longest, B].
-    """
-    bits = jax.random.bernoulli(key, 0.5, (longest, batch)).astype(int)
-    t = jnp.arange(2 * longest)
-    asked, mask = t >= length, t < 2 * length
-    shown = jnp.where(asked[:, None], 2, bits[jnp.minimum(t, longest - 1)])
-    targets = bits[jnp.clip(t - length, 0, longest - 1)].astype(float)
-    both = lambda flags: jnp.broadcast_to(flags[:, None], targets.shape)
-    weights = (asked & mask).astype(float)
-    return jax.nn.one_hot(shown, 3), targets, both(weights), both(mask)
+    fixed = config.shortest == config.longest
+    picture = _copy_length_report.draw(rows, losses=fixed)
+    report.save_picture(folder, "copy_length", picture)
 
 
 def follow(
@@ -170,7 +208,7 @@ def follow(
     Strings have at most `size` bits.
     """
     of_task, of_rule = jax.random.split(key)
-    sequence = draw_sequence(of_task, course.length, config.batch, size)
+    sequence = _copy_task.draw_sequence(of_task, course.length, config.batch, size)
     value, pair = learn(course.pair, carry, *sequence, of_rule)
     mean = REMEMBERED * course.loss + (1 - REMEMBERED) * value
     grows = (mean < config.share * GUESS) & (course.length < size)
@@ -237,7 +275,9 @@ def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
     def of_seed(key):
         params = network.init(key)
         pair = params, adam.init(params)
-        course = Course(pair, jnp.array(1), jnp.array(GUESS), jnp.array(0))
+        course = Course(
+            pair, jnp.array(config.shortest), jnp.array(GUESS), jnp.array(0)
+        )
         return course, network.carry(params, (config.batch,))
 
     keys = jax.random.split(jax.random.key(2 * config.first_seed), config.seeds)

@@ -46,6 +46,7 @@ RULES = {
     "artbp": Style(SKY, MIXED),
     "rtrl": Style(VERMILLION),
     "diagonal_rtrl": Style(VERMILLION, MIXED),
+    "layerwise_rtrl": Style(GREEN, MIXED),
     "snap": Style(ORANGE),
     "snap_1": Style(ORANGE),
     "snap_2": Style(ORANGE, DASHED),

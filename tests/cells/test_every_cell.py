@@ -24,6 +24,7 @@ def cell(request):
 
 def test_all_are_looked_at():
     names = {"alif", "gru", "lif", "lru", "lstm", "min_gru", "rtu", "tanh"}
+    names |= {"reversible_gru"}
     assert set(CELLS) == names
     assert all(cell.__name__ == name for name, cell in CELLS.items())
 

@@ -145,6 +145,17 @@ def test_one_time_step_is_the_same_by_every_rule():
         assert_same(got, want)
 
 
+def test_surrogate_gradients_are_not_derivatives_of_the_loss():
+    params, carry, xs, _ = drawn(cells.lif, (), 3)
+
+    def spikes(params):
+        return jnp.sum(gradients.unroll(LIF, params, carry, xs)[1])
+
+    moved = jax.tree.map(lambda leaf: leaf + 1e-9, params)
+    assert spikes(params) == spikes(moved) > 0  # so the derivative of the loss is 0
+    assert jnp.any(jax.grad(spikes)(params)["inputs"] != 0)
+
+
 def test_narrow_parameters_have_a_wide_carry():
     params = cells.lif.init(KEY, D, N, dtype=jnp.bfloat16)
     carry = cells.lif.carry(params)

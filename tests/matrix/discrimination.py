@@ -33,6 +33,8 @@ DEFINITIONS = {
         "parallel_newton",
         "rtrl",
         "snap_2",
+        "layerwise_rtrl",
+        "sketched_rtrl_full",
     },
     "truncated_1_1": {"eprop"},
     "truncated_1_3": set(),

@@ -29,6 +29,8 @@ ADJOINTS = {
     "broyden": gradients.adjoints.broyden(4, **TIGHT),
     "cg": gradients.adjoints.cg(**TIGHT),
 }
+# This adjoint is its own solver, and runs so many steps that it settles.
+OWN = {"reversible": gradients.adjoints.reversible(0.5, steps=400)}
 W = np.array([[0.3, -0.6, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.3]])
 f = lambda w, h, x: jnp.tanh(h @ w + x)
 square = lambda h, target: jnp.sum((h - target) ** 2, axis=-1)
@@ -68,6 +70,7 @@ class Program(NamedTuple):
 
 
 PROGRAMS = [Program(*names) for names in product(SOLVERS, ADJOINTS)]
+PROGRAMS += [Program("own", name) for name in OWN]
 FAST = {Program("relaxation", "cg")}
 
 
@@ -100,14 +103,16 @@ def defined(init, x, target, weights):
 
 @cache
 def run(program):
-    rule = jax.jit(
-        gradients.recurrent_backprop(
-            f,
-            square,
-            solver=SOLVERS[program.solver],
-            adjoint=ADJOINTS[program.adjoint],
-        )
+    own = program.adjoint in OWN
+    solvers = (
+        {"adjoint": OWN[program.adjoint]}
+        if own
+        else {
+            "solver": SOLVERS[program.solver],
+            "adjoint": ADJOINTS[program.adjoint],
+        }
     )
+    rule = jax.jit(gradients.recurrent_backprop(f, square, **solvers))
     found = {}
     for name in CONDITIONS:
         (value, equilibrium), grad = rule(W, *make(name))

@@ -6,7 +6,7 @@ differently. Both functions accept one example or batches of any shape.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants import gradients
+from bpvariants import cells, gradients
 
 D, N, M = 2, 3, 2  # numbers of inputs, units and outputs
 KEEP = lambda value: value
@@ -52,6 +52,7 @@ class Network(NamedTuple):
     mixed: bool = False  # whether inputs, targets and carry have integers and keys
     several: bool = False  # whether the carry has several floating leaves
     stacked: bool = False
+    spiking: bool = False  # whether few rules, and no narrow dtypes, are tested
 
     def step(self, params, carry, x):
         if self.step_of is not None:
@@ -128,14 +129,57 @@ def _stacked(p, carry, x, cut):
     return first, _leaky(p[1], carry[1], first, cut)
 
 
-def _stack_step(params, carry, x):
-    lower = lambda p, h, x: (_tanh(p, h, x, KEEP),) * 2
+def _lower(p, h, x):
+    return (_tanh(p, h, x, KEEP),) * 2
 
-    def upper(p, h, x):
-        h = _leaky(p, h, x, KEEP)
-        return h, dense(p["out"], h)
 
-    return gradients.stack([lower, upper])(params, carry, x)
+def _upper(p, h, x):
+    h = _leaky(p, h, x, KEEP)
+    return h, dense(p["out"], h)
+
+
+_neurons = {
+    "lif": partial(cells.lif, tau=3.0, threshold=0.6, refractory=2),
+    "alif": partial(
+        cells.alif, tau=3.0, tau_adaptation=5.0, beta=0.4, threshold=0.6, refractory=2
+    ),
+}
+
+
+def _spiking(name):
+    """Return a network of spiking neurons that is read by spikes and potentials."""
+
+    def cell(p, carry, x, cut):
+        del cut
+        return _neurons[name](p["cell"], carry, x)[0]
+
+    def readout(p, new, old, x):
+        del old, x
+        return dense(p["out"], new.spikes) + dense(p["skip"], new.potential)
+
+    def carry(numbers, *batch):
+        zeros = _neurons[name].func.carry({"recurrent": np.zeros((N, N))}, batch)
+        left = numbers.integers(0, 3, size=zeros.refractory.shape)
+        spikes = 1.0 * (numbers.random(zeros.spikes.shape) < 0.4)
+        drawn = {"potential": pair(numbers, *batch)[0], "spikes": spikes}
+        if name == "alif":
+            drawn["adaptation"] = abs(pair(numbers, *batch)[1])
+        return zeros._replace(**drawn, refractory=left.astype(zeros.refractory.dtype))
+
+    numbers = np.random.default_rng(7)
+    normal = lambda *shape: jnp.asarray(0.8 * numbers.normal(size=shape))
+    of_cell = {"inputs": normal(D, N), "recurrent": normal(N, N)}
+    params = {"cell": of_cell, "out": normal(N, M), "skip": 0.3 * normal(N, M)}
+    return Network(
+        cell,
+        readout,
+        carry,
+        params,
+        visible=lambda carry: carry.spikes,
+        splits=False,
+        several=True,
+        spiking=True,
+    )
 
 
 def plain(p, new, old, x):
@@ -209,7 +253,7 @@ def networks():
             lambda p, new, old, x: plain(p[1], new[1], old, x),
             pair,
             (lower, upper),
-            step_of=_stack_step,
+            step_of=gradients.stack([_lower, _upper]),
             several=True,
             stacked=True,
         ),
@@ -225,4 +269,6 @@ def networks():
             mixed=True,
             several=True,
         ),
+        "lif": _spiking("lif"),
+        "alif": _spiking("alif"),
     }

@@ -244,6 +244,34 @@ def forwards(through, signal=lambda s: (s.signal, s.skip), kept=None):
     return grads
 
 
+def layerwise(layers):
+    """Return a function that computes the gradient of layer-wise RTRL.
+
+    `layers` lists for each layer the bool arrays [n] of its units and [p] of its
+    parameters. The influence is kept within each layer only. The gradient of a step
+    contains all paths within this step, with the old carries of other layers constant.
+    """
+    same = lambda a, b: sum(np.outer(u[a], u[b]) for u in layers).astype(bool)
+    of_units, of_params = same(0, 0), same(0, 1)
+
+    def grads(trajectory):
+        total = np.zeros(trajectory.num_params)
+        for steps in trajectory.steps:
+            influence = np.zeros(of_params.shape)
+            for step in steps:
+                s = step.slopes
+                influence = np.zeros_like(influence) if step.restarts else influence
+                old = influence
+                influence = (s.J * of_units) @ influence + s.I * of_params
+                if step.weight != 0:
+                    within = s.direct + s.signal @ s.I
+                    found = within + (s.signal @ s.J + s.skip) @ old
+                    total = total + step.weight * found
+        return mean(trajectory, total)
+
+    return grads
+
+
 @cache
 def pattern(name, order):
     """Return which entries of ∂h/∂θ can be nonzero within `order` time steps.

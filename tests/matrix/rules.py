@@ -6,10 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from bpvariants import gradients
 from tests.matrix import oracle
-from tests.matrix.networks import M, N
+from tests.matrix.networks import M, N, networks
 
 FEEDBACK = np.random.default_rng(5).normal(size=(M, N))
 
@@ -173,6 +174,33 @@ def _eprop_feedback_wants(name):
     return oracle.forwards(lambda s: s.J * ~seen, signal)
 
 
+def _layerwise(network):
+    """Return layer-wise RTRL; a network that is no stack becomes a stack of one."""
+    step = network.step_of if network.stacked else gradients.stack([network.step])
+    rule = gradients.over_sequence(gradients.layerwise_rtrl(step, network.loss))
+    if network.stacked:
+        return rule
+
+    def of_one_layer(
+        params, carry, xs, targets, weights=None, mask=None, reset=None, initial=None
+    ):
+        initial = None if initial is None else (initial,)
+        flags = weights, mask, reset, initial
+        (value, (last,)), (grads,) = rule((params,), (carry,), xs, targets, *flags)
+        return (value, last), grads
+
+    return of_one_layer
+
+
+def _layerwise_wants(name):
+    network = networks()[name]
+    if not network.stacked:
+        return oracle.exact
+    sizes = [ravel_pytree(p)[0].size for p in network.params]
+    of_units, of_params = np.repeat([0, 1], N), np.repeat([0, 1], sizes)
+    return oracle.layerwise([(of_units == i, of_params == i) for i in (0, 1)])
+
+
 ONLINE = {
     "rtrl": Rule(_online(gradients.rtrl)),
     "snap_1": Rule(
@@ -201,6 +229,11 @@ ONLINE = {
     ),
     "diagonal_rtrl": Rule(
         _online(gradients.diagonal_rtrl), accepts=lambda network: network.separate
+    ),
+    "layerwise_rtrl": Rule(_layerwise, _layerwise_wants),
+    "sketched_rtrl_full": Rule(
+        _online(gradients.sketched_rtrl, rank=9),
+        accepts=lambda network: network.products,
     ),
     "uoro": Rule(_online(gradients.uoro), wants=None, drawn=True, exact_alone=True),
     "kf_rtrl": Rule(

@@ -1,9 +1,9 @@
 """Online rules: gradients computed forwards in time, one step at a time.
 
 `rtrl` and `diagonal_rtrl` are exact. `uoro`, `kf_rtrl`, `forward_gradient` and `pes`
-are unbiased (`pes` up to an error of order σ²). `snap`, `rflo`, `eprop` and
-`sketched_rtrl` are biased; `sketched_rtrl` bounds its error. `over_sequence` turns an
-online rule into a gradient rule.
+are unbiased (`pes` up to an error of order σ²). `snap`, `rflo`, `eprop`,
+`layerwise_rtrl` and `sketched_rtrl` are biased; `sketched_rtrl` bounds its error.
+`over_sequence` turns an online rule into a gradient rule.
 """
 
 from bpvariants.gradients.online._diagonal_rtrl import (
@@ -26,6 +26,10 @@ from bpvariants.gradients.online._kf_rtrl import (
     kf_rtrl as kf_rtrl,
     KFRTRLState as KFRTRLState,
     KroneckerFactors as KroneckerFactors,
+)
+from bpvariants.gradients.online._layerwise_rtrl import (
+    layerwise_rtrl as layerwise_rtrl,
+    LayerwiseRTRLState as LayerwiseRTRLState,
 )
 from bpvariants.gradients.online._low_rank import (
     LowRankFactors as LowRankFactors,

@@ -56,15 +56,26 @@ def bptt(
         product for all steps and examples of the block. "two_phase" requires
         remat=None. Measure how long "scan" and "two_phase" take with your network: on a
         CPU, "two_phase" took 0.5 to 0.9 of the time of "scan" with batches of 1 and 8,
-        but up to 1.1 of that time with a batch of 64.
+        but up to 1.1 of that time with a batch of 64. "reversible" stores no carries:
+        the backward pass recovers each carry from the next one by the method
+        step.inverse(params, carry, x) -> old carry, which `cells.reversible_gru` and a
+        :func:`stack` of such cells have. Memory does not depend on T, apart from the
+        arguments, and the time is that of about one more forward pass. An inverse step
+        of a network that forgets magnifies rounding errors. If the recovered first
+        carry differs from the given one by more than √ε, relative to the largest carry
+        and for the machine epsilon ε of the carry, all gradients are NaN. Then use
+        shorter sequences, float64, or a remat policy. "reversible" requires remat=None
+        and accepts no resets.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
 
     Raises:
-      ValueError: if step or loss is not a function, if remat or backward is unknown, or
-        if remat and backward cannot be combined. When the rule is called, if lengths,
-        shapes or dtypes of the arguments disagree, or if a key is given.
+      ValueError: if step or loss is not a function, if remat or backward is unknown,
+        if remat and backward cannot be combined, or if step has no inverse with
+        backward="reversible". When the rule is called, if lengths, shapes or dtypes of
+        the arguments disagree, if a key is given, or if there are resets with
+        backward="reversible".
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -81,7 +92,7 @@ def bptt(
       Proceedings of the IEEE 78(10), 1990, doi:10.1109/5.58337.
     """
     advance = with_loss(step, loss)
-    check_backward(remat, backward)
+    check_backward(remat, backward, step)
 
     def rule(
         params,

@@ -9,9 +9,9 @@ l = 1 … K. With the input x_t of the stack as y^0_t, the output of the stack i
 from collections.abc import Iterable
 from typing import Any
 
-from bpvariants._checks import check_function, check_like
-from bpvariants._settings import described
-from bpvariants.types import PyTree, Step
+from bpvariants._checks import check_function
+from bpvariants.gradients._stacked import StackedStep
+from bpvariants.types import Step
 
 
 def stack(steps: Iterable[Step]) -> Step:
@@ -21,7 +21,8 @@ def stack(steps: Iterable[Step]) -> Step:
     :func:`bidirectional` and `stack` itself accept it. Each time step of the stack runs
     one time step of every layer. Time and memory are the sums of the times and memories
     of the layers. :func:`rtrl` stores the influence of a layer's parameters only on
-    this layer and on the layers above it.
+    this layer and on the layers above it. :func:`layerwise_rtrl` stores only the
+    influence on this layer.
 
     Args:
       steps: the layers, lowest first, such as the `apply` of Linen cells. The y of a
@@ -47,19 +48,7 @@ def stack(steps: Iterable[Step]) -> Step:
       >>> [h.item() for h in last], ys.tolist()  # 1, 2, 3 added up, and doubled
       ([3.0, 12.0], [2.0, 6.0, 12.0])
     """
-    layers = _layers(steps)
-
-    def stacked_step(params, carry, x):
-        _check_entries("params", params, len(layers), tuple | list)
-        _check_entries("carry", carry, len(layers), tuple)
-        new_carry, y = [], x
-        for i, (layer, theta, h) in enumerate(zip(layers, params, carry, strict=True)):
-            new_h, y = layer(theta, h, y)
-            check_like(f"the carry that steps[{i}] returns", new_h, f"carry[{i}]", h)
-            new_carry.append(new_h)
-        return tuple(new_carry), y
-
-    return stacked_step
+    return StackedStep(_layers(steps))
 
 
 def _layers(steps: Any) -> tuple[Step, ...]:
@@ -74,11 +63,3 @@ def _layers(steps: Any) -> tuple[Step, ...]:
     for i, layer in enumerate(layers):
         check_function(f"steps[{i}]", layer, "(params, carry, x) -> (carry, y)")
     return layers
-
-
-def _check_entries(name: str, tree: PyTree, size: int, kinds: Any) -> None:
-    if not isinstance(tree, kinds) or len(tree) != size:
-        raise ValueError(
-            f"{name} must be a tuple with one entry for each of the {size} stacked "
-            f"layers, got {described(tree)}."
-        )

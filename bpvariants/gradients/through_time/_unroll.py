@@ -17,14 +17,15 @@ from bpvariants._checks import (
 from bpvariants._dtypes import cast_like, NARROW, widen
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
-from bpvariants._masking import guarded
-from bpvariants._sequences import whole_sequence
+from bpvariants._masking import blank, guarded, keep
+from bpvariants._sequences import inverse_of, whole_sequence
 from bpvariants.gradients.remat._policies import check_remat, Remat
 from bpvariants.gradients.remat._scan import remat_scan
+from bpvariants.gradients.through_time._reversible_scan import reversible_scan
 from bpvariants.gradients.through_time._two_phase import two_phase_scan
 from bpvariants.types import PyTree, Step
 
-Backward: TypeAlias = Literal["scan", "two_phase"]
+Backward: TypeAlias = Literal["scan", "two_phase", "reversible"]
 
 
 def unroll(
@@ -68,7 +69,9 @@ def unroll(
         "scan" is JAX's derivative of `lax.scan`. "two_phase" divides the sequence into
         blocks of steps. In each block, a backward loop computes only the error signals,
         and one matrix product then computes the weights' gradient; see :func:`bptt`.
-        "two_phase" requires remat=None, and has no forward mode.
+        "two_phase" requires remat=None, and has no forward mode. "reversible" requires
+        a method step.inverse(params, carry, x) -> old carry. The backward pass then
+        recovers the carries instead of storing them; see :func:`bptt`.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
@@ -92,6 +95,7 @@ def unroll(
         initial = carry
     check_arrays("initial", initial)
     check_like("initial", initial, "carry", carry)
+    check_backward(remat, backward, step)
     return scan_steps(
         step, params, carry, xs, mask, reset, initial,
         remat=remat, backward=backward,
@@ -115,6 +119,9 @@ def scan_steps(
     if whole is not None and remat is None and backward == "scan":
         return whole(params, carry, xs, mask, reset, initial)
     body, given = step_body(step, params, carry, xs, initial)
+    if backward == "reversible":
+        undo = undo_body(step, params, reset)
+        return reversible_scan(body, undo, given, carry, (xs, mask, reset))
     scan = _scan(params, remat, backward)
     return scan(body, given, carry, (xs, mask, reset))
 
@@ -135,11 +142,11 @@ def sum_steps(
     """Run a network along time; return the last carry and the mean loss Σ share · loss.
 
     `shares` are the normalised weights w / Σ w of the losses, [T, *batch], or a scalar
-    if no weights are given. With a remat policy, the scan itself sums the losses, so
-    that no loss is stored. With remat=None the T losses are small compared to the
-    residuals, and it is faster to sum the losses after the scan.
+    if no weights are given. With a remat policy, or backward="reversible", the scan
+    itself sums the losses, so that no loss is stored. Otherwise the T losses are small
+    compared to the residuals, and it is faster to sum the losses after the scan.
     """
-    if remat is None:
+    if remat is None and backward != "reversible":
         last, losses = scan_steps(
             step_with_loss, params, carry, inputs, mask, reset, initial,
             backward=backward,
@@ -162,19 +169,52 @@ def sum_steps(
     each = shares if shares.ndim else None
     inputs = each, (inputs, mask, reset)
     start = carry, zeros
-    scan = _scan(params, remat, backward)
-    (last, sums), _ = scan(body, given, start, inputs)
+    if backward == "reversible":
+        undo_step = undo_body(step_with_loss, params, reset)
+
+        def undo(given, h_and_sums, inputs):
+            h, sums = h_and_sums
+            return undo_step(given, h, inputs[1]), sums
+
+        own = lambda h_and_sums: h_and_sums[0]
+        scan = partial(reversible_scan, undo=undo, recovered=own)
+        (last, sums), _ = scan(body, given=given, carry=start, inputs=inputs)
+    else:
+        scan = _scan(params, remat, backward)
+        (last, sums), _ = scan(body, given, start, inputs)
     return last, jnp.sum(sums) * (1 if shares.ndim else shares)
 
 
-def check_backward(remat: Remat, backward: Backward = "scan") -> None:
+def check_backward(
+    remat: Remat, backward: Backward = "scan", step: Step | None = None
+) -> None:
+    """Check remat and backward, and that `step` has an inverse if it needs one."""
     check_remat(remat)
-    if backward not in ("scan", "two_phase"):
-        raise ValueError(f"backward must be 'scan' or 'two_phase', got {backward!r}.")
+    if backward not in ("scan", "two_phase", "reversible"):
+        raise ValueError(
+            f"backward must be 'scan', 'two_phase' or 'reversible', got {backward!r}."
+        )
+    if backward == "reversible":
+        _check_reversible(remat, step)
     if backward == "two_phase" and remat is not None:
         raise ValueError(
             "remat must be None with backward='two_phase', which keeps all that the "
             f"steps compute; got {remat!r}. Use backward='scan' with it."
+        )
+
+
+def _check_reversible(remat: Remat, step: Step | None) -> None:
+    if remat is not None:
+        raise ValueError(
+            "remat must be None with backward='reversible', which stores no carries; "
+            f"got {remat!r}. Use backward='scan' with it."
+        )
+    if step is not None and inverse_of(step) is None:
+        raise ValueError(
+            "step must have a method inverse(params, carry, x) -> old carry with "
+            "backward='reversible', as cells.reversible_gru and a gradients.stack of "
+            f"such cells have; got {step!r}. To save memory with any step, use "
+            "remat=gradients.remat.slots(m)."
         )
 
 
@@ -200,3 +240,26 @@ def step_body(
 
     # The scan sums the gradients in the dtypes of the widened params.
     return body, (widen(params), initial)
+
+
+def undo_body(step: Step, params: PyTree, reset: jax.Array | None) -> Callable:
+    """Return the inverse of the body that :func:`step_body` returns.
+
+    A reset discards the old carry, so no inverse can recover it.
+    """
+    inverse = inverse_of(step)
+    assert inverse is not None  # check_backward has seen it
+    if reset is not None:
+        raise ValueError(
+            "reset must be None with backward='reversible', because a reset discards "
+            "the old carry, which then cannot be recovered. Run each episode as a "
+            "sequence of its own, or use backward='scan' with a remat policy."
+        )
+
+    def undo(given, h, inputs):
+        x, mask, _ = inputs
+        old = inverse(cast_like(given[0], params), h, blank(x, h, mask))
+        check_like("the carry that step.inverse returns", old, "carry", h)
+        return keep(old, h, mask)
+
+    return undo

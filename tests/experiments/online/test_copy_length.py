@@ -12,7 +12,7 @@ import pytest
 
 from experiments import report
 from experiments.online import (
-    _copy_learners,
+    _copy_task,
     copy_length,
 )
 from tests.experiments.resuming import check_resumed
@@ -33,7 +33,7 @@ def check(result, folder, rows, picture):
 
 
 def test_sequences_to_copy_ask_for_what_they_showed():
-    draw = jax.jit(partial(copy_length.draw_sequence, batch=50, longest=5))
+    draw = jax.jit(partial(_copy_task.draw_sequence, batch=50, longest=5))
     xs, targets, weights, mask = draw(jax.random.key(0), jnp.array(3))
     assert xs.shape == (10, 50, 3)
     shown = np.argmax(xs, axis=-1)
@@ -42,7 +42,7 @@ def test_sequences_to_copy_ask_for_what_they_showed():
     np.testing.assert_array_equal(targets[3:6], shown[:3])
     np.testing.assert_array_equal(weights[:, 0], [0, 0, 0, 1, 1, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(mask[:, 0], [True] * 6 + [False] * 4)
-    guess = _copy_learners.loss(jnp.zeros((1, 1)), jnp.ones(1))
+    guess = _copy_task.loss(jnp.zeros((1, 1)), jnp.ones(1))
     assert float(guess[0]) == pytest.approx(math.log(2))
 
 
@@ -50,7 +50,7 @@ def test_strings_grow_when_they_are_known_and_until_the_steps_are_taken():
     config = copy_length.Config(steps=30, share=0.5)
     known = lambda pair, *_: (jnp.array(0.0), pair)
     start = copy_length.Course(
-        (), jnp.array(1), jnp.array(copy_length.GUESS), jnp.array(0)
+        (), jnp.array(1), jnp.array(_copy_task.GUESS), jnp.array(0)
     )
     body = partial(copy_length.follow, config, known, (), 3)
     keys = jax.random.split(jax.random.key(0), 20)
@@ -61,7 +61,7 @@ def test_strings_grow_when_they_are_known_and_until_the_steps_are_taken():
     assert lengths.tolist() == [1] * 6 + [2] * 14
     assert steps.tolist() == [2, 4, 6, 8, 10, 12, 14, 18, 22, 26] + [30] * 10
     assert int(course.length) == 2
-    guesses = lambda pair, *_: (jnp.array(copy_length.GUESS), pair)
+    guesses = lambda pair, *_: (jnp.array(_copy_task.GUESS), pair)
     body = partial(copy_length.follow, config, guesses, (), 3)
     _, (_, lengths, _) = jax.lax.scan(body, start, keys)
     assert (lengths == 1).all()
@@ -85,6 +85,24 @@ def test_copy_length(tmp_path, capsys):
         np.testing.assert_allclose(row["losses"], rows["bptt"]["losses"], rtol=1e-4)
     assert "0.104 nats" in capsys.readouterr().out
     check_resumed(copy_length.main, config, result, pictures=["copy_length.png"])
+
+
+@pytest.mark.slow
+def test_stacks_of_lrus_learn_strings_of_a_fixed_length(tmp_path, capsys):
+    config = copy_length.Config(
+        cells=("lru",), layers=2, rules=("layerwise_rtrl",), truncations=((1, 1),),
+        units=2, batch=2, shortest=3, longest=3, updates="sequence", steps=24,
+        seeds=2, chunk=2, out=tmp_path,
+    )  # fmt: skip
+    result = copy_length.main(config)
+    check(result, tmp_path, 3, "copy_length")
+    rows = {row["rule"]: row for row in result.rows}
+    assert all(row["length"] == [3, 3] for row in rows.values())
+    np.testing.assert_allclose(rows["bptt"]["cosine"], 1, rtol=1e-5)
+    biased = rows["layerwise_rtrl"]["cosine"]
+    assert all(0 < cosine < 0.9999 for cosine in biased)
+    assert rows["truncated_bptt, lookback 1, every 1"]["cosine"] != biased
+    assert "rtrl must equal bptt" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
@@ -118,6 +136,11 @@ def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
             {"truncations": ((5, 4),)},
             r"1 ≤ every ≤ lookback; got \(5, 4\)",
         ),
+        (copy_length, {"cells": ("lru", "gru")}, "cells must be lru alone, or without"),
+        (copy_length, {"layers": 2}, "layers must be 1 unless cells are lru alone"),
+        (copy_length, {"cells": ("lru",)}, "rules must be .* got kf_rtrl|kf_rtrl"),
+        (copy_length, {"shortest": 33}, "shortest must be at most longest"),
+        (copy_length, {"updates": "never"}, "updates must be"),
         (copy_length, {"longest": 0}, "longest must be at least 1, got 0"),
         (copy_length, {"learning_rate": 0.0}, "learning_rate must be positive"),
     ],

@@ -176,7 +176,10 @@ def test_no_weights_are_stacked_up():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backward": "two"}, "backward must be 'scan' or 'two_phase', got 'two'"),
+        (
+            {"backward": "two"},
+            "backward must be 'scan', 'two_phase' or 're.* got 'two'",
+        ),
         ({"backward": "two_phase", "remat": "step"}, "remat must be None"),
     ],
 )
