@@ -46,7 +46,7 @@ RULES = {
     "artbp": Style(SKY, MIXED),
     "rtrl": Style(VERMILLION),
     "diagonal_rtrl": Style(VERMILLION, MIXED),
-    "layerwise_rtrl": Style(GREEN, MIXED),
+    "layerwise_rtrl": Style(ORANGE, (0, (3, 1, 1, 1, 1, 1))),
     "snap": Style(ORANGE),
     "snap_1": Style(ORANGE),
     "snap_2": Style(ORANGE, DASHED),

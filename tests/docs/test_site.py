@@ -95,7 +95,9 @@ def test_each_equation_names_a_function():
     for line in (DOCS / "equations.md").read_text().splitlines():
         if line.startswith("|") and not line.startswith(("|---", "| equation |")):
             function = line.split("|")[2]
-            names = re.findall(r"`((?:gradients|updates|diagnostics)[\w.]+)`", function)
+            names = re.findall(
+                r"`((?:cells|gradients|updates|diagnostics)[\w.]+)`", function
+            )
             assert names, line
             assert all(callable(looked_up(name)) for name in names), line
 
