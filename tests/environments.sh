@@ -11,8 +11,8 @@
 # newest      3.13     the newest of everything
 # nightly     3.13     the newest of everything, pre-releases included
 #
-# Without further arguments, the fast tests run. `core` stands for the files of tests
-# that find most differences between versions in a few minutes.
+# Without further arguments, the fast tests run. `core` stands for files of tests that
+# call each part of JAX whose behaviour differs between versions, in about a minute.
 # The variable WITH_PYTHON names another interpreter than the one in the table.
 # The exit status is 69 if the interpreter is missing, and else that of pip or pytest.
 set -euo pipefail
@@ -20,18 +20,25 @@ cd "$(dirname "$0")/.."
 
 core=(
   tests/_jaxpr
-  tests/cells
+  tests/cells/test_every_cell.py
+  tests/cells/test_kernels.py
   tests/diagnostics/test_first_nonfinite.py
-  tests/gradients/online
-  tests/gradients/remat
-  tests/gradients/static
-  tests/gradients/test_every_rule.py
+  tests/gradients/online/_influence
+  tests/gradients/online/test_matrix.py
+  tests/gradients/online/test_pes.py
+  tests/gradients/online/test_uoro.py
+  tests/gradients/remat/test_offload.py
+  tests/gradients/static/test_matrix.py
   tests/test_bad_inputs.py
   tests/test_docs.py
   tests/test_layering.py
   tests/test_packaging.py
-  tests/training
-  tests/updates
+  tests/training/test_fit.py
+  tests/training/test_programs.py
+  tests/training/test_saved.py
+  tests/updates/test_golden.py
+  tests/updates/test_matrix.py
+  tests/updates/discounted/test_forgetting.py
 )
 
 name=${1:-}
