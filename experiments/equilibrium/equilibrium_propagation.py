@@ -34,7 +34,7 @@ from experiments.harness.study import run_study, Study
 FREE, NUDGED, BETA, RATES = 40, 15, 0.1, {"U": 0.04, "b": 0.04, "V": 0.08, "c": 0.08}
 RULES = ("rbp", "ep", "ep one-sided", "rbp asymmetric", "ep asymmetric")
 EXACT = gradients.solvers.relaxation(1.0, tol=1e-5, max_steps=100)
-CHUNKS = 10
+PARTS = 10  # a training has at least this many parts; errors are measured after each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +74,9 @@ def _jobs(config: Config) -> list[Job]:
     digits = data.mnist()
     cut = lambda part, size: (part[0][:size].reshape(-1, 784), part[1][:size])
     sets = cut(digits.train, config.train), cut(digits.test, config.test)
+    parts = max(PARTS, config.epochs)
     return [
-        Job(f"{rule}-{seed}", CHUNKS, partial(_train, config, rule, seed, sets))
+        Job(f"{rule}-{seed}", parts, partial(_train, config, rule, seed, sets))
         for rule in config.rules
         for seed in range(config.first_seed, config.first_seed + config.seeds)
     ]
@@ -152,7 +153,11 @@ def _train(config: Config, rule: str, seed: int, sets: tuple, way: Way) -> Row:
     labels, run = jax.nn.one_hot(labels, 10), _rule(rule)
     exact = _rule("rbp")
 
-    def update(params, batch):
+    @jax.jit
+    def fit(params, batches, images, labels):
+        return jax.lax.scan(partial(update, images, labels), params, batches)
+
+    def update(images, labels, params, batch):
         x, target = images[batch], labels[batch]
         (value, _), grads = run(params, _start(params, x), x, target)
         rates = RATES | {"B": RATES["V"]}
@@ -162,30 +167,32 @@ def _train(config: Config, rule: str, seed: int, sets: tuple, way: Way) -> Row:
         }
         return new, value
 
+    x, target = images[:100], labels[:100]
+
     def cosine(params):
-        x, target = images[:100], labels[:100]
         a, b = (f(params, _start(params, x), x, target)[1] for f in (run, exact))
         return optax.tree.vdot(a, b) / (optax.tree.norm(a) * optax.tree.norm(b))
 
-    def wrong(params):
+    def wrong(params, test, truth):
         body = lambda _, h: _step(params, h, test)
         h = jax.lax.fori_loop(0, FREE, body, _start(params, test))
         return 100 * jnp.mean(jnp.argmax(h["out"], -1) != truth)
 
-    look = jax.jit(lambda params: (wrong(params), cosine(params)))
-    fit = jax.jit(lambda params, batches: jax.lax.scan(update, params, batches))
+    look = jax.jit(lambda params, *test: (wrong(params, *test), cosine(params)))
     order = np.random.default_rng(seed)
     each = len(images) // config.batch * config.batch
     batches = np.concatenate(
         [order.permutation(len(images))[:each] for _ in range(config.epochs)]
     ).reshape(-1, config.batch)
-    curve, errors, cosines = [], [], [float(look(params)[1])]
-    for part in np.array_split(batches, min(CHUNKS, len(batches))):
-        params, values = fit(params, jnp.asarray(part))
+    curve, errors, cosines = [], [], [float(look(params, test, truth)[1])]
+    parts = np.array_split(batches, min(max(PARTS, config.epochs), len(batches)))
+    for done, part in enumerate(parts, 1):
+        params, values = fit(params, jnp.asarray(part), images, labels)
         curve.append(float(jnp.mean(values)))
-        error, angle = map(float, look(params))
+        error, angle = map(float, look(params, test, truth))
         errors.append(error)
         cosines.append(angle)
+        way.advance(done)
     return {
         "rule": rule, "seed": seed, "updates": len(batches), "values": curve,
         "errors": errors, "error": errors[-1], "cosines": cosines,
