@@ -40,6 +40,7 @@ def draw(rows: list[Row]) -> Figure:
         for axis, curve in zip(axes[0], curves, strict=True):
             name = row["rule"]
             axis.plot(parts[-len(curve) :], curve, label=name, **styles[name])
+            axis.locator_params(axis="x", nbins=4)
     left, middle, right = axes[0]
     left.set(xlabel="updates", ylabel="test error, %", title="test error")
     middle.set(xlabel="updates", ylabel="cosine", title="cosine to bptt's gradient")

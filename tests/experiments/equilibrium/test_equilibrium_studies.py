@@ -10,6 +10,8 @@ import pytest
 
 from experiments import data
 from experiments.equilibrium import (
+    _equilibrium_propagation_report as report_of_ep,
+    _nudged_network as network,
     attractor,
     equilibrium_digits,
     equilibrium_mnist,
@@ -109,16 +111,55 @@ def test_equilibrium_mnist(small, tmp_path):
 
 
 def test_equilibrium_propagation(small, tmp_path):
-    options = {"hidden": 5, "epochs": 2, "batch": 4, "train": 20, "test": 10}
-    config = equilibrium_propagation.Config(**options, out=tmp_path)
+    config = equilibrium_propagation.Config(
+        rules=("bptt", "rbp", "ep", "ep asymmetric"), hidden=5, epochs=2, batch=4,
+        train=20, valid=10, test=10, out=tmp_path,
+    )  # fmt: skip
     result = equilibrium_propagation.main(config)
-    check(result, tmp_path, 5, ["equilibrium_propagation"])
+    check(result, tmp_path, 4, ["equilibrium_propagation"])
     rows = {row["rule"]: row for row in result.rows}
     # Training starts from equal weights, and only symmetric weights give the gradient.
     assert rows["rbp"]["values"][0] == pytest.approx(rows["ep"]["values"][0], rel=1e-4)
+    assert rows["rbp"]["cosines"][0] == pytest.approx(1, abs=1e-4)
     assert rows["ep"]["cosines"][0] > 0.99
     assert rows["ep asymmetric"]["cosines"][0] < 0.98
+    assert rows["bptt"]["residuals"][0] < 1e-5  # small weights settle
     resume(equilibrium_propagation, config, result)
+
+
+def test_bptt_differentiates_as_many_steps_as_the_nudged_phase_has():
+    """The gradient equals that of a loop of single steps, with Jacobians by hand."""
+    params = network.initial_weights(jax.random.key(0), 5, asymmetric=False)
+    params["V"] *= 4  # so that more steps back matter
+    x = jax.random.uniform(jax.random.key(1), (3, 784))
+    target = jax.nn.one_hot(jnp.arange(3), 10)
+    init = network.start(params, x)
+    (value, h), grads = network.rule_of("bptt")(params, init, x, target)
+    states = [init]
+    for _ in range(network.FREE):
+        states.append(network.step(params, states[-1], x))
+    np.testing.assert_allclose(h["out"], states[-1]["out"], rtol=1e-5)
+    loss = 0.5 * np.mean(np.sum((states[-1]["out"] - target) ** 2, -1))
+    assert float(value) == pytest.approx(float(loss), rel=1e-5)
+    z = {"hidden": jnp.zeros((3, 5)), "out": (states[-1]["out"] - target) / 3}
+    want = jax.tree.map(jnp.zeros_like, params)
+    for state in states[-2 : -2 - network.NUDGED : -1]:
+        _, pull = jax.vjp(lambda p, h: network.step(p, h, x), params, state)
+        part, z = pull(z)
+        want = jax.tree.map(jnp.add, want, part)
+    for name in params:
+        np.testing.assert_allclose(grads[name], want[name], rtol=1e-4, atol=1e-7)
+
+
+def test_errors_are_compared_with_the_exact_gradient_of_the_same_network():
+    assert report_of_ep.exact_of("ep", ["rbp", "bptt", "ep"]) == "bptt"
+    assert report_of_ep.exact_of("ep one-sided", ["rbp", "ep one-sided"]) == "rbp"
+    found = report_of_ep.exact_of("ep asymmetric", ["bptt", "rbp asymmetric"])
+    assert found == "rbp asymmetric"
+    assert report_of_ep.exact_of("ep asymmetric", ["bptt", "ep asymmetric"]) is None
+    # The epoch is chosen on validation images, not on test images.
+    row = {"errors": [3.0, 1.0, 2.0], "valid_errors": [3.0, 2.0, 1.0]}
+    assert report_of_ep.chosen(row) == 2.0
 
 
 def test_seeds_are_trainings_of_their_own(small, tmp_path, monkeypatch):
@@ -136,6 +177,11 @@ def test_seeds_are_trainings_of_their_own(small, tmp_path, monkeypatch):
         (attractor, {"corruption": 1.0}, r"corruption must be in \[0, 1\), got 1.0"),
         (attractor, {"limit": 0.0}, "limit must be positive, got 0.0"),
         (equilibrium_mnist, {"epochs": 0.0}, "epochs must be positive, got 0.0"),
+        (
+            equilibrium_propagation,
+            {"train": 59_000, "valid": 1001},
+            "train \\+ valid must be at most 60000.*got 59000 \\+ 1001",
+        ),
     ],
 )
 def test_options_are_checked(study, options, message):
