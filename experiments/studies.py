@@ -115,6 +115,10 @@ GROUPS: dict[str, dict[str, Entry]] = {
             None,
             "robot data and weather of New York",
         ),
+        "agents": Entry(
+            "online.agents",
+            "agents that act and learn at every step, on tasks that need memory",
+        ),
         "spiking": Entry(
             "online.spiking",
             "spiking networks by e-prop, compared with published losses and other "

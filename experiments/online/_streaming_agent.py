@@ -1,0 +1,224 @@
+"""An actor–critic that learns at every step: no replay, no batch, no second pass.
+
+Two networks of the same form, the actor with policy π and the critic with value v, each
+have a recurrent trace unit and a hidden layer. At each step, an online rule gives the
+gradients of v(s) and of log π(a). With the reward r, the next state s′, the discount γ,
+the trace decay λ and the entropy H of the policy, the updates are
+
+    δ = r + γ v(s′) − v(s),  without v(s′) where the episode has terminated
+    z_v ← γλ z_v + ∇v(s),    z_π ← γλ z_π + ∇(log π(a) + τ sign(δ) H)
+    θ ← θ + α / max(1, M) δ z,    M = α κ max(|δ|, 1) ‖z‖₁
+
+with a separate θ, z, α and κ for actor and critic. The factor 1 / max(1, M) bounds the
+change of an output. The traces z are 0 at the begin of an episode.
+
+References:
+  Elsayed et al., "Streaming deep reinforcement learning finally works", 2024,
+  arXiv:2410.14606 (the bound, which they call ObGD, and the sign of δ).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants import cells, gradients, updates
+from bpvariants.types import OnlineRule, PyTree
+from experiments.online._agent_worlds import World
+
+KAPPAS = {"actor": 3.0, "critic": 2.0}  # of the paper
+
+
+class Settings(NamedTuple):
+    """Settings of the agent; the numbers may be arrays, to run several settings."""
+
+    actor_rate: Any = 1.0  # α of the actor
+    critic_rate: Any = 1.0  # α of the critic
+    decay: Any = 0.8  # λ of both traces
+    discount: Any = 0.99  # γ
+    entropy: Any = 0.01  # τ
+    units: int = 16  # number of RTUs; each has two state variables
+    hidden: int = 16  # number of units of the hidden layer
+    max_radius: float = 0.999  # largest factor by which a unit's state decays at first
+
+
+class Record(NamedTuple):
+    """What happened at each step of a run, [T]."""
+
+    rewards: jax.Array  # not scaled
+    terminated: jax.Array
+    truncated: jax.Array
+    values: jax.Array  # v(s), for scaled rewards
+    next_values: jax.Array  # v(s′); s′ belongs to the same episode as s
+
+
+class _State(NamedTuple):
+    params: dict[str, PyTree]  # of actor and critic, as all dicts below
+    memories: dict[str, Any]  # states of the online rules
+    traces: dict[str, Any]
+    world: PyTree
+    begins: jax.Array  # [] bool: whether an episode begins
+
+
+def init_network(
+    settings: Settings, inputs: int, outputs: int, key: jax.Array
+) -> PyTree:
+    """Draw the parameters of an actor or critic; its first outputs are all 0."""
+    of_cell, of_hidden = jax.random.split(key)
+    units, hidden = settings.units, settings.hidden
+    width = 2 * units + inputs
+    return {
+        "cell": cells.rtu.init(of_cell, inputs, units, max_radius=settings.max_radius),
+        "hidden": jax.random.normal(of_hidden, (width, hidden)) / width**0.5,
+        "hidden_bias": jnp.zeros(hidden),
+        "readout": jnp.zeros((hidden, outputs)),
+        "bias": jnp.zeros(outputs),
+    }
+
+
+def init_agent(world: World, settings: Settings, key: jax.Array) -> dict[str, PyTree]:
+    """Draw the parameters of an actor and a critic."""
+    outputs = {"actor": world.actions, "critic": 1}
+    keys = jax.random.split(key)
+    return {
+        name: init_network(settings, world.observations, count, own)
+        for (name, count), own in zip(outputs.items(), keys, strict=True)
+    }
+
+
+def network_step(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, Any]:
+    """Run one time step of an actor (output: logits) or of a critic (output: [v])."""
+    carry, h = cells.rtu(params["cell"], carry, x)
+    both = jnp.concatenate([h, x], axis=-1)
+    h = jnp.tanh(both @ params["hidden"] + params["hidden_bias"])
+    return carry, h @ params["readout"] + params["bias"]
+
+
+def run(
+    world: World,
+    make_rule: Callable[..., OnlineRule],
+    settings: Settings,
+    steps: int,
+    key: jax.Array,
+    params: dict[str, PyTree] | None = None,
+) -> tuple[Record, dict[str, PyTree]]:
+    """Let an agent act and learn, in one scan.
+
+    Args:
+      world: the environment. After the end of an episode the next one begins.
+      make_rule: (step, loss) -> online rule, for the gradients of both networks.
+      settings: settings of the agent.
+      steps: number T of steps.
+      key: for the first parameters, the actions, and the begin of each episode.
+      params: first parameters of "actor" and "critic"; by default, drawn by the key.
+
+    Returns:
+      The record of all steps, and the last parameters of actor and critic.
+    """
+    of_params, of_noise = jax.random.split(key)
+    noise = jax.random.uniform(of_noise, (steps + 1, 1 + world.draws))
+    rules = {
+        "actor": make_rule(network_step, partial(_policy_score, settings.entropy)),
+        "critic": make_rule(network_step, lambda y, _: y[..., 0]),
+    }
+    params = params or init_agent(world, settings, of_params)
+    carry = cells.rtu.carry(params["critic"]["cell"])  # at the begin of an episode
+    targets = {"actor": (jnp.array(0), jnp.array(0.0)), "critic": jnp.array(0.0)}
+    first = world.begin(noise[0, 1:])
+    x = world.observe(first)
+    trace = updates.scale_by_forgetting(settings.discount * settings.decay)
+    start = _State(
+        params,
+        {
+            name: rules[name].init(params[name], carry, (x, targets[name]))
+            for name in rules
+        },
+        {name: trace.init(params[name]) for name in rules},
+        first,
+        jnp.array(True),
+    )
+    body = partial(_step, world, rules, trace, settings, carry)
+    last, record = jax.lax.scan(body, start, noise[1:])
+    return record, last.params
+
+
+def _step(world, rules, trace, settings, initial, state: _State, noise):
+    """Act once, and learn from what happens."""
+    params, memories, begins = state.params, dict(state.memories), state.begins
+    x = world.observe(state.world)
+    carry = _where(begins, initial, memories["actor"].carry)
+    _, logits = network_step(params["actor"], carry, x)
+    action = sample(jax.nn.softmax(logits), noise[0])
+    moved = world.step(state.world, action)
+    update = lambda name, target: rules[name].update(
+        params[name], memories[name], x, target, reset=begins
+    )
+    value, of_value, memories["critic"] = update("critic", jnp.array(0.0))
+    _, (next_value,) = network_step(
+        params["critic"], memories["critic"].carry, world.observe(moved.state)
+    )
+    goes_on = jnp.where(moved.terminated, 0.0, settings.discount)
+    delta = world.scale * moved.reward + goes_on * next_value - value
+    _, of_policy, memories["actor"] = update("actor", (action, jnp.sign(delta)))
+    slopes, new, traces = {"actor": of_policy, "critic": of_value}, {}, {}
+    rates = {"actor": settings.actor_rate, "critic": settings.critic_rate}
+    for name, slope in slopes.items():
+        kept = _where(begins, trace.init(params[name]), state.traces[name])
+        z, traces[name] = trace.update(slope, kept)
+        size = delta * bounded_rate(rates[name], KAPPAS[name], delta, z)
+        new[name] = jax.tree.map(lambda w, z, size=size: w + size * z, params[name], z)
+    ends = moved.terminated | moved.truncated
+    after = _where(ends, world.begin(noise[1:]), moved.state)
+    record = Record(moved.reward, moved.terminated, moved.truncated, value, next_value)
+    return _State(new, memories, traces, after, ends), record
+
+
+def bounded_rate(rate: Any, kappa: float, delta: jax.Array, trace: PyTree) -> Any:
+    """Return α / max(1, M), with M = α κ max(|δ|, 1) ‖z‖₁ (ObGD)."""
+    size = sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(trace))
+    return rate / jnp.maximum(1.0, rate * kappa * jnp.maximum(jnp.abs(delta), 1) * size)
+
+
+def sample(probabilities: jax.Array, noise: jax.Array) -> jax.Array:
+    """Draw an action by its probabilities [n], from a uniform number in [0, 1)."""
+    return jnp.sum(noise >= jnp.cumsum(probabilities)[:-1])
+
+
+def _policy_score(entropy, logits, target):
+    action, sign = target
+    logs = jax.nn.log_softmax(logits)
+    spread = -jnp.sum(jnp.exp(logs) * logs, axis=-1)
+    return logs[action] + entropy * sign * spread
+
+
+def _where(flag, a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(partial(jnp.where, flag), a, b)
+
+
+def lambda_returns(record: Record, discount: float, decay: float) -> jax.Array:
+    """Return the λ-returns G [T] of all steps, by one parallel scan.
+
+        G_t = r_t + γ_t ((1 − λ_t) v(s′_t) + λ_t G_{t+1})
+
+    γ_t is 0 where an episode terminates, and λ_t is 0 where an episode ends in any way.
+    After the last step, v(s′) stands for the unknown return. Rewards are those of the
+    record; pass them scaled if the values are for scaled rewards.
+    """
+    ends = record.terminated | record.truncated
+    discounts = jnp.where(record.terminated, 0.0, discount)
+    factors = discounts * jnp.where(ends, 0.0, decay)
+    rest = record.rewards + (discounts - factors) * record.next_values
+
+    def step(_, later, x):
+        factor, rest = x
+        new = factor * later + rest
+        return new, new
+
+    backwards = jax.tree.map(jnp.flip, (factors, rest))
+    last = record.next_values[-1]
+    (_, found), _ = gradients.parallel_unroll(
+        step, (), last, backwards, method="linear"
+    )
+    return jnp.flip(found)

@@ -1,0 +1,332 @@
+"""Tests of the study agents: environments, traces, λ-returns, resets, one program."""
+
+import math
+
+import chex
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import cells, gradients
+from experiments.harness.precision import double_precision
+from experiments.online import agents
+from experiments.online._agent_worlds import make_world
+from experiments.online._streaming_agent import (
+    bounded_rate,
+    init_agent,
+    lambda_returns,
+    network_step,
+    Record,
+    run,
+    sample,
+    Settings,
+)
+from experiments.online._streaming_methods import truncated
+from tests.experiments.resuming import check_resumed
+
+SMALL = Settings(units=2, hidden=2, entropy=0.1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+def play(world, state, actions):
+    """Return observations and transitions of a sequence of actions, as NumPy arrays."""
+
+    def body(state, action):
+        moved = world.step(state, action)
+        return moved.state, (world.observe(state), moved)
+
+    found = jax.jit(lambda *args: jax.lax.scan(body, *args)[1])(state, actions)
+    return jax.tree.map(np.asarray, found)
+
+
+def test_memory_chain_asks_for_the_bit_after_its_length():
+    world = make_world("chain_3")
+    for noise, bit in [(0.2, -1), (0.7, 1)]:
+        for answer in (0, 1):
+            state = world.begin(jnp.array([noise]))
+            xs, moved = play(world, state, jnp.array([1, 0, 1, 0, answer]))
+            want = [[bit, 0], [0, 0], [0, 0], [0, 0], [0, 1]]
+            np.testing.assert_array_equal(xs, want)
+            right = (answer == 1) == (bit == 1)
+            assert moved.reward.tolist() == [0, 0, 0, 0, 1 if right else -1]
+            assert moved.terminated.tolist() == 4 * [False] + [True]
+            assert not moved.truncated.any()
+
+
+def test_cart_and_pole_move_as_in_gymnasium():
+    world = make_world("cartpole")
+    noise = np.array([0.9, 0.1, 0.6, 0.3])
+    actions = np.random.default_rng(0).integers(0, 2, 60)
+    xs, moved = play(world, world.begin(jnp.asarray(noise)), jnp.asarray(actions))
+    place, speed, angle, turning = 0.1 * noise - 0.05
+    for t, action in enumerate(actions):
+        np.testing.assert_allclose(
+            xs[t], [place / 2.4, angle / (12 * math.pi / 180)], rtol=2e-3, atol=1e-5
+        )
+        # The equations of CartPole-v1, with masses 1 and 0.1 kg and half length 0.5 m
+        force = 10.0 if action else -10.0
+        sin, cos = math.sin(angle), math.cos(angle)
+        common = (force + 0.05 * turning**2 * sin) / 1.1
+        bend = (9.81 * sin - cos * common) / (0.5 * (4 / 3 - 0.1 * cos**2 / 1.1))
+        push = common - 0.05 * bend * cos / 1.1
+        place, speed = place + 0.02 * speed, speed + 0.02 * push
+        angle, turning = angle + 0.02 * turning, turning + 0.02 * bend
+        fallen = abs(place) > 2.4 or abs(angle) > 12 * math.pi / 180
+        assert moved.terminated[t] == fallen
+        assert moved.reward[t] == 1
+        if fallen:
+            break
+    else:
+        pytest.fail("the pole never falls, so its end is not tested")
+    late = world.step((jnp.zeros(4), jnp.array(499)), jnp.array(0))
+    assert late.truncated
+    assert not late.terminated
+    assert not world.step((jnp.zeros(4), jnp.array(498)), jnp.array(0)).truncated
+
+
+def test_the_pendulum_is_that_of_control():
+    world = make_world("pendulum")
+    actions = np.array([2, 2, 0, 1, 2, 0] * 5)
+    xs, moved = play(world, world.begin(jnp.array([0.75, 0.5])), jnp.asarray(actions))
+    fall = lambda s, u: np.array([s[1], 1.5 * 9.81 * math.sin(s[0]) + 3 * u])
+    state, h = np.array([math.pi / 2, 0.0]), 0.05
+    for t, action in enumerate(actions):
+        angle, speed = state
+        want = [math.sin(angle), math.cos(angle), speed / 4]
+        np.testing.assert_allclose(xs[t], want, rtol=1e-3, atol=1e-4)
+        u = 2.0 * (action - 1)
+        first = fall(state, u)
+        second = fall(state + h / 2 * first, u)
+        third = fall(state + h / 2 * second, u)
+        fourth = fall(state + h * third, u)
+        state = state + h / 6 * (first + 2 * second + 2 * third + fourth)
+        cost = 1 - math.cos(state[0]) + 0.01 * state[1] ** 2 + 0.001 * u**2
+        np.testing.assert_allclose(moved.reward[t], -cost, rtol=1e-3, atol=1e-4)
+    assert not moved.terminated.any()
+    assert world.step((jnp.zeros(2), jnp.array(199)), jnp.array(1)).truncated
+
+
+def test_actions_have_their_probabilities():
+    noise = (jnp.arange(1000) + 0.5) / 1000
+    probabilities = jnp.array([0.2, 0.5, 0.3])
+    drawn = jax.vmap(sample, (None, 0))(probabilities, noise)
+    assert np.bincount(drawn).tolist() == [200, 500, 300]
+
+
+def test_the_step_is_bounded_as_in_the_paper():
+    z = {"a": jnp.array([3.0, -1.0]), "b": jnp.array(-4.0)}
+    assert bounded_rate(0.5, 2.0, jnp.array(-3.0), z) == pytest.approx(0.5 / 24)
+    assert bounded_rate(0.5, 2.0, jnp.array(0.2), z) == pytest.approx(0.5 / 8)
+    assert bounded_rate(0.01, 2.0, jnp.array(0.2), z) == pytest.approx(0.01)
+
+
+def explicit(world, settings, steps, key, params):
+    """Learn in a Python loop, with RTRL by dense Jacobians and traces as vectors."""
+    _, of_noise = jax.random.split(key)
+    noise = jax.random.uniform(of_noise, (steps + 1, 1 + world.draws))
+    carry = cells.rtu.carry(params["critic"]["cell"])
+    rest, unflatten = jax.flatten_util.ravel_pytree(carry)
+    flat, shaped = {}, {}
+    for name, leaf in params.items():
+        flat[name], shaped[name] = jax.flatten_util.ravel_pytree(leaf)
+
+    def score(name, w, h, x, target):
+        new, y = network_step(shaped[name](w), unflatten(h), x)
+        new = jax.flatten_util.ravel_pytree(new)[0]
+        if name == "critic":
+            return y[0], new
+        action, sign = target
+        p = jnp.exp(y) / jnp.sum(jnp.exp(y))
+        bonus = -settings.entropy * sign * jnp.sum(p * jnp.log(p))
+        return jnp.log(p)[action] + bonus, new
+
+    def slope(name, w, h, influence, x, target):
+        """Return the score, its gradient through time, the state and its influence."""
+        of = lambda part: lambda w, h: score(name, w, h, x, target)[part]
+        by_w, by_h = jax.grad(of(0), (0, 1))(w, h)
+        later = jax.jacobian(of(1), 1)(w, h) @ influence + jax.jacobian(of(1), 0)(w, h)
+        value, new = score(name, w, h, x, target)
+        # dv/dθ = ∂v/∂θ + ∂v/∂h_{t−1} dh_{t−1}/dθ, because v depends on h_{t−1}
+        return value, by_w + by_h @ influence, new, later
+
+    slope = jax.jit(slope, static_argnums=0)
+    forward = jax.jit(
+        lambda name, w, h, x: network_step(shaped[name](w), unflatten(h), x)[1],
+        static_argnums=0,
+    )
+    state, begins, found = world.begin(noise[0, 1:]), True, []
+    for t in range(steps):
+        if begins:
+            h = dict.fromkeys(flat, rest)
+            influence = {n: jnp.zeros((len(rest), len(w))) for n, w in flat.items()}
+            z = {n: jnp.zeros_like(w) for n, w in flat.items()}
+        x = world.observe(state)
+        logits = forward("actor", flat["actor"], h["actor"], x)
+        p = np.exp(logits) / np.exp(logits).sum()
+        action = jnp.array(int(np.sum(noise[t + 1, 0] >= np.cumsum(p)[:-1])))
+        moved = world.step(state, action)
+        out = {
+            "critic": slope(
+                "critic", flat["critic"], h["critic"], influence["critic"], x, None
+            )
+        }
+        value = float(out["critic"][0])
+        next_value = float(
+            forward(
+                "critic", flat["critic"], out["critic"][2], world.observe(moved.state)
+            )[0]
+        )
+        kept = 0.0 if moved.terminated else settings.discount
+        delta = world.scale * float(moved.reward) + kept * next_value - value
+        target = action, jnp.sign(jnp.array(delta))
+        out["actor"] = slope(
+            "actor", flat["actor"], h["actor"], influence["actor"], x, target
+        )
+        for name, kappa in [("actor", 3), ("critic", 2)]:
+            _, gradient, h[name], influence[name] = out[name]
+            z[name] = settings.discount * settings.decay * z[name] + gradient
+            bound = kappa * max(abs(delta), 1) * np.abs(z[name]).sum()
+            flat[name] = flat[name] + delta / max(1, bound) * z[name]
+        begins = bool(moved.terminated | moved.truncated)
+        found.append((float(moved.reward), value, next_value, begins))
+        state = world.begin(noise[t + 1, 1:]) if begins else moved.state
+    return found, {name: shaped[name](w) for name, w in flat.items()}
+
+
+@pytest.mark.slow
+def test_an_agent_learns_as_an_explicit_loop_does():
+    world, steps, key = make_world("chain_1"), 25, jax.random.key(3)
+    with double_precision():
+        params = noisy(init_agent(world, SMALL, jax.random.key(4)))
+        want, last = explicit(world, SMALL, steps, key, params)
+        rule = gradients.diagonal_rtrl
+        record, got = jax.jit(lambda: run(world, rule, SMALL, steps, key, params))()
+        chex.assert_trees_all_close(got, last, rtol=1e-9, atol=1e-11)
+        moved = np.abs(
+            got["actor"]["cell"]["in_real"] - params["actor"]["cell"]["in_real"]
+        )
+        assert moved.max() > 1e-3
+        ends = record.terminated | record.truncated
+        columns = record.rewards, record.values, record.next_values, ends
+        np.testing.assert_allclose(np.stack(columns, 1).astype(float), want, atol=1e-10)
+        assert np.sum(ends) == 8
+
+
+def noisy(params):
+    """Replace each array of params by random numbers, so that no output is 0."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    draw = lambda key, leaf: 0.5 * jax.random.normal(key, leaf.shape, leaf.dtype)
+    return structure.unflatten(map(draw, keys, leaves))
+
+
+def test_an_agent_forgets_where_an_episode_begins():
+    world, key, steps = make_world("chain_1"), jax.random.key(0), 20
+    params = noisy(init_agent(world, SMALL, key))
+    still = SMALL._replace(actor_rate=0.0, critic_rate=0.0)
+    once = truncated(1)  # its carry is that of the network, at little compilation
+    record, last = jax.jit(lambda: run(world, once, still, steps, key, params))()
+    chex.assert_trees_all_equal(last, params)
+    noise = jax.random.uniform(jax.random.split(key)[1], (steps + 1, 2))
+    bits = np.where(noise[:, 1] < 0.5, -1.0, 1.0)
+    seen = np.zeros((steps, 2), np.float32)
+    seen[::3, 0], seen[2::3, 1] = bits[:steps:3], 1.0
+    reset = gradients.resets_from_dones(record.terminated | record.truncated)
+    carry = cells.rtu.carry(params["critic"]["cell"])
+    _, ys = gradients.unroll(
+        network_step, params["critic"], carry, jnp.asarray(seen), reset=reset
+    )
+    np.testing.assert_allclose(record.values, ys[:, 0], rtol=1e-5, atol=1e-6)
+    inside = ~np.asarray(record.terminated)[:-1]
+    np.testing.assert_allclose(
+        np.asarray(record.next_values)[:-1][inside],
+        np.asarray(record.values)[1:][inside],
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.7, 1.0])
+def test_lambda_returns_are_those_of_a_loop(decay):
+    rng, steps, discount = np.random.default_rng(0), 40, 0.9
+    terminated = rng.random(steps) < 0.15
+    truncated_ = (rng.random(steps) < 0.15) & ~terminated
+    assert terminated.any()
+    assert truncated_.any()
+    rewards, values, following = rng.normal(size=(3, steps))
+    with double_precision():
+        parts = (rewards, terminated, truncated_, values, following)
+        record = Record(*map(jnp.asarray, parts))
+        got = lambda_returns(record, discount, decay)
+    later = following[-1]
+    for t in reversed(range(steps)):
+        ends = terminated[t] or truncated_[t]
+        blend = following[t] if ends else (1 - decay) * following[t] + decay * later
+        later = rewards[t] + (0 if terminated[t] else discount) * blend
+        np.testing.assert_allclose(got[t], later, rtol=1e-12)
+
+
+def test_a_run_is_one_scan_and_new_settings_do_not_compile_it_again():
+    world = make_world("chain_1")
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def learn(rate, decay, key):
+        settings = SMALL._replace(actor_rate=rate, critic_rate=rate, decay=decay)
+        return run(world, truncated(1), settings, 9, key)[0].values
+
+    args = jnp.array(1.0), jnp.array(0.5), jax.random.key(0)
+    first = learn(*args)
+    other = learn(jnp.array(0.5), jnp.array(0.9), jax.random.key(0))
+    assert not np.array_equal(first, other)
+    jaxpr = jax.make_jaxpr(learn.__wrapped__.__wrapped__)(*args)
+    scans = [e for e in jaxpr.jaxpr.eqns if e.primitive.name == "scan"]
+    assert [scan.params["length"] for scan in scans] == [9]
+
+
+def tiny(**options):
+    defaults = {"worlds": ("chain_0", "cartpole"), "units": 2, "hidden": 2}
+    defaults |= {"steps": 400, "seeds": 2, "choosing_seeds": 1, "timed_steps": 40}
+    return agents.Config(**(defaults | options))
+
+
+@pytest.mark.slow
+def test_the_study_runs_and_writes_what_it_shows(tmp_path, capsys):
+    config = tiny(out=tmp_path / "out", decays=(0.0, 0.5), lookbacks=(1,))
+    result = agents.main(config)
+    assert not result.interrupted
+    assert [row.get("world") for row in result.rows] == [
+        "chain_0", "chain_0", "cartpole", "cartpole", None, None, None, None,
+    ]  # fmt: skip
+    for row in result.rows[:4]:
+        assert len(row["score"]) == len(row["curve"]) == 2
+        assert len(row["tried"]) == 2
+        assert row["decay"] == (0.0, 0.5)[int(np.argmax(row["tried"]))]
+    assert (result.folder / "agents.png").stat().st_size > 10_000
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "MemoryChain-0" in shown
+    assert "Speed on MemoryChain-8" in shown
+    check_resumed(agents.main, config, result, lost=2, pictures=["agents.png"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"worlds": ("chain", "cartpole")}, "worlds must be some of .*; got chain"),
+        ({"worlds": ()}, "worlds must be some of .*; got none"),
+        ({"decays": (1.0,)}, r"decays must be in \[0, 1\), got \(1\.0,\)"),
+        ({"lookbacks": (0,)}, r"lookbacks must be at least 1, got \(0,\)"),
+        ({"steps": 1}, "steps must be at least 40, got 1"),
+        ({"rate": 0.0}, "rate must be above 0, got 0"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        agents.Config(**options)
