@@ -41,7 +41,8 @@ class Settings(NamedTuple):
     entropy: Any = 0.01  # τ
     units: int = 16  # number of RTUs; each has two state variables
     hidden: int = 16  # number of units of the hidden layer
-    max_radius: float = 0.999  # largest factor by which a unit's state decays at first
+    min_radius: float = 0.9  # smallest and largest factor by which the state of a unit
+    max_radius: float = 0.999  # decays per step, before learning
 
 
 class Record(NamedTuple):
@@ -70,7 +71,13 @@ def init_network(
     units, hidden = settings.units, settings.hidden
     width = 2 * units + inputs
     return {
-        "cell": cells.rtu.init(of_cell, inputs, units, max_radius=settings.max_radius),
+        "cell": cells.rtu.init(
+            of_cell,
+            inputs,
+            units,
+            min_radius=settings.min_radius,
+            max_radius=settings.max_radius,
+        ),
         "hidden": jax.random.normal(of_hidden, (width, hidden)) / width**0.5,
         "hidden_bias": jnp.zeros(hidden),
         "readout": jnp.zeros((hidden, outputs)),

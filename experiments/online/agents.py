@@ -67,7 +67,7 @@ class Config(Study):
         "entropies": all_of(given, at_least(0)),
         "rate": above(0),
         "discount": within(0, 1, ends="[)"),
-        "max_radius": within(0, 1, ends="()"),
+        "min_radius max_radius": within(0, 1, ends="[)"),
     }
 
     worlds: tuple[str, ...] = ("chain_2", "chain_8", "chain_32", "chain_128")
@@ -80,8 +80,10 @@ class Config(Study):
     """Number of recurrent trace units of each network."""
     hidden: int = 16
     """Number of units of the hidden layer of each network."""
+    min_radius: float = 0.9
+    """Smallest factor by which the state of a unit decays per step, before learning."""
     max_radius: float = 0.999
-    """Largest factor by which a unit's state decays per step, at first."""
+    """Largest factor by which the state of a unit decays per step, before learning."""
     steps: int = 200_000
     """Number of steps of each agent."""
     rate: float = 1.0
@@ -100,12 +102,17 @@ class Config(Study):
     """Number of steps over which the speed is measured."""
 
     def check(self) -> None:
-        """Check the names of the environments."""
+        """Check the names of the environments, and the radii."""
         wrong = [name for name in self.worlds if not is_world(name)]
         if wrong or not self.worlds:
             raise ValueError(
                 "worlds must be some of cartpole, pendulum and chain_N with a length "
                 f"N, such as chain_8; got {', '.join(wrong) or 'none'}."
+            )
+        if self.min_radius >= self.max_radius:
+            raise ValueError(
+                f"min_radius must be below max_radius, got {self.min_radius} and "
+                f"{self.max_radius}."
             )
 
 
@@ -184,7 +191,7 @@ def _learn(config: Config, name: str, rule: str, way: Way) -> Row:
 def _agent(config: Config, world: World, make_rule, setting, key) -> Record:
     settings = Settings(
         config.rate, config.rate, setting[0], config.discount, setting[1],
-        config.units, config.hidden, config.max_radius,
+        config.units, config.hidden, config.min_radius, config.max_radius,
     )  # fmt: skip
     return run(world, make_rule, settings, config.steps, key)[0]
 
