@@ -181,7 +181,7 @@ def _learn(config: Config, name: str, rule: str, way: Way) -> Row:
         "entropy": chosen[1],
         "tried": [float(np.mean(score)) for score in scores],
         "score": _score(records),
-        "curve": [_curve(record) for record in _each(records)],
+        "curve": [mean_returns(record) for record in _each(records)],
         "explained": [
             _explained(record, world, config.discount) for record in _each(records)
         ],
@@ -218,14 +218,17 @@ def _score(records: Record) -> list[float]:
     return found
 
 
-def _curve(record: Record) -> list[float]:
-    """Return the mean return of the episodes that end in each part of the run."""
+def mean_returns(record: Record) -> list[float | None]:
+    """Return the mean return of the episodes that end in each part of the run.
+
+    It is None where no episode ends.
+    """
     ends, returns = episodes(record)
     part = ends * POINTS // len(record.rewards)
     counts = np.bincount(part, minlength=POINTS)
     sums = np.bincount(part, weights=returns, minlength=POINTS)
-    with np.errstate(invalid="ignore"):
-        return (sums / counts).tolist()
+    pairs = zip(sums.tolist(), counts.tolist(), strict=True)
+    return [total / count if count else None for total, count in pairs]
 
 
 def _explained(record: Record, world: World, discount: float) -> float:
