@@ -10,11 +10,13 @@ the trace decay λ and the entropy H of the policy, the updates are
     θ ← θ + α / max(1, M) δ z,    M = α κ max(|δ|, 1) ‖z‖₁
 
 with a separate θ, z, α and κ for actor and critic. The factor 1 / max(1, M) bounds the
-change of an output. The traces z are 0 at the begin of an episode.
+change of an output. The traces z are 0 at the begin of an episode. Each element of an
+observation is normalised by its mean and variance so far.
 
 References:
   Elsayed et al., "Streaming deep reinforcement learning finally works", 2024,
-  arXiv:2410.14606 (the bound, which they call ObGD, and the sign of δ).
+  arXiv:2410.14606 (the bound, which they call ObGD, the sign of δ, and normalised
+  observations).
 """
 
 from collections.abc import Callable
@@ -27,8 +29,6 @@ import jax.numpy as jnp
 from bpvariants import cells, gradients, updates
 from bpvariants.types import OnlineRule, PyTree
 from experiments.online._agent_worlds import World
-
-KAPPAS = {"actor": 3.0, "critic": 2.0}  # of the paper
 
 
 class Settings(NamedTuple):
@@ -43,6 +43,9 @@ class Settings(NamedTuple):
     hidden: int = 16  # number of units of the hidden layer
     min_radius: float = 0.9  # smallest and largest factor by which the state of a unit
     max_radius: float = 0.999  # decays per step, before learning
+    max_angle: float = 0.02  # largest rotation of a unit per step, before learning
+    actor_kappa: float = 1.0  # κ of the actor; the paper has 3
+    critic_kappa: float = 2.0  # κ of the critic, as in the paper
 
 
 class Record(NamedTuple):
@@ -55,12 +58,36 @@ class Record(NamedTuple):
     next_values: jax.Array  # v(s′); s′ belongs to the same episode as s
 
 
+class Statistics(NamedTuple):
+    """Number, mean and sum of squared deviations of all observations so far."""
+
+    count: jax.Array
+    mean: jax.Array
+    squares: jax.Array
+
+
+def normalise(seen: Statistics, x: jax.Array) -> tuple[Statistics, jax.Array]:
+    """Add an observation to the statistics, and scale it by them.
+
+    Each element of an observation gets mean 0 and variance 1 over all steps so far. The
+    first observation becomes 0, and so does an element that never changes.
+    """
+    count = seen.count + 1
+    mean = seen.mean + (x - seen.mean) / count
+    squares = seen.squares + (x - seen.mean) * (x - mean)
+    variance = squares / jnp.maximum(count - 1, 1)
+    scale = jax.lax.rsqrt(jnp.where(variance > 0, variance, 1.0) + 1e-8)
+    return Statistics(count, mean, squares), (x - mean) * scale
+
+
 class _State(NamedTuple):
     params: dict[str, PyTree]  # of actor and critic, as all dicts below
     memories: dict[str, Any]  # states of the online rules
     traces: dict[str, Any]
     world: PyTree
     begins: jax.Array  # [] bool: whether an episode begins
+    x: jax.Array  # normalised observation of the state of the world
+    seen: Statistics
 
 
 def init_network(
@@ -77,6 +104,7 @@ def init_network(
             units,
             min_radius=settings.min_radius,
             max_radius=settings.max_radius,
+            max_angle=settings.max_angle,
         ),
         "hidden": jax.random.normal(of_hidden, (width, hidden)) / width**0.5,
         "hidden_bias": jnp.zeros(hidden),
@@ -126,15 +154,15 @@ def run(
     """
     of_params, of_noise = jax.random.split(key)
     noise = jax.random.uniform(of_noise, (steps + 1, 1 + world.draws))
-    rules = {
-        "actor": make_rule(network_step, partial(_policy_score, settings.entropy)),
-        "critic": make_rule(network_step, lambda y, _: y[..., 0]),
-    }
+    scores = make_scores(settings.entropy)
+    rules = {name: make_rule(network_step, score) for name, score in scores.items()}
     params = params or init_agent(world, settings, of_params)
     carry = cells.rtu.carry(params["critic"]["cell"])  # at the begin of an episode
     targets = {"actor": (jnp.array(0), jnp.array(0.0)), "critic": jnp.array(0.0)}
     first = world.begin(noise[0, 1:])
     x = world.observe(first)
+    nothing = Statistics(jnp.array(0.0), jnp.zeros_like(x), jnp.zeros_like(x))
+    seen, x = normalise(nothing, x)
     trace = updates.scale_by_forgetting(settings.discount * settings.decay)
     start = _State(
         params,
@@ -145,6 +173,8 @@ def run(
         {name: trace.init(params[name]) for name in rules},
         first,
         jnp.array(True),
+        x,
+        seen,
     )
     body = partial(_step, world, rules, trace, settings, carry)
     last, record = jax.lax.scan(body, start, noise[1:])
@@ -154,7 +184,7 @@ def run(
 def _step(world, rules, trace, settings, initial, state: _State, noise):
     """Act once, and learn from what happens."""
     params, memories, begins = state.params, dict(state.memories), state.begins
-    x = world.observe(state.world)
+    x = state.x
     carry = _where(begins, initial, memories["actor"].carry)
     _, logits = network_step(params["actor"], carry, x)
     action = sample(jax.nn.softmax(logits), noise[0])
@@ -163,23 +193,27 @@ def _step(world, rules, trace, settings, initial, state: _State, noise):
         params[name], memories[name], x, target, reset=begins
     )
     value, of_value, memories["critic"] = update("critic", jnp.array(0.0))
-    _, (next_value,) = network_step(
-        params["critic"], memories["critic"].carry, world.observe(moved.state)
-    )
+    seen, next_x = normalise(state.seen, world.observe(moved.state))
+    _, (next_value,) = network_step(params["critic"], memories["critic"].carry, next_x)
     goes_on = jnp.where(moved.terminated, 0.0, settings.discount)
     delta = world.scale * moved.reward + goes_on * next_value - value
     _, of_policy, memories["actor"] = update("actor", (action, jnp.sign(delta)))
     slopes, new, traces = {"actor": of_policy, "critic": of_value}, {}, {}
-    rates = {"actor": settings.actor_rate, "critic": settings.critic_rate}
+    rates = {
+        "actor": (settings.actor_rate, settings.actor_kappa),
+        "critic": (settings.critic_rate, settings.critic_kappa),
+    }
     for name, slope in slopes.items():
         kept = _where(begins, trace.init(params[name]), state.traces[name])
         z, traces[name] = trace.update(slope, kept)
-        size = delta * bounded_rate(rates[name], KAPPAS[name], delta, z)
+        size = delta * bounded_rate(*rates[name], delta, z)
         new[name] = jax.tree.map(lambda w, z, size=size: w + size * z, params[name], z)
     ends = moved.terminated | moved.truncated
     after = _where(ends, world.begin(noise[1:]), moved.state)
+    begun = normalise(seen, world.observe(after))
+    seen, x = _where(ends, begun, (seen, next_x))
     record = Record(moved.reward, moved.terminated, moved.truncated, value, next_value)
-    return _State(new, memories, traces, after, ends), record
+    return _State(new, memories, traces, after, ends, x, seen), record
 
 
 def bounded_rate(rate: Any, kappa: float, delta: jax.Array, trace: PyTree) -> Any:
@@ -191,6 +225,14 @@ def bounded_rate(rate: Any, kappa: float, delta: jax.Array, trace: PyTree) -> An
 def sample(probabilities: jax.Array, noise: jax.Array) -> jax.Array:
     """Draw an action by its probabilities [n], from a uniform number in [0, 1)."""
     return jnp.sum(noise >= jnp.cumsum(probabilities)[:-1])
+
+
+def make_scores(entropy: Any) -> dict[str, Callable]:
+    """Return the functions (output, target) -> score whose gradients are traced."""
+    return {
+        "actor": partial(_policy_score, entropy),
+        "critic": lambda y, _: y[..., 0],
+    }
 
 
 def _policy_score(entropy, logits, target):

@@ -65,12 +65,12 @@ class Config(Study):
         "lookbacks": at_least(1),
         "decays": all_of(given, within(0, 1, ends="[)")),
         "entropies": all_of(given, at_least(0)),
-        "rate": above(0),
+        "rate max_angle actor_kappa": above(0),
         "discount": within(0, 1, ends="[)"),
         "min_radius max_radius": within(0, 1, ends="[)"),
     }
 
-    worlds: tuple[str, ...] = ("chain_2", "chain_8", "chain_32", "chain_128")
+    worlds: tuple[str, ...] = ("chain_8", "chain_32", "chain_128")
     """Environments: chain_N (MemoryChain of length N), cartpole (without velocities),
     pendulum."""
     lookbacks: tuple[int, ...] = (1,)
@@ -80,17 +80,21 @@ class Config(Study):
     """Number of recurrent trace units of each network."""
     hidden: int = 16
     """Number of units of the hidden layer of each network."""
-    min_radius: float = 0.9
+    min_radius: float = 0.97
     """Smallest factor by which the state of a unit decays per step, before learning."""
-    max_radius: float = 0.999
+    max_radius: float = 0.975
     """Largest factor by which the state of a unit decays per step, before learning."""
-    steps: int = 200_000
+    max_angle: float = 0.02
+    """Largest rotation of a unit per step, in radians, before learning."""
+    actor_kappa: float = 1.0
+    """Factor κ in the bound of the actor's step size; the paper has 3."""
+    steps: int = 400_000
     """Number of steps of each agent."""
     rate: float = 1.0
     """Step size α, before its bound."""
     discount: float = 0.99
     """Discount γ of later rewards."""
-    decays: tuple[float, ...] = (0.0, 0.8)
+    decays: tuple[float, ...] = (0.0,)
     """Decays λ of the traces to choose from."""
     entropies: tuple[float, ...] = (0.01,)
     """Factors τ of the policy's entropy to choose from."""
@@ -192,6 +196,7 @@ def _agent(config: Config, world: World, make_rule, setting, key) -> Record:
     settings = Settings(
         config.rate, config.rate, setting[0], config.discount, setting[1],
         config.units, config.hidden, config.min_radius, config.max_radius,
+        config.max_angle, config.actor_kappa,
     )  # fmt: skip
     return run(world, make_rule, settings, config.steps, key)[0]
 
