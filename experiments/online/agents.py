@@ -70,7 +70,7 @@ class Config(Study):
         "min_radius max_radius": within(0, 1, ends="[)"),
     }
 
-    worlds: tuple[str, ...] = ("chain_8", "chain_32", "chain_128")
+    worlds: tuple[str, ...] = ("chain_8", "chain_128")
     """Environments: chain_N (MemoryChain of length N), cartpole (without velocities),
     pendulum."""
     lookbacks: tuple[int, ...] = (1,)
