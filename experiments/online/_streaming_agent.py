@@ -61,7 +61,7 @@ class Record(NamedTuple):
 class Statistics(NamedTuple):
     """Number, mean and sum of squared deviations of all observations so far."""
 
-    count: jax.Array
+    number: jax.Array
     mean: jax.Array
     squares: jax.Array
 
@@ -72,12 +72,12 @@ def normalise(seen: Statistics, x: jax.Array) -> tuple[Statistics, jax.Array]:
     Each element of an observation gets mean 0 and variance 1 over all steps so far. The
     first observation becomes 0, and so does an element that never changes.
     """
-    count = seen.count + 1
-    mean = seen.mean + (x - seen.mean) / count
+    number = seen.number + 1
+    mean = seen.mean + (x - seen.mean) / number
     squares = seen.squares + (x - seen.mean) * (x - mean)
-    variance = squares / jnp.maximum(count - 1, 1)
+    variance = squares / jnp.maximum(number - 1, 1)
     scale = jax.lax.rsqrt(jnp.where(variance > 0, variance, 1.0) + 1e-8)
-    return Statistics(count, mean, squares), (x - mean) * scale
+    return Statistics(number, mean, squares), (x - mean) * scale
 
 
 class _State(NamedTuple):
