@@ -1,0 +1,144 @@
+"""Series of breathing markers, at three rates, and the error of forecasts.
+
+Times are numbers of samples. A forecast made at time t has the horizon h if it is for
+time t + h. The first minute is for training and for the choice of settings; forecasts
+are scored on all samples after it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments import data
+
+MEASURED = 10.0  # samples per second of the files
+LAST = 2.1  # the longest horizon, in seconds
+MINUTE = 60.0
+WINDOW = 5  # samples in the mean of the smoothed series
+# {name: number of samples before and after the current one that its mean contains}
+SMOOTHING = {
+    "none": (0, 0),
+    "causal": (WINDOW - 1, 0),
+    "centred": (WINDOW // 2, WINDOW // 2),  # the mean contains later samples
+}
+
+
+class Series(NamedTuple):
+    """All sequences at one rate, scaled to mean 0 and variance 1 in the first minute.
+
+    S is the number of sequences, T the length of the longest. Shorter sequences are
+    followed by zeros.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray  # [S, T, 9], scaled coordinates
+    scales: np.ndarray  # [S, 9], standard deviations in mm
+    lengths: np.ndarray  # [S]
+    minute: int  # number of samples in the first minute
+    rate: float  # samples per second
+
+    @property
+    def validation(self) -> tuple[int, np.ndarray]:
+        """The part on which settings are chosen: second half of the first minute."""
+        return self.minute // 2, np.full_like(self.lengths, self.minute)
+
+    @property
+    def test(self) -> tuple[int, np.ndarray]:
+        """The part on which forecasts are scored: everything after the minute."""
+        return self.minute, self.lengths
+
+
+def series(rate: float, smoothing: str = "none", sequences: int = 9) -> Series:
+    """Return the sequences with `rate` samples per second, the shortest ones first.
+
+    At 10 samples per second, and at a rate of which 10 is a multiple, these are samples
+    of the files. At a higher rate, values are interpolated between two samples. Such a
+    value contains the later one of both samples, up to 0.1 s ahead.
+
+    Args:
+      rate: samples per second, such as 10/3, 10 or 30.
+      smoothing: "none", "causal" (the mean of the last five samples), or "centred" (the
+        mean of five samples, of which two are later). With "centred", the current value
+        tells something about the future, so errors are too low.
+      sequences: number of sequences, at most nine.
+    """
+    found = sorted(data.breathing().items(), key=lambda item: len(item[1]))
+    names, raw = zip(*sorted(found[:sequences]), strict=True)
+    made = [resampled(smoothed(each, smoothing), rate) for each in raw]
+    minute, longest = round(MINUTE * rate), max(map(len, made))
+    values = np.zeros((len(made), longest, 9))
+    scales = np.stack([each[:minute].std(axis=0) for each in made])
+    for i, each in enumerate(made):
+        values[i, : len(each)] = (each - each[:minute].mean(axis=0)) / scales[i]
+    lengths = np.array([len(each) for each in made])
+    return Series(names, values, scales, lengths, minute, rate)
+
+
+def smoothed(values: np.ndarray, smoothing: str) -> np.ndarray:
+    """Return means over neighbouring samples; the ends are continued by repetition."""
+    before, after = SMOOTHING[smoothing]
+    longer = np.pad(values, ((before, after), (0, 0)), mode="edge")
+    shifts = range(before + after + 1)
+    return np.mean([longer[i : i + len(values)] for i in shifts], axis=0)
+
+
+def resampled(values: np.ndarray, rate: float) -> np.ndarray:
+    """Return values at `rate` samples per second, by linear interpolation."""
+    count = int((len(values) - 1) * rate / MEASURED + 1e-6) + 1
+    at = np.round(np.arange(count) * MEASURED / rate, 6)
+    columns = [np.interp(at, np.arange(len(values)), each) for each in values.T]
+    return np.stack(columns, axis=1)
+
+
+def horizons(rate: float, count: int) -> np.ndarray:
+    """Return the middles of `count` equal parts of all horizons up to 2.1 s.
+
+    The mean error over them is nearly the mean over all horizons. If there are at most
+    `count` horizons, all of them are returned.
+
+    Example:
+      >>> horizons(10, 7), horizons(10 / 3, 7)
+      (array([ 2,  5,  8, 11, 14, 17, 20]), array([1, 2, 3, 4, 5, 6, 7]))
+    """
+    every = round(LAST * rate)
+    count = min(count, every)
+    size = every // count
+    return size * np.arange(count) + (size + 1) // 2
+
+
+def windows(values: np.ndarray, lags: int, every: int = 1) -> np.ndarray:
+    """Return the inputs of all methods, [..., T, 1 + 9·lags]: a one, then samples.
+
+    The inputs at time t are the samples at t, t − every, t − 2·every and so on. Before
+    the first sample, it is repeated.
+    """
+    length = values.shape[-2]
+    at = np.arange(length)[:, None] - every * np.arange(lags)
+    inputs = values[..., np.maximum(at, 0), :]
+    inputs = inputs.reshape(*values.shape[:-1], -1)
+    return np.concatenate([np.ones_like(inputs[..., :1]), inputs], axis=-1)
+
+
+def nrmse(
+    errors: np.ndarray, found: Series, part: tuple[int, np.ndarray]
+) -> np.ndarray:
+    """Return the nRMSE of each sequence, from squared errors in mm².
+
+        nRMSE = sqrt(Σ_t ‖p_t − p̂_t‖² / Σ_t ‖p_t − p̄‖²)
+
+    p̄ is the mean position in the part, and the sums are over the part and all three
+    markers.
+
+    Args:
+      errors: squared errors of the forecasts for each time, [S, T, *others].
+      found: the series.
+      part: first time of the part, and its end in each sequence.
+    """
+    start, ends = part
+    scores = []
+    for i, end in enumerate(ends):
+        truth = (found.values[i, start:end] * found.scales[i]).astype(float)
+        spread = ((truth - truth.mean(axis=0)) ** 2).sum()
+        total = errors[i, start:end].sum(axis=0, dtype=float)
+        scores.append(np.sqrt(total / spread))
+    return np.stack(scores)
