@@ -119,6 +119,13 @@ GROUPS: dict[str, dict[str, Entry]] = {
             "online.agents",
             "agents that act and learn at every step, on tasks that need memory",
         ),
+        "breathing": Entry(
+            "online.breathing",
+            "forecasts of breathing by online rules, with and without the use of later "
+            "samples, compared with published errors",
+            None,
+            "markers of breathing people",
+        ),
         "spiking": Entry(
             "online.spiking",
             "spiking networks by e-prop, compared with published losses and other "

@@ -1,4 +1,4 @@
-"""Methods compared in `breathing`: linear models, and networks that learn online.
+"""Forecasts of `breathing` by linear models; networks are in `_breathing_networks`.
 
 Every method forecasts for horizons h. The forecast for time t + h that is made at time
 t reads the samples up to t. What its weights have learned from depends on `delayed`:
@@ -8,47 +8,34 @@ t reads the samples up to t. What its weights have learned from depends on `dela
 - False: at time t, the target of the forecast made at t − 1 is taken as known, as in
   the published program. It is sample t − 1 + h, which lies in the future for h > 1.
 
-Each function returns squared errors in mm² of the forecasts for each time, and
-forecasts of one coordinate in mm. An array of them has the axes [S, T, H, …], with S
-sequences, T times for which the forecasts are, and H horizons.
+Each function returns the forecasts for each time, and their squared errors. The arrays
+have the axes [S, T, H, …], with S sequences, T times for which the forecasts are, and H
+horizons.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from bpvariants import updates
-from bpvariants.types import OnlineRule
 from experiments.harness.precision import double_precision
-from experiments.networks.online import Network
-from experiments.online._breathing_series import Series, windows
-
-CLIP = 2.0  # largest norm of a gradient, as in the published program
-SCALE = 0.05  # standard deviation σ of initial weights
+from experiments.online._breathing_series import COORDINATES, Series, windows
 
 
 class Forecasts(NamedTuple):
-    """Squared errors in mm², and forecasts of one coordinate in mm, [S, T, H, …]."""
+    """Squared errors in mm² [S, T, H, …], and scaled forecasts [S, T, H, …, 9]."""
 
     errors: np.ndarray
-    shown: np.ndarray
-
-
-def shown_coordinate(found: Series) -> np.ndarray:
-    """Return the coordinate with the largest spread in the first minute, [S]."""
-    return np.argmax(found.scales, axis=1)
+    values: np.ndarray
 
 
 def persistence(found: Series, horizons: np.ndarray) -> Forecasts:
     """Forecast that nothing moves. The array has no axes after H."""
     times = np.arange(found.values.shape[1])
     before = found.values[:, np.maximum(times[:, None] - horizons, 0)]
-    return _scored(found, before)
+    return scored(found, before)
 
 
 def last_target(found: Series, horizons: np.ndarray) -> Forecasts:
@@ -57,6 +44,17 @@ def last_target(found: Series, horizons: np.ndarray) -> Forecasts:
     For time t + h, this is the sample at t + h − 1.
     """
     return persistence(found, np.ones_like(horizons))
+
+
+def known_targets(
+    found: Series, lags: int, decays: tuple[float, ...], prior: float, every: int = 1
+) -> Forecasts:
+    """Read targets that count as known instead of samples; not possible if delayed.
+
+    The forecast for time t + h reads the samples up to t + h − 1, so it is a forecast
+    with the horizon 1, whatever h is. The arrays have one horizon.
+    """
+    return least_squares(found, np.array([1]), lags, True, decays, prior, every)
 
 
 def ridge(
@@ -78,13 +76,13 @@ def ridge(
     identity = inputs.shape[1] * np.eye(inputs.shape[2])
     solved = [np.linalg.solve(moments + p * identity, product) for p in penalties]
     ys = np.stack([xs @ w for w in solved], axis=-1)
-    ys = ys.reshape(*xs.shape[:2], len(horizons), 9, len(penalties))
-    return _scored(found, np.moveaxis(_at_targets(ys, horizons), 3, -1))
+    ys = ys.reshape(*xs.shape[:2], len(horizons), COORDINATES, len(penalties))
+    return scored(found, np.moveaxis(at_targets(ys, horizons), 3, -1))
 
 
 def least_squares(
-    found: Series, horizons: np.ndarray, lags: int, decays: tuple[float, ...],
-    delayed: bool, prior: float, every: int = 1,
+    found: Series, horizons: np.ndarray, lags: int, delayed: bool,
+    decays: tuple[float, ...], prior: float, every: int = 1,
 ) -> Forecasts:  # fmt: skip
     """Learn a linear model by recursive least squares, for each forgetting factor.
 
@@ -114,10 +112,10 @@ def least_squares(
         runs = jax.vmap(course, in_axes=(None, 0, 0), out_axes=0)
         run = jax.jit(jax.vmap(runs, in_axes=(0, None, None), out_axes=3))
         ys = np.asarray(run(jnp.asarray(decays), xs, values))
-    return _scored(found, _at_targets(ys, horizons + waits))
+    return scored(found, at_targets(ys, horizons + waits))
 
 
-def _at_targets(ys: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+def at_targets(ys: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     """Move forecasts for time s + shift, one shift for each horizon, to their time.
 
     Forecasts for the first times, which were not made, are 0.
@@ -128,9 +126,11 @@ def _at_targets(ys: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     return moved
 
 
-def _scored(found: Series, ys: np.ndarray) -> Forecasts:
-    """Return squared errors of forecasts [S, T, H, …, 9], and one coordinate."""
+def scored(found: Series, ys: np.ndarray) -> Forecasts:
+    """Return forecasts [S, T, H, …, 9] with their squared errors."""
     extra = (1,) * (ys.ndim - 3)
-    shape = (*found.values.shape[:2], *extra, 9)
-    errors = (ys - found.values.reshape(shape)) * found.scales.reshape(-1, 1, *extra, 9)
+    shape = (*found.values.shape[:2], *extra, COORDINATES)
+    errors = (ys - found.values.reshape(shape)) * found.scales.reshape(
+        -1, 1, *extra, COORDINATES
+    )
     return Forecasts((errors**2).sum(axis=-1), ys)

@@ -14,6 +14,7 @@ from experiments import data
 MEASURED = 10.0  # samples per second of the files
 LAST = 2.1  # the longest horizon, in seconds
 MINUTE = 60.0
+COORDINATES = 9
 WINDOW = 5  # samples in the mean of the smoothed series
 # {name: number of samples before and after the current one that its mean contains}
 SMOOTHING = {
@@ -63,10 +64,11 @@ def series(rate: float, smoothing: str = "none", sequences: int = 9) -> Series:
       sequences: number of sequences, at most nine.
     """
     found = sorted(data.breathing().items(), key=lambda item: len(item[1]))
-    names, raw = zip(*sorted(found[:sequences]), strict=True)
+    chosen = sorted(found[:sequences])  # by name
+    names, raw = zip(*chosen, strict=True)
     made = [resampled(smoothed(each, smoothing), rate) for each in raw]
     minute, longest = round(MINUTE * rate), max(map(len, made))
-    values = np.zeros((len(made), longest, 9))
+    values = np.zeros((len(made), longest, COORDINATES))
     scales = np.stack([each[:minute].std(axis=0) for each in made])
     for i, each in enumerate(made):
         values[i, : len(each)] = (each - each[:minute].mean(axis=0)) / scales[i]
@@ -93,17 +95,29 @@ def resampled(values: np.ndarray, rate: float) -> np.ndarray:
 def horizons(rate: float, count: int) -> np.ndarray:
     """Return the middles of `count` equal parts of all horizons up to 2.1 s.
 
-    The mean error over them is nearly the mean over all horizons. If there are at most
-    `count` horizons, all of them are returned.
+    All horizons are 0.1, 0.2, …, 2.1 s, or the multiples of the time between samples if
+    this time is longer. The mean error over the middles is nearly the mean over all
+    horizons. If there are at most `count` horizons, all of them are returned.
 
     Example:
-      >>> horizons(10, 7), horizons(10 / 3, 7)
-      (array([ 2,  5,  8, 11, 14, 17, 20]), array([1, 2, 3, 4, 5, 6, 7]))
+      >>> horizons(10, 7).tolist(), horizons(10 / 3, 7).tolist()
+      ([2, 5, 8, 11, 14, 17, 20], [1, 2, 3, 4, 5, 6, 7])
+      >>> horizons(30, 7).tolist()
+      [6, 15, 24, 33, 42, 51, 60]
     """
-    every = round(LAST * rate)
-    count = min(count, every)
-    size = every // count
-    return size * np.arange(count) + (size + 1) // 2
+    every = spacing(rate)
+    total = round(LAST * rate / every)
+    count = min(count, total)
+    size = total // count
+    return every * (size * np.arange(count) + (size + 1) // 2)
+
+
+def spacing(rate: float) -> int:
+    """Return the number of samples in 0.1 s, at least 1.
+
+    It is the distance of horizons, and of the samples that a method reads.
+    """
+    return max(1, round(rate / MEASURED))
 
 
 def windows(values: np.ndarray, lags: int, every: int = 1) -> np.ndarray:
