@@ -5,7 +5,7 @@ Weights, horizons, settings and sequences are lanes of one scan. `delayed` is as
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ SCALE = 0.02  # standard deviation σ of initial weights
 LEAK = 0.5  # α of the leaky cell
 
 
+@cache
 def network(cell: str, inputs: int, units: int) -> Network:
     """Return a network with a readout without biases, and weights from N(0, σ²).
 
@@ -96,17 +97,25 @@ def learn(
     waits = horizons if delayed else np.ones_like(horizons)
     values = found.values[:, :steps].astype(np.float32)
     xs = jnp.asarray(windows(values, lags, every))
-    rule = make_rule(net.step, half_squares)
-    course = partial(_course, net, rule)
     keys = jax.random.split(jax.random.key(first_seed), seeds)
-    runs = jax.vmap(course, in_axes=(None, None, None, None, None, 0), out_axes=1)
-    runs = jax.vmap(runs, in_axes=(None, None, None, None, 0, None), out_axes=1)
-    runs = jax.vmap(runs, in_axes=(None, None, 0, 0, 0, None), out_axes=1)
-    runs = jax.jit(jax.vmap(runs, in_axes=(0, 0, None, None, 0, None)))
+    runs = _all_runs(net, make_rule)
     args = xs, jnp.asarray(values), jnp.asarray(horizons), jnp.asarray(waits)
     ys = np.asarray(runs(*args, jnp.asarray(rates, jnp.float32), keys))
     cut = found._replace(values=found.values[:, :steps])
     return scored(cut, at_targets(ys, horizons + waits))
+
+
+@cache
+def _all_runs(net: Network, make_rule: Callable[..., OnlineRule]) -> Callable[..., Any]:
+    """Return `_course` over sequences, horizons, settings and seeds, compiled.
+
+    Both protocols and all series of a shape share the compiled program.
+    """
+    course = partial(_course, net, make_rule(net.step, half_squares))
+    runs = jax.vmap(course, in_axes=(None, None, None, None, None, 0), out_axes=1)
+    runs = jax.vmap(runs, in_axes=(None, None, None, None, 0, None), out_axes=1)
+    runs = jax.vmap(runs, in_axes=(None, None, 0, 0, 0, None), out_axes=1)
+    return jax.jit(jax.vmap(runs, in_axes=(0, 0, None, None, 0, None)))
 
 
 def _course(
