@@ -45,7 +45,7 @@ def show(rows: Rows, config: Any) -> None:
 
 
 def cell(row: dict[str, Any] | None) -> str:
-    """Return the mean nRMSE over sequences with its interval, such as .57 (.5 to .6)."""
+    """Return the mean nRMSE over sequences with its interval, like .57 (.5 to .6)."""
     if row is None:
         return "–"
     if not np.isfinite(row["nrmse"]).all():
@@ -56,10 +56,9 @@ def cell(row: dict[str, Any] | None) -> str:
 
 def _of(rows: Rows, **wanted: Any) -> Rows:
     """Return the rows with the given fields; rates may differ by rounding."""
-    same = lambda a, b: round(a, 1) == round(b, 1) if isinstance(b, float | int) else (
-        a == b
-    )  # fmt: skip
-    return [row for row in rows if all(same(row[k], v) for k, v in wanted.items())]
+    rounded = lambda a: round(a, 1) if isinstance(a, float | int) else a
+    same = lambda row, key: rounded(row[key]) == rounded(wanted[key])
+    return [row for row in rows if all(same(row, key) for key in wanted)]
 
 
 def _one(rows: Rows, **wanted: Any) -> dict[str, Any] | None:
@@ -89,7 +88,8 @@ def _show_methods(rows: Rows, config: Any) -> None:
         "from the target of a forecast right after it, as in the published program. "
         "The forecast for time t + h then uses samples up to t + h − 1. The last "
         f"target again: this sample itself. Networks have {config.units} units, those "
-        f"of RTRL and e-prop {config.few}. s: seconds with compilation, both protocols.",
+        f"of RTRL and e-prop {config.few}. s: seconds with compilation, both protocols; "
+        "the second one uses the compiled programs of the first.",
     )
 
 
