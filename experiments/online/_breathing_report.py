@@ -88,8 +88,8 @@ def _show_methods(rows: Rows, config: Any) -> None:
         "from the target of a forecast right after it, as in the published program. "
         "The forecast for time t + h then uses samples up to t + h − 1. The last "
         f"target again: this sample itself. Networks have {config.units} units, those "
-        f"of RTRL and e-prop {config.few}. s: seconds with compilation, both protocols; "
-        "the second one uses the compiled programs of the first.",
+        f"of RTRL and e-prop {config.few}. s: seconds with compilation; both protocols "
+        "share the compiled programs.",
     )
 
 

@@ -101,13 +101,13 @@ class Config(Study):
     lags: int = 12
     """Number of samples that a method reads, 0.1 s apart; at 3.33 samples per second, a
     third of this number."""
-    units: int = 24
+    units: int = 40
     """Number of hidden units."""
     few: int = 8
     """Number of hidden units for rtrl and eprop, which need more time."""
-    learning_rates: tuple[float, ...] = (0.005, 0.01, 0.02, 0.04)
+    learning_rates: tuple[float, ...] = (0.002, 0.005, 0.01, 0.03, 0.08, 0.2)
     """Learning rates to choose from; those of lms are a tenth."""
-    decays: tuple[float, ...] = (0.99, 0.998, 1.0)
+    decays: tuple[float, ...] = (0.97, 0.99, 1.0)
     """Forgetting factors per 0.1 s of recursive least squares to choose from."""
     penalties: tuple[float, ...] = (0.1, 1.0, 10.0)
     """Penalties of ridge regression to choose from."""
