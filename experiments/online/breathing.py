@@ -237,10 +237,10 @@ def _with_seeds(forecasts: Forecasts) -> Forecasts:
 
 
 def _shown(found: Series, forecasts: Forecasts) -> dict[str, Any]:
-    """Return 30 s of one coordinate of the last sequence, and its last forecasts."""
+    """Return at most 30 s of one coordinate of the last sequence, and its last forecasts."""
     scales = found.scales[-1]
     of = int(np.argmax(scales))
-    part = slice(found.minute, found.minute + SHOWN)
+    part = slice(found.minute, min(found.minute + SHOWN, found.lengths[-1]))
     truth = found.values[-1, part, of] * scales[of]
     shown = forecasts.values[-1, part, -1, 0, of] * scales[of]
     tidy = lambda values: np.round(values, 2).tolist()
