@@ -123,7 +123,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
             "online.breathing",
             "forecasts of breathing by online rules, with and without the use of later "
             "samples, compared with published errors",
-            None,
+            10,
             "markers of breathing people",
         ),
         "spiking": Entry(

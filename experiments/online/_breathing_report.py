@@ -175,7 +175,7 @@ def _show_smoothed(rows: Rows) -> None:
         "Mean nRMSE of smoothed series, 10 samples per second",
         ["", *kinds],
         lines,
-        "Inputs and targets are means of five samples: all earlier ones (causal), or "
+        "Inputs and targets are means of five samples: four are earlier (causal), or "
         "two of them later ones (centred). With the centred mean, a method reads the "
         "future of the samples, so its error is not that of a forecast.",
     )

@@ -237,7 +237,7 @@ def _with_seeds(forecasts: Forecasts) -> Forecasts:
 
 
 def _shown(found: Series, forecasts: Forecasts) -> dict[str, Any]:
-    """Return at most 30 s of one coordinate of the last sequence, and its last forecasts."""
+    """Return 30 s of one coordinate of the last sequence, and its forecasts."""
     scales = found.scales[-1]
     of = int(np.argmax(scales))
     part = slice(found.minute, min(found.minute + SHOWN, found.lengths[-1]))
