@@ -162,7 +162,7 @@ def _row(
     chosen, settings = forecast(config, found, horizons, name, protocol == "measured")
     scores = breathing_series.nrmse(chosen.errors, found, found.test)  # [S, H, seeds]
     row = {"rate": rate, "smoothing": smoothing, "protocol": protocol, "method": name}
-    row |= {"sequences": found.names, "nrmse": scores.mean(axis=(1, 2)).tolist()}
+    row |= {"sequences": list(found.names), "nrmse": scores.mean(axis=(1, 2)).tolist()}
     row |= {"horizons": (horizons / rate).tolist(), "settings": settings}
     row["by_horizon"] = scores.mean(axis=(0, 2)).tolist()
     row["by_seed"] = scores.mean(axis=(0, 1)).tolist()
