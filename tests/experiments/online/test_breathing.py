@@ -215,9 +215,9 @@ def test_the_study_runs_and_resumes(tmp_path, monkeypatch, capsys):
     sequences = {str(i): waves(700 + 10 * i, i) for i in range(3)}
     monkeypatch.setattr(data, "breathing", lambda: sequences)
     config = breathing.Config(
-        rules=("lms", "snap_1"), rates=(10 / 3,), smoothing=("causal",), sequences=2,
-        lags=3, units=2, learning_rates=(0.01, 0.02), decays=(0.99,), penalties=(1.0,),
-        out=tmp_path / "out",
+        rules=("lms", "snap_1"), rates=(10 / 3, 10.0), smoothing=("causal",),
+        sequences=2, lags=3, units=2, learning_rates=(0.01, 0.02), decays=(0.99,),
+        penalties=(1.0,), out=tmp_path / "out",
     )  # fmt: skip
     result = breathing.main(config)
     assert not result.interrupted
@@ -228,6 +228,8 @@ def test_the_study_runs_and_resumes(tmp_path, monkeypatch, capsys):
     lines = (result.folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
     shown = " ".join(capsys.readouterr().out.split())
-    assert "targets learned at once (uses the future)" in shown
+    assert "Mean nRMSE by samples per second" in shown
+    assert "Best methods, and what they are compared with" in shown
     assert (result.folder / "report.html").exists()
-    check_resumed(breathing.main, config, result)
+    pictures = ["errors.png", "forecasts.png"]
+    check_resumed(breathing.main, config, result, pictures=pictures)
