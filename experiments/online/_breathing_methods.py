@@ -101,7 +101,8 @@ def least_squares(
 
             def body(w_and_state, s):
                 targets = values[jnp.minimum(s + horizons, last)]
-                w, state = rule.update(*w_and_state, xs[s], targets)
+                w, state = w_and_state
+                w, state = rule.update(w, state, xs[s], targets)
                 now = xs[jnp.minimum(s + waits, last)]
                 return (w, state), jnp.einsum("hp,phc->hc", now, w)
 

@@ -171,7 +171,7 @@ def _learn(config: Config, name: str, rule: str, way: Way) -> Row:
         )
         grid = jax.jit(jax.vmap(jax.vmap(agent, (None, 0)), (0, None)))
         scores = [_score(each) for each in _each(grid(jnp.array(choices), keys))]
-        chosen = choices[int(np.argmax([np.mean(score) for score in scores]))]
+        chosen = choices[int(np.argmax(np.mean(scores, axis=1)))]
     else:
         scores, (chosen,) = [], choices
     keys = jax.random.split(key, config.seeds)
