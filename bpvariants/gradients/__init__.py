@@ -14,7 +14,7 @@ also be imported from `bpvariants.gradients`:
   kf_rtrl, forward_gradient, pes. over_sequence turns an online rule
   into a gradient rule.
 - `equilibrium`: fixed_point, recurrent_backprop, equilibrium_propagation,
-  jacobian_penalty; with `solvers` to compute the fixed point and `adjoints` to
+  coupled_learning, jacobian_penalty; with `solvers` to compute the fixed point and `adjoints` to
   differentiate it.
 
 See `bpvariants.types.GradientRule` for the arguments and results of a rule. The classes
@@ -40,6 +40,7 @@ from bpvariants.gradients._feedback import (
 )
 from bpvariants.gradients.equilibrium import (
     adjoints as adjoints,
+    coupled_learning as coupled_learning,
     equilibrium_propagation as equilibrium_propagation,
     fixed_point as fixed_point,
     jacobian_penalty as jacobian_penalty,

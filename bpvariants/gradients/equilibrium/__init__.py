@@ -5,10 +5,11 @@ the linear equation from which the derivatives of h* follow.
 """
 
 from bpvariants.gradients.equilibrium import adjoints as adjoints, solvers as solvers
+from bpvariants.gradients.equilibrium._coupled_learning import (
+    coupled_learning as coupled_learning,
+)
 from bpvariants.gradients.equilibrium._equilibrium_propagation import (
     equilibrium_propagation as equilibrium_propagation,
-    EquilibriumPropagationRule as EquilibriumPropagationRule,
-    Phases as Phases,
 )
 from bpvariants.gradients.equilibrium._fixed_point import fixed_point as fixed_point
 from bpvariants.gradients.equilibrium._jacobian_penalty import (
@@ -22,4 +23,8 @@ from bpvariants.gradients.equilibrium._recurrent_backprop import (
 from bpvariants.gradients.equilibrium._solution import (
     FixedPoint as FixedPoint,
     FixedPointInfo as FixedPointInfo,
+)
+from bpvariants.gradients.equilibrium._two_phases import (
+    EquilibriumPropagationRule as EquilibriumPropagationRule,
+    Phases as Phases,
 )

@@ -61,5 +61,5 @@ def warn_if_asymmetric(asymmetry: jax.Array, h: PyTree) -> None:
             f"{short(measured)}. The result of equilibrium_propagation is then "
             "not a gradient. Make the weights symmetric, such as (W + Wᵀ) / 2, or use "
             "gradients.recurrent_backprop, which is exact for all weights.",
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -15,7 +15,6 @@ gradient truncated to K lags. The proof needs that the Jacobian of ∂Φ/∂h is
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,82 +22,20 @@ import jax.numpy as jnp
 from bpvariants._checks import check_count, check_like
 from bpvariants._losses import as_arrays, check_entries, counted, losses_of, normalised
 from bpvariants._settings import check_flag
-from bpvariants._tables import in_short, short
-from bpvariants.gradients.equilibrium._asymmetry import asymmetry_of, warn_if_asymmetric
-from bpvariants.gradients.equilibrium._nudging import (
-    contrast,
-    derivative,
-    finite,
-    minus,
-    pushed,
-    ratio,
-)
+from bpvariants.gradients.equilibrium._nudging import derivative, pushed
 from bpvariants.gradients.equilibrium._nudging_checks import (
-    check_beta,
     check_settings,
+    check_strength,
     checked_losses,
     checked_state,
     Kind,
 )
 from bpvariants.gradients.equilibrium._precision import with_precise_products
+from bpvariants.gradients.equilibrium._two_phases import (
+    compare_phases,
+    EquilibriumPropagationRule,
+)
 from bpvariants.types import Loss, PyTree
-
-
-class Phases(NamedTuple):
-    """States and convergence of the two phases of :func:`equilibrium_propagation`.
-
-    Attributes:
-      h: state after the free phase, leaves [*batch, ...].
-      nudged: state h^β after the nudged phase, with the shapes of h.
-      opposite: state h^−β after the phase with nudging −β; None if one-sided.
-      residual: [*batch], ‖f(h) − h‖ / ‖h‖ after the free phase, where f is one step. If
-        it is not small compared with β, give more free_steps.
-      nudged_residual: [*batch], the change of h^β in one more step, divided by
-        ‖h^β − h‖. If it is not small, lags above nudged_steps are missing.
-      asymmetry: ‖J − Jᵀ‖ / ‖J‖ of the Jacobian J of a map, estimated with 4 random
-        vectors; None for a primitive function, whose Jacobian is always symmetric.
-    """
-
-    h: PyTree
-    nudged: PyTree
-    opposite: PyTree | None
-    residual: jax.Array
-    nudged_residual: jax.Array
-    asymmetry: jax.Array | None
-
-    def __repr__(self) -> str:
-        return in_short(self, self._words)
-
-    def _words(self) -> str:
-        largest = lambda values: short(jnp.max(values)) if values.size else "0"
-        text = f"residual={largest(self.residual)}"
-        text += f", nudged_residual={largest(self.nudged_residual)}"
-        if self.asymmetry is not None:
-            text += f", asymmetry={short(self.asymmetry)}"
-        return text
-
-
-class EquilibriumPropagationRule(Protocol):
-    """Type of the function that :func:`equilibrium_propagation` returns."""
-
-    def __call__(
-        self,
-        params: PyTree,
-        init: PyTree,
-        x: PyTree,
-        target: PyTree,
-        weights: jax.typing.ArrayLike | None = None,
-    ) -> tuple[tuple[jax.Array, Phases], PyTree]:
-        """Return ((value, phases), grads); `value` is the weighted mean loss.
-
-        Args:
-          params: any pytree of floating arrays.
-          init: first state h of the free phase, leaves [*batch, ...].
-          x: inputs, leaves [*batch, ...].
-          target: values with which the loss compares the output, leaves [*batch, ...].
-          weights: [*batch] real, weight of each loss in the mean. Default: 1.
-        """
-        ...
 
 
 def equilibrium_propagation(
@@ -171,13 +108,14 @@ def equilibrium_propagation(
       2021, doi:10.3389/fnins.2021.633674.
     """
     check_settings(function, loss, kind, activation, readout)
-    check_beta(beta)
+    check_strength("beta", beta)
     check_flag("symmetric", symmetric)
     check_count("free_steps", free_steps)
     check_count("nudged_steps", nudged_steps)
     function = with_precise_products(function)
     read = (lambda params, h: h) if readout is None else readout
     drive = function if kind == "map" else derivative(function)
+    act = activation
 
     def rule(params, init, x, target, weights=None):
         (weights,) = as_arrays(weights=weights)
@@ -189,32 +127,18 @@ def equilibrium_propagation(
         losses_at = at(counted(target, weights))
         force = jax.grad(lambda h: jnp.sum(losses_at(params, h)))
 
-        def step(h, beta=None):
-            new = drive(params, h, x)
-            new = new if beta is None else pushed(new, beta, force(h))
-            return new if activation is None else jax.tree.map(activation, new)
-
-        def relax(steps, h, beta=None):
-            return jax.lax.fori_loop(0, steps, lambda _, h: step(h, beta), h)
-
+        activated = lambda new: new if act is None else jax.tree.map(act, new)
+        step = lambda h: activated(drive(params, h, x))
+        nudged = lambda h, beta: activated(pushed(drive(params, h, x), beta, force(h)))
         check_like("the next state", jax.eval_shape(step, init), "init", init)
-        h = relax(free_steps, init)
-        nudged = relax(nudged_steps, h, beta)
-        opposite = relax(nudged_steps, h, -beta) if symmetric else None
-        mean_loss = lambda params: jnp.sum(shares * losses_at(params, h))
+        phases, grads = compare_phases(
+            function, kind, params, init, x, shares, step,
+            lambda free: lambda beta: lambda h: nudged(h, beta),
+            strength=beta, symmetric=symmetric, free_steps=free_steps,
+            nudged_steps=nudged_steps, batch_ndim=losses.ndim,
+        )  # fmt: skip
+        mean_loss = lambda params: jnp.sum(shares * losses_at(params, phases.h))
         value, direct = jax.value_and_grad(mean_loss)(params)
-        start, width = (opposite, 2 * beta) if symmetric else (h, beta)
-        x, states = finite(shares, x, (h, start, nudged), losses.ndim)
-        grads = contrast(function, kind, params, x, shares, *states)
-        scaled = lambda leaf: leaf / jnp.asarray(width, leaf.dtype)
-        grads = jax.tree.map(lambda a, b: scaled(a) + b, grads, direct)
-        asymmetry = None
-        if kind == "map":
-            asymmetry = asymmetry_of(lambda h: function(params, h, x), states[0])
-            warn_if_asymmetric(asymmetry, h)
-        residual = ratio(minus(step(h), h), h, losses.ndim)
-        late = minus(step(nudged, beta), nudged)
-        late = ratio(late, minus(nudged, h), losses.ndim)
-        return (value, Phases(h, nudged, opposite, residual, late, asymmetry)), grads
+        return (value, phases), jax.tree.map(jnp.add, grads, direct)
 
     return rule

@@ -31,23 +31,27 @@ def check_settings(
     form = "losses [*batch]" if kind == "primitive" else "h"
     check_function("function", function, f"(params, h, x) -> {form}")
     check_loss_function(loss)
-    if activation is not None:
-        check_function("activation", activation, "(array) -> array")
+    check_activation(activation)
     if readout is not None:
         check_function("readout", readout, "(params, h) -> y")
 
 
-def check_beta(beta: Any) -> None:
-    check_scalar("beta", beta, "such as 0.1")
+def check_activation(activation: object) -> None:
+    if activation is not None:
+        check_function("activation", activation, "(array) -> array")
+
+
+def check_strength(name: str, value: Any) -> None:
+    check_scalar(name, value, "such as 0.1")
     try:
-        known = float(beta)
+        known = float(value)
     except jax.errors.ConcretizationTypeError:  # a traced array has no known value
         return
     if 0 < known < float("inf"):
         return
     raise ValueError(
-        f"beta must be a positive number, such as 0.1, got {beta}. With beta = 0, both "
-        "phases are the same. For nudging in the negative direction too, give "
+        f"{name} must be a positive number, such as 0.1, got {value}. With {name} = 0, "
+        "both phases are the same. For a phase in the negative direction too, give "
         "symmetric=True."
     )
 
@@ -75,19 +79,36 @@ def checked_losses(
     for name, tree in {"init": init, "x": x}.items():
         check_batch(name, tree, losses.shape, "[*batch]")
     if kind == "primitive":
-        check_arrays("x", x)
-        form = "function(params, h, x)"
-        try:
-            result = jax.eval_shape(partial(called, form, function), params, init, x)
-        except TypeError as error:
-            raise UsageError(f"{form} cannot be evaluated: {error}.") from error
-        one = jax.tree_util.all_leaves([result])
-        if not one or result.shape != losses.shape or not is_floating(result):
-            shapes = [(str(a.dtype), a.shape) for a in jax.tree.leaves(result)]
-            raise UsageError(
-                "function must return Φ, one floating number for each example, "
-                f"[*batch] = {losses.shape}, got {shapes}. Sum Φ over the units of the "
-                'state; or, for a function that returns the next state, give kind="map"'
-                "."
-            )
+        remedy = "Sum Φ over the units of the state; or, for a function that returns "
+        remedy += 'the next state, give kind="map".'
+        phi = primitive_shape(function, params, init, x, remedy)
+        if phi.shape != losses.shape:
+            raise _not_primitive(f"= {losses.shape}", phi, remedy)
     return losses
+
+
+def primitive_shape(
+    function: Callable[[PyTree, PyTree, PyTree], PyTree],
+    params: PyTree,
+    init: PyTree,
+    x: PyTree,
+    remedy: str,
+) -> jax.ShapeDtypeStruct:
+    """Check that function returns one floating array; return its shape and dtype."""
+    check_arrays("x", x)
+    form = "function(params, h, x)"
+    try:
+        result = jax.eval_shape(partial(called, form, function), params, init, x)
+    except TypeError as error:
+        raise UsageError(f"{form} cannot be evaluated: {error}.") from error
+    if not jax.tree_util.all_leaves([result]) or not is_floating(result):
+        raise _not_primitive("", result, remedy)
+    return result
+
+
+def _not_primitive(batch: str, result: PyTree, remedy: str) -> UsageError:
+    shapes = [(str(a.dtype), a.shape) for a in jax.tree.leaves(result)]
+    return UsageError(
+        "function must return Φ, one floating number for each example, "
+        f"[*batch]{batch and ' '}{batch}, got {shapes}. {remedy}"
+    )
