@@ -890,6 +890,24 @@ The nudged phase of equilibrium propagation has no steps.
 Equilibrium propagation gets the next state instead of the primitive function.
     gradients.equilibrium_propagation(f, loss)(params, carry, x, target)
     ValueError: function must return Φ, one floating number … give kind="map"
+The clamping of coupled learning is zero.
+    gradients.coupled_learning(phi, lambda h: h, eta=0)
+    ValueError: eta must be a positive number, such as 0.1, got 0 … symmetric=True
+The clamped phase of coupled learning has no steps.
+    gradients.coupled_learning(phi, lambda h: h, clamped_steps=0)
+    ValueError: clamped_steps must be an integer of at least 1, got 0
+The outputs of coupled learning are given as an index.
+    gradients.coupled_learning(phi, 0)
+    ValueError: outputs must be a function h -> y, got 0
+The outputs of coupled learning are computed from the state.
+    gradients.coupled_learning(phi, jnp.tanh)(params, carry, x, target)
+    ValueError: outputs must select different elements … gradients.equilibrium_propagation
+Coupled learning gets the next state instead of the primitive function.
+    gradients.coupled_learning(f, lambda h: h)(params, carry, x, target)
+    ValueError: function gives Φ of shape … one number for each example: sum it
+The target of coupled learning lacks the other outputs.
+    gradients.coupled_learning(phi, lambda h: h)(params, carry, x, target[:, :1])
+    ValueError: target must have the structure … outputs(init)
 The solver of lineax is missing.
     gradients.adjoints.linear_solver(None)
     ValueError: solver must be a solver of lineax … got None … gradients.adjoints.cg()

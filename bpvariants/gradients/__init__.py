@@ -14,8 +14,8 @@ also be imported from `bpvariants.gradients`:
   kf_rtrl, forward_gradient, pes. over_sequence turns an online rule
   into a gradient rule.
 - `equilibrium`: fixed_point, recurrent_backprop, equilibrium_propagation,
-  coupled_learning, jacobian_penalty; with `solvers` to compute the fixed point and `adjoints` to
-  differentiate it.
+  coupled_learning, jacobian_penalty; with `solvers` to compute the fixed point and
+  `adjoints` to differentiate it.
 
 See `bpvariants.types.GradientRule` for the arguments and results of a rule. The classes
 of the states and infos that rules return are in the subpackages, for example

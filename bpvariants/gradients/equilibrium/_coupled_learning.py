@@ -68,8 +68,9 @@ def coupled_learning(
     outputs, it is the gradient of another distance to the target, and not of the
     squared error. To descend a loss of your choice, use
     :func:`equilibrium_propagation`; to train on a computer, use
-    :func:`recurrent_backprop`, which is exact. The cost is free_steps + clamped_steps
-    (twice with symmetric=True) evaluations of ∂Φ/∂h; the memory holds a few states.
+    :func:`recurrent_backprop`, which is exact. The cost is free_steps +
+    2 clamped_steps evaluations of ∂Φ/∂h, or free_steps + clamped_steps with
+    symmetric=False; the memory holds a few states.
 
     Args:
       function: the primitive function Φ, a function of (params, h, x) with state h and
