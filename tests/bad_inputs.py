@@ -901,10 +901,10 @@ The outputs of coupled learning are given as an index.
     ValueError: outputs must be a function h -> y, got 0
 The outputs of coupled learning are computed from the state.
     gradients.coupled_learning(phi, jnp.tanh)(params, carry, x, target)
-    ValueError: outputs must select different elements … gradients.equilibrium_propagation
+    ValueError: outputs must select different elements … equilibrium_propagation
 Coupled learning gets the next state instead of the primitive function.
     gradients.coupled_learning(f, lambda h: h)(params, carry, x, target)
-    ValueError: function gives Φ of shape … one number for each example: sum it
+    ValueError: function must return Φ, one number for each example … Sum Φ over
 The target of coupled learning lacks the other outputs.
     gradients.coupled_learning(phi, lambda h: h)(params, carry, x, target[:, :1])
     ValueError: target must have the structure … outputs(init)

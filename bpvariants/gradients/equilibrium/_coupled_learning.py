@@ -13,8 +13,8 @@ which the outputs are moved towards the target.
 Let C be the response of the free outputs to small forces on them, δy = C · force, for
 one example. To move the outputs by η (ŷ − y*), the clamps exert the forces
 η C⁻¹ (ŷ − y*). For η → 0, the update is therefore that of equilibrium propagation with
-∂ℓ/∂y = C⁻¹ (y − ŷ) in place of y − ŷ: the gradient of ½ (y − ŷ)ᵀ C⁻¹ (y − ŷ), in which C
-is held constant.
+∂ℓ/∂y = C⁻¹ (y − ŷ) in place of y − ŷ: the gradient of ½ (y − ŷ)ᵀ C⁻¹ (y − ŷ), in which
+C is held constant.
 """
 
 from collections.abc import Callable
@@ -92,8 +92,9 @@ def coupled_learning(
 
     Returns:
       A function (params, init, x, target, weights=None) -> ((value, phases), grads).
-      init and x have leaves [*batch, ...]; target is like outputs(init); weights is
-      [*batch]. `value` is the weighted mean of ‖y − target‖² / 2 after the free phase,
+      init and x have leaves [*batch, ...]; if there is a batch, a state of one number
+      must be given as [*batch, 1]. target is like outputs(init); weights is [*batch].
+      `value` is the weighted mean of ‖y − target‖² / 2 after the free phase,
       and `phases` a :class:`Phases`. The update descends: subtract it from params.
 
     Raises:
@@ -131,6 +132,7 @@ def coupled_learning(
         phi = primitive_shape(function, params, init, x, remedy)
         batch = phi.shape
         clamp = clamp_at(outputs, init)
+        _check_sum(batch, init)
         _check_examples(batch, init=init, x=x, outputs=outputs(init))
         check_like("target", target, "outputs(init)", outputs(init))
         check_entries(batch, "[*batch]", weights=weights)
@@ -163,6 +165,16 @@ def coupled_learning(
         return (jnp.sum(shares * losses), phases), grads
 
     return rule
+
+
+def _check_sum(batch: tuple[int, ...], init: PyTree) -> None:
+    if batch and all(jnp.shape(leaf) == batch for leaf in jax.tree.leaves(init)):
+        raise UsageError(
+            "function must return Φ, one number for each example, [*batch], got the "
+            f"shape of the state, {batch}. Sum Φ over the elements of the state; or, "
+            "if the state of each example is a single number, give init the shape "
+            "[*batch, 1]."
+        )
 
 
 def _check_examples(batch: tuple[int, ...], **trees: PyTree) -> None:

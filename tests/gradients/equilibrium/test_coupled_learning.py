@@ -264,10 +264,15 @@ def next_state(W, h, x):
     return h @ W + x
 
 
+def narrow(W, h, x):
+    return next_state(W, h, x)[..., 1:]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"function": next_state}, "function gives Φ of shape.*sum it over"),
+        ({"function": next_state}, r"one number for each.*Sum Φ over.*\[\*batch, 1\]"),
+        ({"function": narrow}, "function gives Φ of shape.*init has leaves.*sum it"),
         ({"function": lambda W, h, x: jnp.sum(h) > 0}, "function must return Φ"),
         ({"function": lambda W, h: h}, r"function\(params, h, x\) cannot be evaluated"),
         ({"outputs": lambda h: 2 * h}, "outputs must select.*equilibrium_propagation"),
