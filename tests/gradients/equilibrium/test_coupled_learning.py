@@ -195,9 +195,10 @@ def test_examples_with_weight_zero_may_be_missing():
     (value, _), update = rule(W, init, x, target, weights)
     assert jnp.any(update != 0)
     for missing in [(x.at[1].set(jnp.nan), target), (x, target.at[1].set(jnp.nan))]:
-        (with_nan, _), same = rule(W, init, *missing, weights)
+        (with_nan, phases), same = rule(W, init, *missing, weights)
         assert value == with_nan
         np.testing.assert_array_equal(update, same)
+    assert jnp.isfinite(phases.nudged).all()  # a missing target leaves a known state
 
 
 def pytree_phi(params, h, x):
