@@ -190,7 +190,8 @@ def _seattle() -> Series:
 
 def _nyc() -> Series:
     weather = data.nyc_weather("JFK")
-    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # every hour
+    one = np.timedelta64(1, "h")
+    hours = np.arange(weather.hours[0], weather.hours[-1] + one)  # every hour
     place = (weather.hours - hours[0]).astype(int)
     columns = np.full((len(hours), 4), np.nan)
     names = ("temperature", "dew_point", "humidity", "wind_speed")

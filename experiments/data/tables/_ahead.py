@@ -78,12 +78,14 @@ def times_after(times: np.ndarray, count: int) -> np.ndarray:
         days = np.busday_offset(last.astype("datetime64[D]"), int(usual) * ahead)
         return days.astype("datetime64[us]")
     if unit == "month":
-        month = last.astype("datetime64[M]")
-        months = month + int(usual) * ahead
-        longest = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
+        month, one = last.astype("datetime64[M]"), np.timedelta64(1, "M")
+        months = month + int(usual) * ahead * one
+        longest = (months + one).astype("datetime64[D]") - months.astype(
+            "datetime64[D]"
+        )
         at_end = longest.astype("timedelta64[us]") - np.timedelta64(1, "D")
         day = np.minimum(last - month.astype("datetime64[us]"), at_end)
-        if (last.astype("datetime64[D]") + 1).astype("datetime64[M]") != month:
+        if (last + np.timedelta64(1, "D")).astype("datetime64[M]") != month:
             day = at_end  # the times are the last days of months
         return months.astype("datetime64[us]") + day
     size = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}[unit]

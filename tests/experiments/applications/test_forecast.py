@@ -339,7 +339,7 @@ def test_a_german_file_newest_first_with_inputs(tmp_path):
     values = [f"{1000 + 7 * (i % 5)},{i % 10}" for i in range(60)]
     lines = [f"{60 - i}.1.;{v};{i}" for i, v in enumerate(reversed(values))]
     text = "\n".join(["Tag;Last;Wind", *lines])
-    days = np.datetime64("2020-01-01") + np.arange(60)
+    days = np.datetime64("2020-01-01") + np.arange(60).astype("timedelta64[D]")
     for i, day in enumerate(days[::-1]):
         text = text.replace(f"{60 - i}.1.;", f"{day.item():%d.%m.%Y};")
     path = write(tmp_path / "my.csv", text)

@@ -266,7 +266,8 @@ def test_a_network_that_won_can_be_asked(tmp_path, monkeypatch):
         model.predict(np.zeros(50))
 
 
-HOURS = np.datetime64("2021-03-20T00", "h") + np.arange(400)
+HOURS = np.datetime64("2021-03-20T00", "h") + np.arange(400).astype("timedelta64[h]")
+AUTUMN = HOURS + np.timedelta64(24 * 217, "h")
 
 
 def csv_of(times, values, head="t,v", mark=","):
@@ -346,7 +347,7 @@ TABLES = {
         ("leaves out an hour 1 time, first from 2021-03-28 01:00", "no row is missing"),
     ),
     "clocks set back": (
-        csv_of(np.sort(np.r_[HOURS + 24 * 217, HOURS[[194]] + 24 * 217]), wave(401)),
+        csv_of(np.sort(np.r_[AUTUMN, AUTUMN[[194]]]), wave(401)),
         {}, 401, ("repeats 1 time, first 2021-10-31 02:00. This is as at the end of",),
     ),
     "days or months first": (

@@ -51,7 +51,7 @@ def weather_file(hours):
     for origin in ("EWR", "JFK"):
         numbers = np.random.default_rng(1).normal(size=(hours, 6)).round(2)
         for t in range(hours):
-            hour = np.datetime64("2013-01-01T06") + t
+            hour = np.datetime64("2013-01-01T06") + np.timedelta64(t, "h")
             values = ["NA" if t % 7 == 3 else f"{x}" for x in numbers[t, 1:]]
             temperature = f"{40 + t % 24 + numbers[t, 0]:.2f}"
             line = [origin, f"{hour}:00:00Z", temperature, *values]
