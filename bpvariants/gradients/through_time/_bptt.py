@@ -61,11 +61,11 @@ def bptt(
         step.inverse(params, carry, x) -> old carry, which `cells.reversible_gru` and a
         :func:`stack` of such cells have. Memory does not depend on T, apart from the
         arguments, and the time is that of about one more forward pass. An inverse step
-        of a network that forgets magnifies rounding errors. If the recovered first
-        carry differs from the given one by more than √ε, relative to the largest carry
-        and for the machine epsilon ε of the carry, all gradients are NaN. Then use
-        shorter sequences, float64, or a remat policy. "reversible" requires remat=None
-        and accepts no resets.
+        of a network that forgets magnifies rounding errors. If recovered carries
+        differ from those of the forward pass by more than √ε, relative to the largest
+        carry and for the machine epsilon ε of the carry, all gradients are NaN. Then
+        use shorter sequences, float64, or a remat policy. "reversible" requires
+        remat=None and accepts no resets.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.

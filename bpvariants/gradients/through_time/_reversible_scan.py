@@ -13,7 +13,9 @@ The forward pass stores h_T only. For t = T, …, 1, the backward pass computes
 
 An inverse step of a network that forgets magnifies rounding errors: if h_t contains
 z h_{t−1}, the inverse divides by z. The backward pass therefore compares the recovered
-h_0 with the given one. If they differ too much, all cotangents are NaN.
+h_0 with the given one, and fingerprints of all recovered carries with those of the
+forward pass. If they differ too much, all cotangents are NaN. Without the fingerprints,
+errors that the inverse steps first magnify and then reduce would not be noticed.
 """
 
 from collections.abc import Callable
@@ -24,6 +26,13 @@ import jax.numpy as jnp
 from bpvariants._carries import floating_leaves, replace_floating
 from bpvariants._examples import largest, relative
 from bpvariants._jaxpr.residuals import cotangent
+from bpvariants.gradients.through_time._fingerprints import (
+    add_fingerprint,
+    agree,
+    no_fingerprints,
+    Steps,
+    steps_of,
+)
 from bpvariants.types import PyTree
 
 LOST = 2  # a carry is lost if it is this many times as large as all forward carries
@@ -41,13 +50,16 @@ def reversible_scan(
 
     `undo(given, h, inputs)` returns the carry before a step from the carry h after it.
     `recovered` selects the part of the carry that must be recovered. If the largest
-    error of this part, relative to the largest absolute value in the forward pass, is
-    not below √ε of its least precise dtype, all cotangents are NaN.
+    error of this part in h_0, relative to the largest absolute value in the forward
+    pass, is not below √ε of its least precise dtype, all cotangents are NaN; so they
+    are if fingerprints of the carries differ by more than errors of this size explain.
     """
     first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    steps = steps_of(len(jax.tree.leaves(inputs)[0]))
     body, of_body = jax.closure_convert(body, given, carry, first)
     undo, of_undo = jax.closure_convert(undo, given, carry, first)
-    size = lambda h: _size(floating_leaves(recovered(h)))
+    part = lambda h: floating_leaves(recovered(h))
+    size = lambda h: _size(part(h))
 
     def advance(fixed, h, x):
         given, of_body, _ = fixed
@@ -58,38 +70,37 @@ def reversible_scan(
         return jax.lax.scan(lambda h, x: advance(fixed, h, x), carry, inputs)
 
     def forward(fixed, carry, inputs):
-        def with_peak(h_and_peak, x):
-            h, peak = h_and_peak
+        def with_peak(state, x_and_step):
+            (h, peak, prints), (x, step) = state, x_and_step
+            prints = add_fingerprint(prints, part(h), *step)
             h, y = advance(fixed, h, x)
-            return (h, jnp.maximum(peak, size(h))), y
+            return (h, jnp.maximum(peak, size(h)), prints), y
 
-        (last, peak), ys = jax.lax.scan(with_peak, (carry, size(carry)), inputs)
-        return (last, ys), (fixed, carry, inputs, last, peak)
+        begin = carry, size(carry), no_fingerprints(part(carry))
+        (last, *sizes), ys = jax.lax.scan(with_peak, begin, (inputs, steps))
+        return (last, ys), (fixed, carry, inputs, last, *sizes)
 
     def backward(saved, cotangents):
-        fixed, carry, inputs, last, peak = saved
+        fixed, carry, inputs, last, peak, prints = saved
         last_bar, ys_bar = map(floating_leaves, cotangents)
 
-        def back(state, x_and_bar):
-            h, delta, total, most = state
-            x, y_bar = x_and_bar
-            given, _, of_undo = fixed
-            old = undo(given, h, x, *of_undo)
+        def back(state, given_at_step):
+            h, delta, total, most, found = state
+            x, y_bar, step = given_at_step
+            old = undo(fixed[0], h, x, *fixed[2])
+            found = add_fingerprint(found, part(old), *step)
             sums, delta, x_bar = _pull(advance, fixed, old, x, delta, y_bar)
             total = jax.tree.map(jnp.add, total, sums)
-            return (old, delta, total, jnp.maximum(most, size(old))), x_bar
+            return (old, delta, total, jnp.maximum(most, size(old)), found), x_bar
 
         zeros = [jnp.zeros_like(leaf) for leaf in floating_leaves(fixed)]
-        begin = last, last_bar, zeros, jnp.zeros_like(peak)
-        (start, delta, total, most), xs_bar = jax.lax.scan(
-            back, begin, (inputs, ys_bar), reverse=True
+        begin = last, last_bar, zeros, jnp.zeros_like(peak), jnp.zeros_like(prints)
+        (start, delta, total, most, found), xs_bar = jax.lax.scan(
+            back, begin, (inputs, ys_bar, steps), reverse=True
         )
-        starts = (floating_leaves(recovered(h)) for h in (start, carry))
-        error = _size(jax.tree.map(jnp.subtract, *starts))
-        found = (relative(error, peak) < _tolerance(recovered(carry))) & (
-            most <= LOST * peak
-        )
-        poisoned = lambda leaf: jnp.where(found, leaf, jnp.full_like(leaf, jnp.nan))
+        sizes = (peak, prints), (most, found)
+        good = _recovered(part(start), part(carry), *sizes, steps)
+        poisoned = lambda leaf: jnp.where(good, leaf, jnp.full_like(leaf, jnp.nan))
         bars = jax.tree.map(poisoned, (total, delta, xs_bar))
         return tuple(map(cotangent, (fixed, carry, inputs), bars))
 
@@ -117,6 +128,20 @@ def _pull(advance, fixed, h, x, delta, y_bar):
     return jax.vjp(of_floating, *leaves)[1]((delta, y_bar))
 
 
-def _tolerance(carry: PyTree) -> float:
-    dtypes = [leaf.dtype for leaf in floating_leaves(carry)]
-    return max([float(jnp.finfo(dtype).eps) for dtype in dtypes], default=1.0) ** 0.5
+def _recovered(
+    start: list[jax.Array],
+    given: list[jax.Array],
+    forward: tuple[jax.Array, jax.Array],
+    backward: tuple[jax.Array, jax.Array],
+    steps: Steps,
+) -> jax.Array:
+    """Return whether the recovered h_0 (`start`) and all recovered carries are right.
+
+    `forward` and `backward` are the largest absolute value and the fingerprints of the
+    carries of each pass.
+    """
+    (peak, prints), (most, found) = forward, backward
+    eps = max([float(jnp.finfo(leaf.dtype).eps) for leaf in given], default=1.0)
+    error = _size(jax.tree.map(jnp.subtract, start, given))
+    good = (relative(error, peak) < eps**0.5) & (most <= LOST * peak)
+    return good & agree(prints, found, given, steps, eps**0.5 * peak)

@@ -117,6 +117,36 @@ def test_carries_that_are_lost_make_gradients_nan():
     assert jnp.all(jnp.isnan(ravel_pytree(grads)[0]))
 
 
+class Spread:
+    """The carry moves away from a point, or towards it: h ← b + a (h − b)."""
+
+    def __call__(self, w, h, x):
+        a, b = x
+        h = b + a * (h - b)
+        return h, w * h
+
+    def inverse(self, w, h, x):
+        a, b = x
+        return (h - b) / a + b
+
+
+@pytest.mark.parametrize("repeats", [1, pytest.param(40, marks=pytest.mark.slow)])
+def test_errors_that_vanish_before_the_first_step_make_gradients_nan(repeats):
+    """Rounding errors grow by 10⁷ on the way back, and then shrink by 10⁷."""
+    k = 7 * repeats
+    factor = 10.0 ** (1 / repeats)
+    a = jnp.repeat(jnp.array([factor, 1 / factor], jnp.float32), k)
+    b = jnp.repeat(jnp.array([0.0, 5.0], jnp.float32), k)
+    loss = lambda y, target: (y - target) ** 4
+    one = jnp.ones([], jnp.float32)
+    args = one, one * 1e-7, (a, b), jnp.zeros(2 * k, jnp.float32)
+    assert jnp.isfinite(gradients.bptt(Spread(), loss)(*args)[1])
+    assert jnp.isnan(reversible(Spread(), loss)(*args)[1])
+    wide = jax.tree.map(lambda leaf: leaf.astype(float), args)
+    _, got = reversible(Spread(), loss)(*wide)
+    np.testing.assert_allclose(got, gradients.bptt(Spread(), loss)(*wide)[1], rtol=1e-6)
+
+
 def test_a_wrong_inverse_makes_gradients_nan():
     class Doubled:
         def __init__(self, factor):
