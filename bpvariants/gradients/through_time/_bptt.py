@@ -63,9 +63,10 @@ def bptt(
         arguments, and the time is that of about one more forward pass. An inverse step
         of a network that forgets magnifies rounding errors. If recovered carries
         differ from those of the forward pass by more than √ε, relative to the largest
-        carry and for the machine epsilon ε of the carry, all gradients are NaN. Then
-        use shorter sequences, float64, or a remat policy. "reversible" requires
-        remat=None and accepts no resets.
+        value of the same array and for its machine epsilon ε, all gradients are NaN.
+        Then use shorter sequences, float64, or a remat policy. A sequence of more than
+        64 steps is checked in 64 parts, so an error that lasts for few steps must be
+        larger to be noticed. "reversible" requires remat=None and accepts no resets.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.

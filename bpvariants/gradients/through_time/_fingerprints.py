@@ -1,15 +1,17 @@
 """Fingerprints of a sequence of carries, to check whether the carries were recovered.
 
-Notation: h_t is the carry, n the number of its elements, and s_t and r_i are random
-signs. The sequence is divided into 64 windows, and the fingerprint of a window W is
+Notation: h_t is one array (leaf) of the carry, n the number of its elements, and s_t
+and r_i are random signs. The sequence is divided into 64 windows W, and the array's
+fingerprint in a window is
 
     p_W = Σ_{t∈W} s_t Σ_i r_i h_{t,i}.
 
-If the carries of a window have independent errors of standard deviation e, p_W has the
-error √(n |W|) e. Fingerprints need the memory of 64 numbers, however long the sequence.
+If the elements in a window have independent errors of standard deviation e, p_W has
+the error √(n |W|) e. Errors are compared with this value, so larger errors in a single
+step of a long window may not be noticed. Fingerprints need the memory of 64 numbers for
+each array, however long the sequence is.
 """
 
-import math
 from functools import reduce
 from typing import NamedTuple
 
@@ -37,22 +39,21 @@ def steps_of(length: int) -> Steps:
 
 
 def no_fingerprints(leaves: list[jax.Array]) -> jax.Array:
-    """Return zeros, to which :func:`add_fingerprint` adds; `leaves` are of a carry."""
+    """Return zeros, [leaves, windows], to which :func:`add_fingerprint` adds."""
     dtypes = [jax.eval_shape(widen, leaf).dtype for leaf in leaves]
-    return jnp.zeros(WINDOWS, reduce(np.promote_types, dtypes, np.float32))
+    dtype = reduce(np.promote_types, dtypes, np.float32)
+    return jnp.zeros((len(leaves), WINDOWS), dtype)
 
 
 def add_fingerprint(
     prints: jax.Array, leaves: list[jax.Array], t: jax.Array, window: jax.Array
 ) -> jax.Array:
-    """Add the term of time step t, whose carry has the given leaves."""
-    begin, total = 0, jnp.zeros([], prints.dtype)
-    for leaf in leaves:
-        numbers = jnp.arange(begin, begin + leaf.size, dtype=jnp.uint32)
+    """Add the terms of time step t, whose carry has the given leaves."""
+    for i, leaf in enumerate(leaves):
+        signs = _coin(jnp.arange(leaf.size, dtype=jnp.uint32)) ^ _coin(t)
         flat = widen(leaf).astype(prints.dtype).reshape(-1)
-        total += jnp.sum(jnp.where(_coin(numbers), flat, -flat))
-        begin += leaf.size
-    return prints.at[window].add(jnp.where(_coin(t), total, -total))
+        prints = prints.at[i, window].add(jnp.sum(jnp.where(signs, flat, -flat)))
+    return prints
 
 
 def agree(
@@ -62,15 +63,15 @@ def agree(
     steps: Steps,
     most: jax.Array,
 ) -> jax.Array:
-    """Return whether two sequences of carries can differ by errors of `most` at most.
+    """Return whether two sequences of carries can differ by errors of `most` only.
 
-    `leaves` are those of a carry.
+    `leaves` are those of a carry, and `most` has one number for each leaf.
     """
     count = np.bincount(steps.window, minlength=WINDOWS)
-    size = sum(math.prod(leaf.shape) for leaf in leaves)
+    sizes = np.array([leaf.size for leaf in leaves])
     error = jnp.abs(first - second)
-    allowed = np.sqrt(size * count).astype(error.dtype) * most.astype(error.dtype)
-    return jnp.all(error <= allowed)
+    allowed = np.sqrt(np.outer(sizes, count)).astype(error.dtype)
+    return jnp.all(error <= allowed * most.astype(error.dtype)[:, None])
 
 
 def _coin(number: jax.Array) -> jax.Array:

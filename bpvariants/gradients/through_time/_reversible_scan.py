@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bpvariants._carries import floating_leaves, replace_floating
 from bpvariants._examples import largest, relative
@@ -49,10 +50,11 @@ def reversible_scan(
     """Scan `body(given, h, inputs) -> (h, y)`; the backward pass recovers the carries.
 
     `undo(given, h, inputs)` returns the carry before a step from the carry h after it.
-    `recovered` selects the part of the carry that must be recovered. If the largest
-    error of this part in h_0, relative to the largest absolute value in the forward
-    pass, is not below √ε of its least precise dtype, all cotangents are NaN; so they
-    are if fingerprints of the carries differ by more than errors of this size explain.
+    `recovered` selects the part of the carry that must be recovered. Each of its arrays
+    is checked by itself, because the arrays may have different units. If the largest
+    error in h_0, relative to the largest absolute value of the array in the forward
+    pass, is not below √ε of its dtype, all cotangents are NaN; so they are if
+    fingerprints of the carries differ by more than errors of this size explain.
     """
     first = jax.tree.map(lambda leaf: leaf[0], inputs)
     steps = steps_of(len(jax.tree.leaves(inputs)[0]))
@@ -109,8 +111,11 @@ def reversible_scan(
 
 
 def _size(leaves: list[jax.Array]) -> jax.Array:
-    """Return the largest absolute value in float32 or wider, or 0 without leaves."""
-    return largest(leaves, 0) if leaves else jnp.zeros([], jnp.float32)
+    """Return the largest absolute value of each leaf, in float32 or wider."""
+    sizes = jnp.zeros(len(leaves), no_fingerprints(leaves).real.dtype)
+    for i, leaf in enumerate(leaves):
+        sizes = sizes.at[i].set(largest(leaf, 0).astype(sizes.dtype))
+    return sizes
 
 
 def _pull(advance, fixed, h, x, delta, y_bar):
@@ -137,11 +142,12 @@ def _recovered(
 ) -> jax.Array:
     """Return whether the recovered h_0 (`start`) and all recovered carries are right.
 
-    `forward` and `backward` are the largest absolute value and the fingerprints of the
-    carries of each pass.
+    `forward` and `backward` are the largest absolute values and the fingerprints of the
+    carries of each pass, for each leaf.
     """
     (peak, prints), (most, found) = forward, backward
-    eps = max([float(jnp.finfo(leaf.dtype).eps) for leaf in given], default=1.0)
+    eps = np.array([float(jnp.finfo(leaf.dtype).eps) for leaf in given])
+    allowed = jnp.asarray(eps**0.5, peak.dtype)
     error = _size(jax.tree.map(jnp.subtract, start, given))
-    good = (relative(error, peak) < eps**0.5) & (most <= LOST * peak)
-    return good & agree(prints, found, given, steps, eps**0.5 * peak)
+    good = (relative(error, peak) < allowed) & (most <= LOST * peak)
+    return jnp.all(good) & agree(prints, found, given, steps, allowed * peak)

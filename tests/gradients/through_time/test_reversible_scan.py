@@ -147,6 +147,33 @@ def test_errors_that_vanish_before_the_first_step_make_gradients_nan(repeats):
     np.testing.assert_allclose(got, gradients.bptt(Spread(), loss)(*wide)[1], rtol=1e-6)
 
 
+class Units:
+    """One part of the carry is 10⁹ times as large as the other."""
+
+    def __call__(self, w, h, x):
+        large, small = h
+        small = 0.5e-6 * jnp.tanh(1e6 * small) + w * x
+        return (large, small), 1e6 * small
+
+    def inverse(self, w, h, x):
+        large, small = h
+        return large, 1e-6 * jnp.arctanh(
+            jnp.clip(2e6 * (small - w * x), -0.9999, 0.9999)
+        )
+
+
+def test_errors_of_a_small_part_of_the_carry_make_gradients_nan():
+    xs = 1e-6 * np.random.default_rng(0).normal(size=24)
+    args = 1.0, (1000.0, 1e-6), xs, np.zeros(24)
+    loss = lambda y, target: (y - target) ** 2
+    args = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), args)
+    assert jnp.isfinite(gradients.bptt(Units(), loss)(*args)[1])
+    assert jnp.isnan(reversible(Units(), loss)(*args)[1])
+    few = *args[:2], *(leaf[:4] for leaf in args[2:])
+    got, want = (rule(Units(), loss)(*few)[1] for rule in (reversible, gradients.bptt))
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
 def test_a_wrong_inverse_makes_gradients_nan():
     class Doubled:
         def __init__(self, factor):
