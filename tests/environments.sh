@@ -11,8 +11,8 @@
 # newest      3.13     the newest of everything
 # nightly     3.13     the newest of everything, pre-releases included
 #
-# Without further arguments, the fast tests run. `core` stands for files of tests that
-# call each part of JAX whose behaviour differs between versions, in about a minute.
+# Without further arguments, the fast tests run. `core` stands for a selection of test
+# files that takes about a minute.
 # The variable WITH_PYTHON names another interpreter than the one in the table.
 # The exit status is 69 if the interpreter is missing, and else that of pip or pytest.
 set -euo pipefail

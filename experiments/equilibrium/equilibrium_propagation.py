@@ -7,8 +7,8 @@ The network has 784 inputs, 512 hidden units and 10 outputs, like P-1h of Ernoul
 direction, or in both. All rules train from the same initial weights on the same
 batches, by SGD.
 
-- "bptt": exact gradient of the loss after 40 steps, by backpropagation through the last
-  15 of them. Equilibrium propagation approximates this gradient.
+- "bptt": truncated backpropagation of the loss after 40 steps, through the last 15 of
+  them. Equilibrium propagation approximates this gradient.
 - "rbp": recurrent backpropagation, the exact gradient at the fixed point. It assumes
   that the state settles; the study measures how far it is from settled.
 - "ep", "ep one-sided": equilibrium propagation.
@@ -52,7 +52,7 @@ IMAGES = 60_000  # training images of MNIST
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by equilibrium propagation and by the exact gradient, with equal seeds."""
+    """Train by equilibrium propagation and by backpropagation, with equal seeds."""
 
     QUICK = {"train": 400, "valid": 200, "test": 200, "hidden": 32, "epochs": 1}
     CHECKS = {
@@ -88,7 +88,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train by each rule; show test errors, and angles to the exact gradient."""
+    """Train by each rule; show test errors, and cosines to the gradient of bptt."""
     check = lambda config: data.mnist()
     return run_study("equilibrium_propagation", config, _jobs, _finish, check=check)
 
@@ -150,12 +150,12 @@ def _train(config: Config, name: str, seed: int, sets: tuple, way: Way) -> Row:
 
 
 def _look(name: str):
-    """Return a function that measures the cosine, two errors, and two on settling."""
-    rule, exact = rule_of(name), rule_of("bptt")
+    """Return a function that measures the cosine, both errors, and how states settled."""
+    rule, bptt = rule_of(name), rule_of("bptt")
 
     def cosine(params, few):
         x, target = few
-        a, b = (f(params, start(params, x), x, target)[1] for f in (rule, exact))
+        a, b = (f(params, start(params, x), x, target)[1] for f in (rule, bptt))
         return optax.tree.vdot(a, b) / (optax.tree.norm(a) * optax.tree.norm(b))
 
     def wrong(params, images, truth):

@@ -52,15 +52,15 @@ class Series(NamedTuple):
 def series(rate: float, smoothing: str = "none", sequences: int = 9) -> Series:
     """Return the sequences with `rate` samples per second, the shortest ones first.
 
-    At 10 samples per second, and at a rate of which 10 is a multiple, these are samples
-    of the files. At a higher rate, values are interpolated between two samples. Such a
-    value contains the later one of both samples, up to 0.1 s ahead.
+    The files have 10 samples per second. For 5 samples per second, every second sample
+    is taken, and so on. For a higher rate, values are interpolated between two samples.
+    Such a value depends on the later of the two, which is up to 0.1 s ahead.
 
     Args:
       rate: samples per second, such as 10/3, 10 or 30.
-      smoothing: "none", "causal" (the mean of the last five samples), or "centred" (the
-        mean of five samples, of which two are later). With "centred", the current value
-        tells something about the future, so errors are too low.
+      smoothing: "none"; "causal", the mean of the current sample and four earlier ones;
+        or "centred", the mean of the current sample, two earlier and two later ones.
+        A centred mean contains samples of the future, so its errors are too low.
       sequences: number of sequences, at most nine.
     """
     found = sorted(data.breathing().items(), key=lambda item: len(item[1]))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.harness.precision import double_precision
 from experiments.online._agent_worlds import make_world
 
 
@@ -42,14 +43,15 @@ def test_memory_chain_asks_for_the_bit_after_its_length():
 
 
 def test_cart_and_pole_move_as_in_gymnasium():
-    world = make_world("cartpole")
     noise = np.array([0.9, 0.1, 0.6, 0.3])
     actions = np.random.default_rng(0).integers(0, 2, 60)
-    xs, moved = play(world, world.begin(jnp.asarray(noise)), jnp.asarray(actions))
+    with double_precision():
+        world = make_world("cartpole")
+        xs, moved = play(world, world.begin(jnp.asarray(noise)), jnp.asarray(actions))
     place, speed, angle, turning = 0.1 * noise - 0.05
     for t, action in enumerate(actions):
         np.testing.assert_allclose(
-            xs[t], [place / 2.4, angle / (12 * math.pi / 180)], rtol=2e-3, atol=1e-5
+            xs[t], [place / 2.4, angle / (12 * math.pi / 180)], rtol=1e-9, atol=1e-12
         )
         # The equations of CartPole-v1, with masses 1 and 0.1 kg and half length 0.5 m
         force = 10.0 if action else -10.0
@@ -73,15 +75,17 @@ def test_cart_and_pole_move_as_in_gymnasium():
 
 
 def test_the_pendulum_is_that_of_control():
-    world = make_world("pendulum")
     actions = np.array([2, 2, 0, 1, 2, 0] * 5)
-    xs, moved = play(world, world.begin(jnp.array([0.75, 0.5])), jnp.asarray(actions))
+    with double_precision():
+        world = make_world("pendulum")
+        begin = world.begin(jnp.array([0.75, 0.5]))
+        xs, moved = play(world, begin, jnp.asarray(actions))
     fall = lambda s, u: np.array([s[1], 1.5 * 9.81 * math.sin(s[0]) + 3 * u])
     state, h = np.array([math.pi / 2, 0.0]), 0.05
     for t, action in enumerate(actions):
         angle, speed = state
         want = [math.sin(angle), math.cos(angle), speed / 4]
-        np.testing.assert_allclose(xs[t], want, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(xs[t], want, rtol=1e-9, atol=1e-12)
         u = 2.0 * (action - 1)
         first = fall(state, u)
         second = fall(state + h / 2 * first, u)
@@ -89,6 +93,6 @@ def test_the_pendulum_is_that_of_control():
         fourth = fall(state + h * third, u)
         state = state + h / 6 * (first + 2 * second + 2 * third + fourth)
         cost = 1 - math.cos(state[0]) + 0.01 * state[1] ** 2 + 0.001 * u**2
-        np.testing.assert_allclose(moved.reward[t], -cost, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(moved.reward[t], -cost, rtol=1e-9)
     assert not moved.terminated.any()
     assert world.step((jnp.zeros(2), jnp.array(199)), jnp.array(1)).truncated

@@ -168,7 +168,7 @@ def test_lms_is_the_loop_of_its_formula(delayed):
             w -= 0.02 * gradient * min(1, networks.CLIP / norm)
             expected = inputs_at(values[i], s + wait) @ w
             found_here = got[i, s + wait + h, j]
-            np.testing.assert_allclose(found_here, expected, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(found_here, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
