@@ -1,0 +1,50 @@
+"""Texts of the page that is derived from the table of the study `atlas`."""
+
+PICTURE = (
+    "![Regret of each gradient rule, one panel for each cell, a row for each rule and "
+    "a column for each task](images/atlas.png)"
+)
+INTRODUCTION = """# Which rule for what, measured
+
+The page [Which rule, which update](choosing.md) says which rule to try first. This page
+has measurements for small networks. The command `python -m docs.atlas` derives it from
+`docs/atlas.json`.
+
+{picture}
+
+The study `python -m experiments atlas` has run {done} of {all} combinations of a rule,
+a task and a cell. Networks have {units} units and learn short sequences by {updates}
+updates of Adam, each from a mini-batch of {batch} sequences. Every rule makes one
+update per mini-batch, from its gradient of the whole sequence, so only the gradients
+differ. An online rule could also learn on the way through the sequence, which is not
+compared. For each rule, the learning rate is one of {ratio}: the one with the lowest
+mean validation loss over {trials} tuning seeds. Test losses are those of {seeds} other
+seeds. Sequences have 10 to 60 time steps, so nothing is said about long ones. The runs
+were made with jax {jax} at commit {commit}.
+
+The *regret* of a rule is (its loss − lowest loss) / (trivial predictor's loss − lowest
+loss): 0 is the best rule, and 1 is no better than a predictor that has learned nothing.
+A loss above twice that of the trivial predictor counts as twice. Two rules differ if a
+paired permutation test over the seeds says so at the level 5 %, corrected by Holm's
+method for all comparisons with the best rule of the same task and cell. With {seeds}
+seeds, small differences cannot be shown: rules that do not differ in the test need not
+be equally good."""
+
+SUMMARY = """## All tasks with recurrent cells
+
+In {learned} of {pairs} pairs of a task and a cell, the best rule is better than the
+trivial predictor. The table counts these pairs. Time and temporary memory of a gradient
+are medians, relative to `bptt` of the same task and cell. Time was measured on two CPU
+cores that other programs used, too, with 10 networks in one program; the sequences are
+so short that `bptt` stores little."""
+
+BEST = """Intervals are 95 % bootstrap intervals of the mean over {seeds} seeds."""
+
+GRADIENTS = """## How good the gradients are
+
+Medians over all tasks and cells. The cosine is that between the rule's gradient and the
+exact one, before the training, after a quarter of it, and after it. Bias is the norm of
+the mean gradient's error, and spread the standard deviation over random draws, both
+relative to the norm of the exact gradient and measured after a quarter of the training.
+If a random rule is unbiased, its measured bias is about as large as its standard
+error."""
