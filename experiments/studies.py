@@ -95,6 +95,13 @@ GROUPS: dict[str, dict[str, Entry]] = {
         ),
     },
     "Online": {
+        "atlas": Entry(
+            "online.atlas",
+            "which gradient rule for what: many rules on several tasks and cells, "
+            "with intervals and costs",
+            27,
+            "markers of breathing people and spoken digits",
+        ),
         "online_learning": Entry(
             "online.online_learning",
             "online prediction of chaotic series, and each rule's cosine to exact RTRL",

@@ -115,7 +115,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     shown = [Patch(facecolor=each, edgecolor="#888888") for each in names.values()]
     figure.legend(
         [near, *shown], ["not different from the best", *names],
-        loc="outside lower center", ncols=min(4, 2 * columns), frameon=False,
+        loc="outside lower center", ncols=4 if columns > 1 else 1, frameon=False,
         fontsize=9,
     )  # fmt: skip
     return figure

@@ -91,7 +91,7 @@ def breathing(batch: int) -> Task:
     """Return forecasts of breathing markers, 0.5 s ahead.
 
     The positions drift, so each window is shifted to begin at 0, and the target is the
-    change from the current position. The trivial predictor predicts no change.
+    change from the current position.
 
     Of each of the nine sequences, the first 60 % are for training, the next 20 % for
     validation, and the rest is for the test.

@@ -91,7 +91,8 @@ def test_tasks_of_real_data():
     np.testing.assert_allclose(
         xs[:-ahead] + targets[:-ahead], xs[ahead:], atol=1e-5
     )  # targets are changes
-    assert found.trivial == pytest.approx((targets[12:] ** 2).mean(), rel=1e-4)
+    assert found.trivial <= (targets[12:] ** 2).mean()  # no change
+    assert found.trivial == pytest.approx((targets[12:] ** 2).mean(), rel=1e-3)
     digits = check_task("spoken_digits")
     losses = digits.loss(jnp.zeros((*digits.test[2].shape, 10)), digits.test[1])
     assert weighted(losses, digits.test[2]) == pytest.approx(digits.trivial)
