@@ -129,11 +129,13 @@ def _summary(found: Mapping[tuple[str, str], Mapping[str, Row]]) -> str:
         "| rule | best, or not different | median regret | time | memory |",
         "|---|---|---|---|---|",
     ]
+    shares: dict[str, float] = {}
     for rule in RECURRENT:
         mine = [pair for pair in learned if rule in found[pair]]
         if not mine:
             continue
         good = [p for p in mine if rule in (judged[p].best, *judged[p].equal)]
+        shares[rule] = len(good) / len(mine)
         regret = middle([judged[pair].regrets[rule] for pair in mine])
         lines.append(
             f"| `{label(rule)}` | {len(good)} of {len(mine)} | {regret:.2f} | "
@@ -141,7 +143,24 @@ def _summary(found: Mapping[tuple[str, str], Mapping[str, Row]]) -> str:
             f"{_times(found, mine, rule, 'temp_bytes')} |"
         )
     text = SUMMARY.format(learned=len(learned), pairs=len(pairs))
-    return f"{text}\n\n" + "\n".join(lines)
+    return f"{text}\n\n" + "\n".join(lines) + f"\n\n{_often(shares)}"
+
+
+def _often(shares: Mapping[str, float]) -> str:
+    """Say which rules are most often and least often not different from the best."""
+    if not shares:
+        return "No rule has learned a task."
+    ends = max(shares.values()), min(shares.values())
+    names = [
+        report.listed([f"`{label(rule)}`" for rule in shares if shares[rule] == end])
+        for end in ends
+    ]
+    if ends[0] == ends[1]:
+        return f"All rules are equally often not different from the best: {names[0]}."
+    return (
+        f"Most often best, or not different from the best ({100 * ends[0]:.0f} % of "
+        f"pairs): {names[0]}. Least often ({100 * ends[1]:.0f} %): {names[1]}."
+    )
 
 
 def _times(found: Mapping, pairs: Sequence[tuple[str, str]], rule: str, of: str) -> str:

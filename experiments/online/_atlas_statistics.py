@@ -95,12 +95,13 @@ def compare(losses: Mapping[str, Sequence[float | None]], trivial: float) -> Ver
     means = {rule: float(each.mean()) for rule, each in given.items()}
     best = min(means, key=lambda rule: means[rule])
     others = [rule for rule in given if rule != best]
-    raw = [paired_p(given[rule], given[best]) for rule in others]
+    listed = {rule: each.tolist() for rule, each in given.items()}
+    raw = [paired_p(listed[rule], listed[best]) for rule in others]
     p_values = dict(zip(others, holm(raw), strict=True)) if others else {}
     return Verdict(
         best,
         [rule for rule in others if p_values[rule] >= LEVEL],
         p_values,
         {rule: regret(mean, means[best], trivial) for rule, mean in means.items()},
-        interval(given[best].tolist())[2] < trivial,
+        interval(listed[best])[2] < trivial,
     )

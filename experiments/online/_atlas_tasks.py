@@ -117,8 +117,9 @@ def spoken_digits(batch: int) -> Task:
     targets = np.broadcast_to(read.digits, (FRAMES, len(read.digits)))
     weights = np.zeros(targets.shape, np.float32)
     weights[-1] = 1
+    of = lambda array, rows: jnp.asarray(array[:, rows])
     parts = [
-        tuple(jnp.asarray(array[:, rows]) for array in (xs, targets, weights))
+        (of(xs, rows), of(targets, rows), of(weights, rows))
         for rows in (recordings.train, recordings.validation, recordings.test)
     ]
     loss = optax.softmax_cross_entropy_with_integer_labels
