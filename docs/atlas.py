@@ -13,7 +13,11 @@ import pathlib
 import sys
 
 from experiments import report
-from experiments.online import _atlas_page as pages, _atlas_report
+from experiments.online import (
+    _atlas_page as pages,
+    _atlas_report,
+    _atlas_table as table_of,
+)
 
 DOCS = pathlib.Path(__file__).resolve().parent
 TABLE = DOCS / "atlas.json"
@@ -31,8 +35,8 @@ def main(arguments: list[str]) -> None:
     if options.enter:
         if not options.commit:
             parser.error("--enter needs --commit, the commit of the runs.")
-        table = pages.enter(options.enter, options.commit)
-        report.write_atomically(TABLE, pages.to_text(table))
+        table = table_of.enter(options.enter, options.commit)
+        report.write_atomically(TABLE, table_of.to_text(table))
     table = json.loads(TABLE.read_text("utf-8"))
     report.write_atomically(PAGE, pages.page(table))
     _atlas_report.draw(table["rows"]).savefig(PICTURE, dpi=DPI)

@@ -1,17 +1,13 @@
-"""The committed table of the study `atlas`, and the page that is derived from it.
+"""The page that is derived from the committed table of the study `atlas`.
 
 Every sentence of the page about results is computed from the table, so the page says
 that rules differ only where the paired tests say so.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from experiments import report
-from experiments.harness.errors import DataError
-from experiments.harness.rows import finished
 from experiments.online._atlas_report import CELLS, groups, middle, Row, TITLES, verdict
 from experiments.online._atlas_rules import (
     CELLS as CHOSEN,
@@ -25,73 +21,15 @@ from experiments.online._atlas_rules import (
     TASKS,
 )
 from experiments.online._atlas_statistics import capped, interval
+from experiments.online._atlas_table import Table
 from experiments.online._atlas_words import (
     BEST,
+    CONTROL,
     GRADIENTS,
     INTRODUCTION,
     PICTURE,
     SUMMARY,
 )
-
-SIZES = ("units", "batch", "updates", "rates", "trials", "seeds", "draws", "first_seed")
-KEPT = (
-    "task", "cell", "rule", "rate", "validation", "test", "trivial", "cosine", "bias",
-    "bias_error", "spread", "microseconds", "temp_bytes",
-)  # fmt: skip
-Table = dict[str, Any]
-
-
-def enter(folders: Sequence[Path], commit: str) -> Table:
-    """Return the table of runs; a combination in several of them is that of the last.
-
-    Args:
-      folders: folders of runs of the study, which need not be finished.
-      commit: the commit with which they were made.
-
-    Raises:
-      DataError: if a folder has no run, or runs have different sizes.
-    """
-    rows: dict[tuple[str, str, str], Row] = {}
-    sizes: dict[str, Any] | None = None
-    versions: dict[str, str] = {}
-    for folder in folders:
-        path = folder / "config.json"
-        if not path.exists():
-            raise DataError(f"{folder} holds no run: there is no {path}.")
-        stored = json.loads(path.read_text())
-        mine = {name: stored["config"][name] for name in SIZES}
-        if sizes not in (None, mine):
-            raise DataError(f"{folder} has the sizes {mine}, other runs have {sizes}.")
-        sizes, versions = mine, stored["versions"]
-        for row in finished(folder):
-            rows[row["task"], row["cell"], row["rule"]] = {
-                name: rounded(row[name]) for name in KEPT
-            }
-    order = combinations(TASKS, CHOSEN, RULES)
-    return {
-        "sizes": sizes,
-        "versions": versions | {"commit": commit},
-        "rows": [rows[names] for names in order if names in rows],
-    }
-
-
-def rounded(value: Any) -> Any:
-    """Round numbers to four digits.
-
-    Example:
-      >>> rounded([0.123456, None, "copy"])
-      [0.1235, None, 'copy']
-    """
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def to_text(table: Table) -> str:
-    """Return a table as JSON, one line for each combination."""
-    head = {name: table[name] for name in table if name != "rows"}
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in table["rows"])
-    return json.dumps(head, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}\n"
 
 
 def page(table: Table) -> str:
@@ -100,6 +38,7 @@ def page(table: Table) -> str:
     parts = [
         INTRODUCTION.format(**_counts(table, found)),
         _summary(found),
+        _control(found),
         "## Best rules of each task and cell\n\n" + BEST.format(**table["sizes"]),
         *(_task(task, found) for task in TITLES if any(task == t for t, _ in found)),
         _gradients(table["rows"]),
@@ -144,6 +83,26 @@ def _summary(found: Mapping[tuple[str, str], Mapping[str, Row]]) -> str:
         )
     text = SUMMARY.format(learned=len(learned), pairs=len(pairs))
     return f"{text}\n\n" + "\n".join(lines) + f"\n\n{_often(shares)}"
+
+
+def _control(found: Mapping[tuple[str, str], Mapping[str, Row]]) -> str:
+    """Say how much bptt and rtrl differ, although their gradients are equal."""
+    apart, separated = {}, 0
+    for (task, cell), rules in found.items():
+        if not {"bptt", "rtrl"} <= set(rules):
+            continue
+        judged = verdict(dict(rules))
+        regrets = [judged.regrets[rule] for rule in ("bptt", "rtrl")]
+        good = (judged.best, *judged.equal)
+        apart[f"{TITLES[task]}, {CELLS[cell]}"] = abs(regrets[0] - regrets[1])
+        separated += ("bptt" in good) != ("rtrl" in good)
+    if not apart:
+        return "`bptt` and `rtrl` were not both run, so noise cannot be checked."
+    most = max(apart, key=lambda name: apart[name])
+    return CONTROL.format(
+        pairs=len(apart), separated=separated, largest=apart[most], where=most,
+        median=middle([*apart.values()]),
+    )  # fmt: skip
 
 
 def _often(shares: Mapping[str, float]) -> str:
@@ -197,26 +156,32 @@ def sentence(rules: dict[str, Row]) -> str:
             "No rule has a loss below that of the trivial predictor "
             f"(lowest: {found.best}, {_loss(ends(found.best))})."
         )
+    lowest = f"`{label(found.best)}` ({_loss(ends(found.best))})"
     if len(found.equal) == len(rules) - 1:
         text = f"No difference between the {len(rules)} rules that were run"
+        text += f"; the lowest loss is that of {lowest}"
     elif found.equal:
         names = report.listed([f"`{label(rule)}`" for rule in found.equal])
-        text = f"Lowest loss: `{label(found.best)}`; no difference from {names}"
+        text = f"Lowest loss: {lowest}; no difference from {names}"
     else:
-        text = f"Lowest loss: `{label(found.best)}`, lower than all others"
+        text = f"Lowest loss: {lowest}, lower than all others"
     worse = [r for r in found.regrets if r not in (found.best, *found.equal)]
-    text += f" (loss {_loss(ends(found.best))})."
+    text += "."
     good = [found.best, *found.equal]
     quick = min(good, key=lambda rule: rules[rule]["microseconds"])
     small = min(good, key=lambda rule: rules[rule]["temp_bytes"])
     if len(good) > 1:
-        text += f" Of these, the least time is that of `{label(quick)}`"
-        text += f", the least memory that of `{label(small)}`."
+        least = f"the least time is that of `{label(quick)}`, the least memory that of "
+        text += f" Of these, {least}`{label(small)}`."
     if worse:
         near = min(worse, key=lambda rule: found.regrets[rule])
         far = max(worse, key=lambda rule: found.regrets[rule])
-        text += f" Worse: {len(worse)}, with regrets from {found.regrets[near]:.2f}"
-        text += f" (`{label(near)}`) to {found.regrets[far]:.2f} (`{label(far)}`)."
+        with_regret = lambda rule: f"`{label(rule)}` (regret {found.regrets[rule]:.2f})"
+        text += f" Worse: {with_regret(near)}"
+        if len(worse) > 1:
+            text = text.replace("Worse:", f"Worse: {len(worse)} rules, from")
+            text += f" to {with_regret(far)}"
+        text += "."
     return text
 
 

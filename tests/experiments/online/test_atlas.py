@@ -15,6 +15,7 @@ from experiments.online import (
     _atlas_report,
     _atlas_rules as rules,
     _atlas_statistics as statistics,
+    _atlas_table as table_of,
     _atlas_tasks as tasks,
     _atlas_training as training,
     _dynamical_systems,
@@ -204,15 +205,15 @@ def test_a_run_goes_on_and_is_entered(tmp_path, monkeypatch):
     assert calls == ["kf_rtrl"]
     other = dataclasses.replace(config, rules=("rflo",), out=tmp_path / "b")
     atlas.main(other)
-    table = pages.enter([tmp_path / "a", tmp_path / "b"], "abc")
+    table = table_of.enter([tmp_path / "a", tmp_path / "b"], "abc")
     names = ["bptt", "snap_1", "kf_rtrl", "rflo"]
     assert [row["rule"] for row in table["rows"]] == names
-    assert json.loads(pages.to_text(table)) == json.loads(json.dumps(table))
+    assert json.loads(table_of.to_text(table)) == json.loads(json.dumps(table))
     atlas.main(dataclasses.replace(other, units=2, out=tmp_path / "c"))
     with pytest.raises(DataError, match="other runs have"):
-        pages.enter([tmp_path / "a", tmp_path / "c"], "abc")
+        table_of.enter([tmp_path / "a", tmp_path / "c"], "abc")
     with pytest.raises(DataError, match="holds no run"):
-        pages.enter([tmp_path], "abc")
+        table_of.enter([tmp_path], "abc")
 
 
 def test_missing_data_are_said(monkeypatch):
@@ -240,7 +241,7 @@ def test_wrong_options(options, words):
 def test_the_page_is_derived_from_the_table():
     table = json.loads(written.TABLE.read_text("utf-8"))
     assert written.PAGE.read_text("utf-8") == pages.page(table)
-    assert written.TABLE.read_text("utf-8") == pages.to_text(table)
+    assert written.TABLE.read_text("utf-8") == table_of.to_text(table)
 
 
 def test_sentences_follow_the_losses():
@@ -253,7 +254,13 @@ def test_sentences_follow_the_losses():
     said = pages.sentence(many)
     assert "no difference from `rtrl`" in said
     assert "the least time is that of `rtrl`" in said
-    assert "Worse: 1, with regrets from 0.4" in said
+    assert "Worse: `uoro` (regret 0.4" in said
+    many["pes"] = row | {"test": [0.9 + 0.001 * i for i in range(10)]}
+    said = pages.sentence(many)
+    assert "Worse: 2 rules, from `uoro` (regret 0.44) to `pes` (regret 0.89)." in said
+    assert "in 0. Their regrets differ\nby 0.00" in pages._control(
+        {("copy", "gru"): many}
+    )
     bad = {name: each | {"trivial": 0.05} for name, each in many.items()}
     assert pages.sentence(bad).startswith("No rule has a loss below")
     same = {name: many[name] for name in ("bptt", "rtrl")}
