@@ -11,7 +11,9 @@ import argparse
 import json
 import pathlib
 import sys
+import tempfile
 
+from docs.pictures import shrink
 from experiments import report
 from experiments.online import (
     _atlas_page as pages,
@@ -23,7 +25,7 @@ DOCS = pathlib.Path(__file__).resolve().parent
 TABLE = DOCS / "atlas.json"
 PAGE = DOCS / "atlas.md"
 PICTURE = DOCS / "images" / "atlas.png"
-DPI = 90
+DPI = 100
 
 
 def main(arguments: list[str]) -> None:
@@ -39,7 +41,10 @@ def main(arguments: list[str]) -> None:
         report.write_atomically(TABLE, table_of.to_text(table))
     table = json.loads(TABLE.read_text("utf-8"))
     report.write_atomically(PAGE, pages.page(table))
-    _atlas_report.draw(table["rows"]).savefig(PICTURE, dpi=DPI)
+    with tempfile.TemporaryDirectory() as folder:
+        large = pathlib.Path(folder) / PICTURE.name
+        _atlas_report.draw(table["rows"]).savefig(large, dpi=DPI)
+        shrink(large, PICTURE)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,11 @@ has measurements for small networks. The command `python -m docs.atlas` derives 
 
 {picture}
 
+In the picture, hatched squares are rules that do not differ from the best rule, which
+is bold. A cross marks a rule that the cell does not support. An empty square was not
+run. If no rule is better than the trivial predictor, the numbers have no colour. The
+name tbptt_8_4 is truncated BPTT with lookback 8, once in 4 steps.
+
 The study `python -m experiments atlas` has run {done} of {all} combinations of a rule,
 a task and a cell. Networks have {units} units and learn short sequences by {updates}
 updates of Adam, each from a mini-batch of {batch} sequences. Every rule makes one

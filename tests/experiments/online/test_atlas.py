@@ -257,7 +257,7 @@ def test_sentences_follow_the_losses():
     assert "Worse: `uoro` (regret 0.4" in said
     many["pes"] = row | {"test": [0.9 + 0.001 * i for i in range(10)]}
     said = pages.sentence(many)
-    assert "Worse: 2 rules, from `uoro` (regret 0.44) to `pes` (regret 0.89)." in said
+    assert "Worse: 2 rules, from `uoro` (regret 0.45) to `pes` (regret 0.89)." in said
     assert "in 0. Their regrets differ\nby 0.00" in pages._control(
         {("copy", "gru"): many}
     )
