@@ -13,7 +13,8 @@ import pathlib
 import sys
 import tempfile
 
-from docs.pictures import shrink
+from PIL import Image
+
 from experiments import report
 from experiments.online import (
     _atlas_page as pages,
@@ -25,7 +26,7 @@ DOCS = pathlib.Path(__file__).resolve().parent
 TABLE = DOCS / "atlas.json"
 PAGE = DOCS / "atlas.md"
 PICTURE = DOCS / "images" / "atlas.png"
-DPI = 100
+DPI, COLOURS = 90, 48
 
 
 def main(arguments: list[str]) -> None:
@@ -44,7 +45,9 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         large = pathlib.Path(folder) / PICTURE.name
         _atlas_report.draw(table["rows"]).savefig(large, dpi=DPI)
-        shrink(large, PICTURE)
+        image = Image.open(large).convert("RGB")
+        few = image.quantize(COLOURS, dither=Image.Dither.NONE)
+        few.save(PICTURE, optimize=True)
 
 
 if __name__ == "__main__":

@@ -174,8 +174,8 @@ def sentence(rules: dict[str, Row]) -> str:
         least = f"the least time is that of `{label(quick)}`, the least memory that of "
         text += f" Of these, {least}`{label(small)}`."
     if worse:
-        near = min(worse, key=lambda rule: found.regrets[rule])
-        far = max(worse, key=lambda rule: found.regrets[rule])
+        worse.sort(key=lambda rule: found.regrets[rule])
+        near, far = worse[0], worse[-1]
         with_regret = lambda rule: f"`{label(rule)}` (regret {found.regrets[rule]:.2f})"
         text += f" Worse: {with_regret(near)}"
         if len(worse) > 1:

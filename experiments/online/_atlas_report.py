@@ -110,7 +110,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         _panel(axis, title, pairs, rules, found)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    near = Patch(facecolor="white", edgecolor=EQUAL, hatch="////")
+    near = Patch(facecolor="white", edgecolor=EQUAL, hatch="///")
     names = {f"regret {value:g}": COLOURS(value) for value in (0.1, 0.5, 1.0)}
     shown = [Patch(facecolor=each, edgecolor="#888888") for each in names.values()]
     figure.legend(
@@ -159,7 +159,7 @@ def _square(axis: Axes, column: int, line: int, rule: str, judged: Verdict) -> N
     if equal:
         axis.add_patch(
             Rectangle(
-                (column, line), 1, 1, fill=False, edgecolor=EQUAL, hatch="////",
+                (column, line), 1, 1, fill=False, edgecolor=EQUAL, hatch="///",
                 lw=0, alpha=0.45,
             )
         )  # fmt: skip
