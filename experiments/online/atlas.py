@@ -5,7 +5,7 @@ mini-batch, from the gradient of the whole sequence at constant parameters, so o
 gradients differ; learning on the way through a sequence is not compared. Each rule has
 the same number of learning rates and of tuning seeds. The rate is the one with the
 lowest mean validation loss. With this rate, networks with other seeds are trained, and
-their test losses are looked at once.
+their test losses are computed once.
 
 For each combination of a task, a cell and a rule, the study measures the test losses,
 the cosine of the rule's gradient to the exact gradient before, during and after the
