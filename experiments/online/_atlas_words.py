@@ -29,8 +29,8 @@ were made with jax {jax} at commit {commit}.
 
 Tasks and sizes were fixed after trial runs of some rules, whose test losses were seen.
 In one case they led to a change: breathing markers were first forecast without removing
-their drift, and no rule was better than the trivial predictor. Learning rates are
-chosen on validation only.
+their drift, and neither of the two rules tried was better than the trivial predictor.
+Learning rates are chosen on validation only.
 
 The *regret* of a rule is (its loss − lowest loss) / (trivial predictor's loss − lowest
 loss): 0 is the best rule, and 1 is no better than a predictor that has learned nothing.
