@@ -42,6 +42,7 @@ from experiments.online._streaming_methods import truncated
 
 POINTS = 40  # number of points of a learning curve
 LAST = 0.1  # share of the steps, at the end, in which an agent is scored
+FROZEN = "fixed memory"  # a rule: recurrent parameters stay as drawn
 CHOOSING = 977  # settings are chosen on seeds that are derived from this number
 
 
@@ -54,6 +55,7 @@ class Config(Study):
         "steps": 4000,
         "seeds": 2,
         "choosing_seeds": 1,
+        "frozen": False,
         "decays": (0.0,),
         "units": 4,
         "hidden": 4,
@@ -76,6 +78,9 @@ class Config(Study):
     lookbacks: tuple[int, ...] = (1,)
     """Lookbacks of truncated BPTT, beside diagonal_rtrl: numbers of steps that
     gradients are propagated back."""
+    frozen: bool = True
+    """Also train agents whose recurrent parameters stay as drawn: only the layers after
+    a fixed random memory learn."""
     units: int = 16
     """Number of recurrent trace units of each network."""
     hidden: int = 16
@@ -126,13 +131,14 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(config: Config) -> list[Job]:
-    rules = make_rules(config.lookbacks)
+    rules = make_rules(config.lookbacks, frozen=config.frozen)
     jobs = [
         Job(f"{world}, {rule}", config.steps, partial(_learn, config, world, rule))
         for world in config.worlds
         for rule in rules
     ]
-    timed = [(rule, lanes) for rule in rules for lanes in (1, config.seeds)]
+    learning = make_rules(config.lookbacks)
+    timed = [(rule, lanes) for rule in learning for lanes in (1, config.seeds)]
     jobs += [
         Job(
             f"speed, {rule}, {lanes} agents",
@@ -150,18 +156,40 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
         report.save_picture(folder, "agents", _agents_report.draw(rows))
 
 
-def make_rules(lookbacks: tuple[int, ...]) -> dict[str, Callable[..., OnlineRule]]:
-    """Return {name: (step, loss) -> online rule} of all compared rules."""
+def make_rules(
+    lookbacks: tuple[int, ...], *, frozen: bool = False
+) -> dict[str, Callable[..., OnlineRule]]:
+    """Return {name: (step, loss) -> online rule} of all compared rules.
+
+    With `frozen`, the last rule keeps the recurrent parameters as they are.
+    """
     windows = {
         f"truncated_bptt, {report.window(lookback, 1)}": truncated(lookback)
         for lookback in lookbacks
     }
-    return {"diagonal_rtrl": gradients.diagonal_rtrl} | windows
+    still = {FROZEN: with_fixed_memory(truncated(1))} if frozen else {}
+    return {"diagonal_rtrl": gradients.diagonal_rtrl} | windows | still
+
+
+def with_fixed_memory(
+    make_rule: Callable[..., OnlineRule],
+) -> Callable[..., OnlineRule]:
+    """Return a rule whose gradients of the recurrent parameters are 0."""
+
+    def make(step, loss):
+        def still(params, carry, x):
+            fixed = jax.lax.stop_gradient(params["cell"])
+            return step(params | {"cell": fixed}, carry, x)
+
+        return make_rule(still, loss)
+
+    return make
 
 
 def _learn(config: Config, name: str, rule: str, way: Way) -> Row:
     """Choose settings with some agents, then let new agents learn with them."""
-    world, make_rule = make_world(name), make_rules(config.lookbacks)[rule]
+    world = make_world(name)
+    make_rule = make_rules(config.lookbacks, frozen=config.frozen)[rule]
     choices = list(itertools.product(config.decays, config.entropies))
     agent = partial(_agent, config, world, make_rule)
     key = jax.random.key(config.first_seed)
