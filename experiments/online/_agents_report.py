@@ -22,6 +22,9 @@ def title(world: str) -> str:
     return {"cartpole": "cart and pole, no velocities", "pendulum": "pendulum"}[world]
 
 
+HEADER = [
+    "", "rule", "λ", "τ", "return", "95 %", "worst", "learnt", "rarer", "critic",
+]  # fmt: skip
 LEARNED = 0.9  # an agent with this mean return has learnt MemoryChain
 
 
@@ -32,6 +35,12 @@ def learned(row: dict[str, Any]) -> str:
     found = sum(score >= LEARNED for score in row["score"])
     low, high = report.wilson(found, len(row["score"]))
     return f"{found} of {len(row['score'])} ({low:.2f}–{high:.2f})"
+
+
+def _rarest(row: dict[str, Any]) -> str:
+    if not row["world"].startswith("chain"):
+        return "–"
+    return f"{row['rarest'][int(np.argmin(row['score']))]:.3f}"
 
 
 def between(values: list[float]) -> str:
@@ -52,6 +61,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             between(row["score"]),
             f"{min(row['score']):.3g}",
             learned(row),
+            _rarest(row),
             f"{np.mean(row['explained']):.2f}",
         ]
         for row in rows
@@ -60,7 +70,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     if lines:
         report.show_table(
             f"Return of an episode after {report.number(config.steps)} steps",
-            ["", "rule", "λ", "τ", "return", "95 %", "worst", "learnt", "critic"],
+            HEADER,
             lines,
             "Mean return of the episodes that end in the last 10 % of the steps, while "
             "the agent explores and learns; mean ± standard deviation, 95 % interval "
@@ -69,6 +79,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             "MemoryChain: at most 1, a guess earns 0. Cart and pole: at most 500. "
             "Pendulum: at most 0; about −400 if it hangs. λ, τ: decay of the traces "
             "and factor of the entropy, chosen with other agents. "
+            "Rarer: how often the rarer of the two answers is given, in the agent with "
+            "the worst return. "
             "Critic: share of the variance of discounted returns that v explains. "
             + ELSEWHERE,
         )

@@ -16,7 +16,6 @@ References:
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,13 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants import gradients
-from bpvariants.types import OnlineRule
 from experiments import report
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import above, all_of, at_least, given, within
 from experiments.harness.study import run_study, Study
 from experiments.online import _agents_report
+from experiments.online._agent_rules import make_rules
 from experiments.online._agent_worlds import is_world, make_world, World
 from experiments.online._streaming_agent import (
     lambda_returns,
@@ -38,11 +36,9 @@ from experiments.online._streaming_agent import (
     run,
     Settings,
 )
-from experiments.online._streaming_methods import truncated
 
 POINTS = 40  # number of points of a learning curve
 LAST = 0.1  # share of the steps, at the end, in which an agent is scored
-FROZEN = "fixed memory"  # a rule: recurrent parameters stay as drawn
 CHOOSING = 977  # settings are chosen on seeds that are derived from this number
 
 
@@ -156,36 +152,6 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
         report.save_picture(folder, "agents", _agents_report.draw(rows))
 
 
-def make_rules(
-    lookbacks: tuple[int, ...], *, frozen: bool = False
-) -> dict[str, Callable[..., OnlineRule]]:
-    """Return {name: (step, loss) -> online rule} of all compared rules.
-
-    With `frozen`, the last rule keeps the recurrent parameters as they are.
-    """
-    windows = {
-        f"truncated_bptt, {report.window(lookback, 1)}": truncated(lookback)
-        for lookback in lookbacks
-    }
-    still = {FROZEN: with_fixed_memory(truncated(1))} if frozen else {}
-    return {"diagonal_rtrl": gradients.diagonal_rtrl} | windows | still
-
-
-def with_fixed_memory(
-    make_rule: Callable[..., OnlineRule],
-) -> Callable[..., OnlineRule]:
-    """Return a rule whose gradients of the recurrent parameters are 0."""
-
-    def make(step, loss):
-        def still(params, carry, x):
-            fixed = jax.lax.stop_gradient(params["cell"])
-            return step(params | {"cell": fixed}, carry, x)
-
-        return make_rule(still, loss)
-
-    return make
-
-
 def _learn(config: Config, name: str, rule: str, way: Way) -> Row:
     """Choose settings with some agents, then let new agents learn with them."""
     world = make_world(name)
@@ -213,6 +179,7 @@ def _learn(config: Config, name: str, rule: str, way: Way) -> Row:
         "entropy": chosen[1],
         "tried": [float(np.mean(score)) for score in scores],
         "score": _score(records),
+        "rarest": [rarest_answer(record, world.actions) for record in _each(records)],
         "curve": [mean_returns(record) for record in _each(records)],
         "explained": [
             _explained(record, world, config.discount) for record in _each(records)
@@ -239,6 +206,17 @@ def episodes(record: Record) -> tuple[np.ndarray, np.ndarray]:
     ends = np.flatnonzero(record.terminated | record.truncated)
     sums = np.cumsum(record.rewards, dtype=float)[ends]
     return ends, np.diff(sums, prepend=0.0)
+
+
+def rarest_answer(record: Record, actions: int) -> float:
+    """Return how often the rarest of the actions ends an episode, in the last steps.
+
+    It is near 0 if an agent answers always the same.
+    """
+    ends, _ = episodes(record)
+    last = ends[ends >= (1 - LAST) * len(record.rewards)]
+    counts = np.bincount(record.actions[last], minlength=actions)
+    return float(counts.min() / max(counts.sum(), 1))
 
 
 def _score(records: Record) -> list[float]:

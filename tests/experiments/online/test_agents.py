@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.online import _agents_report, agents
+from experiments.online._agent_rules import with_fixed_memory
 from experiments.online._agent_worlds import make_world
 from experiments.online._streaming_agent import init_agent, Record, run, Settings
 from experiments.online._streaming_methods import truncated
@@ -48,7 +49,7 @@ def test_returns_are_sums_of_the_rewards_of_episodes():
     late = flags.copy()
     late[50] = True
     rewards = np.arange(80.0)
-    record = Record(rewards, ends, late, rewards, rewards)
+    record = Record(rewards, ends, late, rewards, rewards, 1 * ends)
     last, returns = agents.episodes(record)
     assert last.tolist() == [3, 39, 50, 79]
     parts = np.split(rewards, [4, 40, 51])
@@ -60,12 +61,21 @@ def test_returns_are_sums_of_the_rewards_of_episodes():
     assert curve[25] == parts[2].sum()
 
 
+def test_answers_are_counted_at_the_ends_of_late_episodes():
+    ends, actions = np.zeros(80, bool), np.zeros(80, int)
+    ends[[3, 73, 75, 77, 79]] = True
+    actions[[3, 74, 77]] = 1
+    record = Record(1.0 * ends, ends, 0 * ends, ends, ends, actions)
+    assert agents.rarest_answer(record, 2) == 0.25
+    assert agents.rarest_answer(record._replace(actions=0 * actions), 2) == 0
+
+
 @pytest.mark.slow
 def test_a_fixed_memory_stays_as_drawn_and_the_rest_learns():
     settings, key = Settings(units=2, hidden=2), jax.random.key(0)
     world = make_world("chain_1")
     first = init_agent(world, settings, key)
-    rule = agents.with_fixed_memory(truncated(1))
+    rule = with_fixed_memory(truncated(1))
     _, last = jax.jit(lambda: run(world, rule, settings, 30, key, first))()
     for name, params in first.items():
         chex.assert_trees_all_equal(last[name]["cell"], params["cell"])
