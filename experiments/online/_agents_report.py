@@ -22,6 +22,33 @@ def title(world: str) -> str:
     return {"cartpole": "cart and pole, no velocities", "pendulum": "pendulum"}[world]
 
 
+HEADER = [
+    "", "rule", "λ", "τ", "return", "95 %", "worst", "learnt", "rarer", "critic",
+]  # fmt: skip
+LEARNED = 0.9  # an agent with this mean return has learnt MemoryChain
+
+
+def learned(row: dict[str, Any]) -> str:
+    """Return how many agents have learnt a chain, with the interval of their share."""
+    if not row["world"].startswith("chain"):
+        return "–"
+    found = sum(score >= LEARNED for score in row["score"])
+    low, high = report.wilson(found, len(row["score"]))
+    return f"{found} of {len(row['score'])} ({low:.2f}–{high:.2f})"
+
+
+def _rarest(row: dict[str, Any]) -> str:
+    if not row["world"].startswith("chain"):
+        return "–"
+    return f"{row['rarest'][int(np.argmin(row['score']))]:.3f}"
+
+
+def between(values: list[float]) -> str:
+    """Return the 95 % confidence interval of a mean over agents."""
+    found = report.interval(values)
+    return f"{found.low:.3g} to {found.high:.3g}"
+
+
 def show(rows: list[dict[str, Any]], config: Any) -> None:
     """Print the returns of all agents, and how many steps they take in a second."""
     lines = [
@@ -31,7 +58,10 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"{row['decay']:g}",
             f"{row['entropy']:g}",
             report.mean_sd(row["score"]),
+            between(row["score"]),
             f"{min(row['score']):.3g}",
+            learned(row),
+            _rarest(row),
             f"{np.mean(row['explained']):.2f}",
         ]
         for row in rows
@@ -40,13 +70,17 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     if lines:
         report.show_table(
             f"Return of an episode after {report.number(config.steps)} steps",
-            ["", "rule", "λ", "τ", "return", "worst", "critic"],
+            HEADER,
             lines,
             "Mean return of the episodes that end in the last 10 % of the steps, while "
-            "the agent explores and learns; mean ± standard deviation and worst of "
-            f"{config.seeds} agents. MemoryChain: at most 1, a guess earns 0. Cart and "
-            "pole: at most 500. Pendulum: at most 0; about −400 if it hangs. λ, τ: "
-            "decay of the traces and factor of the entropy, chosen with other agents. "
+            "the agent explores and learns; mean ± standard deviation, 95 % interval "
+            f"of the mean, and worst of {config.seeds} agents. Learnt: agents with a "
+            f"return of at least {LEARNED}, and Wilson's 95 % interval of their share. "
+            "MemoryChain: at most 1, a guess earns 0. Cart and pole: at most 500. "
+            "Pendulum: at most 0; about −400 if it hangs. λ, τ: decay of the traces "
+            "and factor of the entropy, chosen with other agents. "
+            "Rarer: how often the rarer of the two answers is given, in the agent with "
+            "the worst return. "
             "Critic: share of the variance of discounted returns that v explains. "
             + ELSEWHERE,
         )

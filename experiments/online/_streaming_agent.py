@@ -56,6 +56,7 @@ class Record(NamedTuple):
     truncated: jax.Array
     values: jax.Array  # v(s), for scaled rewards
     next_values: jax.Array  # v(s′); s′ belongs to the same episode as s
+    actions: jax.Array  # indices of the actions
 
 
 class Statistics(NamedTuple):
@@ -212,7 +213,8 @@ def _step(world, rules, trace, settings, initial, state: _State, noise):
     after = _where(ends, world.begin(noise[1:]), moved.state)
     begun = normalise(seen, world.observe(after))
     seen, x = _where(ends, begun, (seen, next_x))
-    record = Record(moved.reward, moved.terminated, moved.truncated, value, next_value)
+    flags = moved.terminated, moved.truncated
+    record = Record(moved.reward, *flags, value, next_value, action)
     return _State(new, memories, traces, after, ends, x, seen), record
 
 

@@ -16,7 +16,6 @@ References:
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,13 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants import gradients
-from bpvariants.types import OnlineRule
 from experiments import report
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import above, all_of, at_least, given, within
 from experiments.harness.study import run_study, Study
 from experiments.online import _agents_report
+from experiments.online._agent_rules import make_rules
 from experiments.online._agent_worlds import is_world, make_world, World
 from experiments.online._streaming_agent import (
     lambda_returns,
@@ -38,7 +36,6 @@ from experiments.online._streaming_agent import (
     run,
     Settings,
 )
-from experiments.online._streaming_methods import truncated
 
 POINTS = 40  # number of points of a learning curve
 LAST = 0.1  # share of the steps, at the end, in which an agent is scored
@@ -54,6 +51,7 @@ class Config(Study):
         "steps": 4000,
         "seeds": 2,
         "choosing_seeds": 1,
+        "frozen": False,
         "decays": (0.0,),
         "units": 4,
         "hidden": 4,
@@ -76,6 +74,9 @@ class Config(Study):
     lookbacks: tuple[int, ...] = (1,)
     """Lookbacks of truncated BPTT, beside diagonal_rtrl: numbers of steps that
     gradients are propagated back."""
+    frozen: bool = True
+    """Also train agents whose recurrent parameters stay as drawn: only the layers after
+    a fixed random memory learn."""
     units: int = 16
     """Number of recurrent trace units of each network."""
     hidden: int = 16
@@ -126,13 +127,14 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(config: Config) -> list[Job]:
-    rules = make_rules(config.lookbacks)
+    rules = make_rules(config.lookbacks, frozen=config.frozen)
     jobs = [
         Job(f"{world}, {rule}", config.steps, partial(_learn, config, world, rule))
         for world in config.worlds
         for rule in rules
     ]
-    timed = [(rule, lanes) for rule in rules for lanes in (1, config.seeds)]
+    learning = make_rules(config.lookbacks)
+    timed = [(rule, lanes) for rule in learning for lanes in (1, config.seeds)]
     jobs += [
         Job(
             f"speed, {rule}, {lanes} agents",
@@ -150,18 +152,10 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
         report.save_picture(folder, "agents", _agents_report.draw(rows))
 
 
-def make_rules(lookbacks: tuple[int, ...]) -> dict[str, Callable[..., OnlineRule]]:
-    """Return {name: (step, loss) -> online rule} of all compared rules."""
-    windows = {
-        f"truncated_bptt, {report.window(lookback, 1)}": truncated(lookback)
-        for lookback in lookbacks
-    }
-    return {"diagonal_rtrl": gradients.diagonal_rtrl} | windows
-
-
 def _learn(config: Config, name: str, rule: str, way: Way) -> Row:
     """Choose settings with some agents, then let new agents learn with them."""
-    world, make_rule = make_world(name), make_rules(config.lookbacks)[rule]
+    world = make_world(name)
+    make_rule = make_rules(config.lookbacks, frozen=config.frozen)[rule]
     choices = list(itertools.product(config.decays, config.entropies))
     agent = partial(_agent, config, world, make_rule)
     key = jax.random.key(config.first_seed)
@@ -185,6 +179,7 @@ def _learn(config: Config, name: str, rule: str, way: Way) -> Row:
         "entropy": chosen[1],
         "tried": [float(np.mean(score)) for score in scores],
         "score": _score(records),
+        "rarest": [rarest_answer(record, world.actions) for record in _each(records)],
         "curve": [mean_returns(record) for record in _each(records)],
         "explained": [
             _explained(record, world, config.discount) for record in _each(records)
@@ -211,6 +206,17 @@ def episodes(record: Record) -> tuple[np.ndarray, np.ndarray]:
     ends = np.flatnonzero(record.terminated | record.truncated)
     sums = np.cumsum(record.rewards, dtype=float)[ends]
     return ends, np.diff(sums, prepend=0.0)
+
+
+def rarest_answer(record: Record, actions: int) -> float:
+    """Return how often the rarest of the actions ends an episode, in the last steps.
+
+    It is near 0 if an agent answers always the same.
+    """
+    ends, _ = episodes(record)
+    last = ends[ends >= (1 - LAST) * len(record.rewards)]
+    counts = np.bincount(record.actions[last], minlength=actions)
+    return float(counts.min() / max(counts.sum(), 1))
 
 
 def _score(records: Record) -> list[float]:

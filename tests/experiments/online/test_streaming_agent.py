@@ -265,7 +265,8 @@ def test_lambda_returns_are_those_of_a_loop(decay):
     assert truncated_.any()
     rewards, values, following = rng.normal(size=(3, steps))
     with double_precision():
-        parts = (rewards, terminated, truncated_, values, following)
+        actions = np.zeros(steps, int)
+        parts = (rewards, terminated, truncated_, values, following, actions)
         record = Record(*map(jnp.asarray, parts))
         got = lambda_returns(record, discount, decay)
     later = following[-1]
