@@ -150,7 +150,7 @@ def _train(config: Config, name: str, seed: int, sets: tuple, way: Way) -> Row:
 
 
 def _look(name: str):
-    """Return a function that measures the cosine, both errors, and how the states settle."""
+    """Return a function that measures cosine, both errors and how states settle."""
     rule, bptt = rule_of(name), rule_of("bptt")
 
     def cosine(params, few):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
@@ -36,7 +37,8 @@ def panels(
     passed to `Figure.subplots`.
     """
     size = (width * columns, height * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    layout = ConstrainedLayoutEngine(hspace=0.06 if rows > 1 else 0.02)
+    figure = Figure(figsize=size, layout=layout)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:
         plain(axis)
