@@ -52,7 +52,7 @@ IMAGES = 60_000  # training images of MNIST
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by equilibrium propagation and by backpropagation, with equal seeds."""
+    """Does equilibrium propagation learn MNIST as well as backpropagation?"""
 
     QUICK = {"train": 400, "valid": 200, "test": 200, "hidden": 32, "epochs": 1}
     CHECKS = {

@@ -20,7 +20,7 @@ TEXT, FAINT = "#222222", "#666666"  # colours of labels and of notes
 SIZE = 9  # font size of labels, in points
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SAMPLE, _GAP = 18.0, 4.0  # length of a label's piece of line, and gaps, in points
-_LONG = 26  # a label with more characters is broken after its first comma
+_LONG = 26  # a label with more characters is broken after a comma
 
 
 def panels(
@@ -150,8 +150,14 @@ def _place_texts(axis: Axes, size: float) -> list[tuple[Line2D, Any]]:
 def _words(labels: Sequence[str]) -> str:
     """Return the label of curves that coincide, or of one curve, in short lines."""
     if len(labels) == 1:
-        long = len(labels[0]) > _LONG
-        return labels[0].replace(", ", ",\n", 1) if long else labels[0]
+        parts = labels[0].split(", ")
+        if len(labels[0]) <= _LONG or len(parts) == 1:
+            return labels[0]
+        broken = [
+            f"{', '.join(parts[:i])},\n{', '.join(parts[i:])}"
+            for i in range(1, len(parts))
+        ]
+        return min(broken, key=lambda text: max(map(len, text.split("\n"))))
     joined = " = ".join(labels)
     joined = " =\n".join(labels) if len(joined) > 1.5 * _LONG else joined
     return f"{joined}\n(these lines coincide)"
