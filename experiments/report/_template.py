@@ -39,7 +39,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
 th { text-align: left; vertical-align: bottom; }
 thead th:not(:first-child, .text) { text-align: right; }
 td { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-tbody th { font-weight: 400; min-width: 8rem; }
+tbody th { font-weight: 400; min-width: 8rem; vertical-align: middle; }
 td.text { text-align: left; white-space: normal; min-width: 12rem; }
 tr.group th { font-weight: 600; padding-top: .9rem; }
 tr.marked th, tr.marked td { font-weight: 600; background: var(--shade); }
