@@ -148,7 +148,12 @@ def _place_texts(axis: Axes, size: float) -> list[tuple[Line2D, Any]]:
 
 
 def _words(labels: Sequence[str]) -> str:
-    """Return the label of curves that coincide, or of one curve, in short lines."""
+    r"""Return the label of curves that coincide, or of one curve, in short lines.
+
+    Example:
+      >>> _words(["CNN, random words, published, 11.8 %"])
+      'CNN, random words,\npublished, 11.8 %'
+    """
     if len(labels) == 1:
         parts = labels[0].split(", ")
         if len(labels[0]) <= _LONG or len(parts) == 1:
