@@ -142,7 +142,7 @@ class DictLearner:
 
     def _array(self, x: Mapping[str, Any]) -> np.ndarray:
         get = x.get
-        values = [get(name) for name in self.features]
+        values: list[Any] = [get(name) for name in self.features]
         with suppress(TypeError, ValueError, OverflowError):
             if math.hypot(*values) < _USUAL:  # the usual case, which must be fast
                 return np.array(values, self._dtype)
