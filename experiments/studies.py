@@ -37,7 +37,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "drift": Entry(
             "forgetting.drift",
             "the forgetting factor on a drifting linear model, and on weather",
-            None,
+            20 / 60,
             "weather of Seattle",
         ),
     },
@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "encoders": Entry(
             "resilient.encoders",
             "the encoder problems of the first Rprop paper, compared with its results",
+            1,
         ),
         "proben1": Entry(
             "resilient.proben1",
@@ -70,14 +71,17 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "flow": Entry(
             "through_time.flow",
             "gradient flow through time in four cells, from two initialisations",
+            4,
         ),
         "influence_balancing": Entry(
             "through_time.influence_balancing",
             "a task whose truncated gradients have the wrong sign, for several rules",
+            25 / 60,
         ),
         "memory_time": Entry(
             "through_time.memory_time",
             "memory and time of one gradient through time, for every remat policy",
+            3,
         ),
         "copy_adding": Entry(
             "through_time.copy_adding",
@@ -110,6 +114,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
             "online.add_task",
             "online learning of two delayed inputs, compared with lowest possible "
             "losses",
+            2,
         ),
         "copy_length": Entry(
             "online.copy_length",
@@ -150,6 +155,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "equilibrium_digits": Entry(
             "equilibrium.equilibrium_digits",
             "an equilibrium network on digits, with and without bounded weights",
+            5,
         ),
         "equilibrium_mnist": Entry(
             "equilibrium.equilibrium_mnist",
@@ -238,11 +244,13 @@ GROUPS: dict[str, dict[str, Entry]] = {
             "scale.pod",
             "memory, FLOPs and limits of scaling on 256 chips: calculated, not "
             "measured",
+            6 / 60,
         ),
         "kill_resume": Entry(
             "scale.kill_resume",
             "training runs killed by kill -9 and resumed, compared with uninterrupted "
             "runs",
+            6,  # from 5 of its 21 jobs, which take equal times
         ),
         "benchmarks": Entry("benchmarks", "speed compared with similar libraries"),
     },

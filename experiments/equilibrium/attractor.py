@@ -58,7 +58,7 @@ MEASURED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train an associative memory of ten digits by six kinds of gradient.
+    """Which gradients teach an associative memory to restore ten damaged digits?
 
     The trained network restores digits that are partly blackened.
     """

@@ -46,7 +46,7 @@ HEADER += ["compile s", "MiB"]
 
 @dataclasses.dataclass(frozen=True)
 class Config(TrainingStudy):
-    """Train a convolutional equilibrium network on MNIST, by exact RBP and by JFB."""
+    """Does JFB train a convolutional equilibrium network as well as exact RBP?"""
 
     QUICK = {"channels": 4, "epochs": 0.1, "test": 1000}
     CHECKS = {"channels batch test": at_least(1), "epochs": above(0)}

@@ -102,6 +102,15 @@ class Model:
     reads: dict[str, Callable[[str], Any]]  # options of the command `ask`
     predict: Callable[[Any], Answer]
 
+    def __repr__(self) -> str:
+        short = {k: v for k, v in self.settings.items() if isinstance(v, str | int)}
+        settings = ", ".join(f"{name}={value!r}" for name, value in short.items())
+        options = " or ".join(f"--{name}" for name in self.reads)
+        return (
+            f"Model of {self.study} ({settings}); ask it by predict(x), or by the "
+            f"command ask with {options}"
+        )
+
 
 def answer(
     saved: Saved,

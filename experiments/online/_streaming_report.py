@@ -18,11 +18,11 @@ ERRORS = {
 }
 BASELINES = (":", "-.", "--")  # line styles of methods without a state
 # Notes below the tables: errors of offline models, measured outside this project.
-NOTES = {
+HELD_OUT = {
     "robot": "Held out: the last quarter of the stream. Held-out errors of models "
     "trained on the first three quarters, measured outside of this project: majority "
     "59.4, logistic regression 28.5, logistic regression with 9 past steps 23.0, an "
-    "MLP 24-32-4 9.9. Loss: cross-entropy in nats, after the first part. ",
+    "MLP 24-32-4 9.9. ",
     "weather": "Held out: the last fifth of the stream. Held-out errors of models "
     "trained on the first four fifths, measured outside of this project with gaps "
     "ignored: persistence 1.61, ridge regression on 48 hours 1.47. ",
@@ -41,20 +41,44 @@ def show_left_out(left_out: dict[str, str]) -> None:
         report.show_table(TITLES[name], [""], [["left out"]], reason)
 
 
+def conclude(rows: list[dict[str, Any]], config: Any) -> None:
+    """Say for each stream which rule is best, and what the best baseline reaches."""
+    for name in dict.fromkeys(row["stream"] for row in rows):
+        mine = [row for row in rows if row["stream"] == name]
+        trained = [row for row in mine if row["method"].startswith(config.cell)]
+        others = [row for row in mine if row not in trained]
+        unit = " %" if name == "robot" else " °F"
+        measure = f"error after the first {100 * config.chosen_on:g} % of the stream"
+        scores = {row["method"]: row["after"] for row in trained}
+        said = []
+        if scores:
+            said = [report.verdict(measure, scores, higher_is_better=False, unit=unit)]
+        if others:
+            best = min(others, key=lambda row: np.mean(row["after"]))
+            error = f"{np.mean(best['after']):.3g}{unit}"
+            said.append(f"Best method without a state: {best['method']} ({error}).")
+        title = TITLES[name].split(":")[0]
+        report.conclude(f"{title}. {' '.join(said)}")
+
+
 def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> None:
     """Print the prediction errors of all methods, one table for each stream."""
     for name, stream in streams.items():
         table = []
-        for row in [row for row in rows if row["stream"] == name]:
+        mine = [row for row in rows if row["stream"] == name]
+        held_out = any(row["held_out"] for row in mine)  # false for a short stream
+        parts = ("all", "after", "held_out") if held_out else ("all", "after")
+        for row in mine:
             line = [row["method"], _setting(row)]
-            line += [_mean_sd(row[part]) for part in ("all", "after", "held_out")]
+            line += [_mean_sd(row[part]) for part in parts]
             if name == "robot":
                 line.append(_mean_sd(row.get("loss_after")))
             table.append([*line, f"{row['seconds']:.1f}"])
         if not table:
             continue
         first = f"{100 * config.chosen_on:g} %"
-        header = ["", "η or λ", "all", f"after {first}", "held out"]
+        header = ["", "η or λ", "all", f"after {first}"]
+        header += ["held out"] if held_out else []
         header += ["loss"] if name == "robot" else []
         note = (
             f"{int(stream.mask.sum())} steps. Each prediction is scored before the "
@@ -64,8 +88,11 @@ def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) ->
             f"lowest loss on the first {first}. Seconds are of all settings and seeds "
             "together, with compilation. Truncated BPTT recomputes its last steps with "
             "the newest parameters; the influence of online rules was computed with "
-            "older parameters. " + NOTES[name]
+            "older parameters. "
         )
+        note += HELD_OUT[name] if held_out else ""
+        if name == "robot":
+            note += "Loss: cross-entropy in nats, after the first part. "
         report.show_table(TITLES[name], [*header, "s"], table, note + _repeats(stream))
 
 

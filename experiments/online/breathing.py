@@ -70,7 +70,7 @@ SHOWN = 300  # samples in the picture of forecasts
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Forecast breathing by rules that learn online, and by linear models."""
+    """Do networks that learn online forecast breathing better than linear models?"""
 
     QUICK = {"rules": ("lms", "snap_1"), "rates": (HERE,), "smoothing": ()}
     QUICK |= {"sequences": 2, "units": 8, "learning_rates": (0.01, 0.04), "seeds": 1}

@@ -122,6 +122,7 @@ def _finish(
     _streaming_report.show(rows, config, streams)
     picture = _streaming_report.draw(rows, config, streams)
     report.save_picture(folder, "streaming", picture)
+    _streaming_report.conclude(rows, config)
 
 
 def _streams(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
@@ -19,7 +20,7 @@ TEXT, FAINT = "#222222", "#666666"  # colours of labels and of notes
 SIZE = 9  # font size of labels, in points
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SAMPLE, _GAP = 18.0, 4.0  # length of a label's piece of line, and gaps, in points
-_LONG = 26  # a label with more characters is broken after its first comma
+_LONG = 26  # a label with more characters is broken after a comma
 
 
 def panels(
@@ -36,7 +37,8 @@ def panels(
     passed to `Figure.subplots`.
     """
     size = (width * columns, height * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    layout = ConstrainedLayoutEngine(hspace=0.06 if rows > 1 else 0.02)
+    figure = Figure(figsize=size, layout=layout)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:
         plain(axis)
@@ -146,10 +148,21 @@ def _place_texts(axis: Axes, size: float) -> list[tuple[Line2D, Any]]:
 
 
 def _words(labels: Sequence[str]) -> str:
-    """Return the label of curves that coincide, or of one curve, in short lines."""
+    r"""Return the label of curves that coincide, or of one curve, in short lines.
+
+    Example:
+      >>> _words(["CNN, random words, published, 11.8 %"])
+      'CNN, random words,\npublished, 11.8 %'
+    """
     if len(labels) == 1:
-        long = len(labels[0]) > _LONG
-        return labels[0].replace(", ", ",\n", 1) if long else labels[0]
+        parts = labels[0].split(", ")
+        if len(labels[0]) <= _LONG or len(parts) == 1:
+            return labels[0]
+        broken = [
+            f"{', '.join(parts[:i])},\n{', '.join(parts[i:])}"
+            for i in range(1, len(parts))
+        ]
+        return min(broken, key=lambda text: max(map(len, text.split("\n"))))
     joined = " = ".join(labels)
     joined = " =\n".join(labels) if len(joined) > 1.5 * _LONG else joined
     return f"{joined}\n(these lines coincide)"

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import inspect
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from experiments.report._template import TEMPLATE
 TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
 SMALL = 640  # pixels of a picture that is shrunk to fit a phone
 _LONG = 24  # cells with more characters are texts, which may be wrapped
+_MINUS = re.compile(r"(?<![\w-])-(?=\.?\d)")  # a hyphen before a number
 
 
 def write_page(
@@ -158,7 +160,7 @@ def _table(table: Table) -> dict[str, Any]:
             rows.append({"group": row[0]})
             continue
         cells = [
-            {"text": cell, "long": long}
+            {"text": _MINUS.sub("\u2212", cell), "long": long}
             for cell, long in zip(row[1:], texts[1:], strict=True)
         ]
         rows.append({"name": row[0], "cells": cells, "marked": number in table.marked})

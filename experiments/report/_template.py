@@ -32,11 +32,14 @@ nav ul { padding-left: 1.2rem; margin: .3rem 0; }
 .wide { overflow-x: auto; margin: .3rem 0; }
 table { border-collapse: collapse; font-size: .85rem; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+caption span { position: sticky; left: 0; display: inline-block; }
+caption span { max-width: min(100%, calc(100vw - 2rem)); }
+nav + main > .wide:first-child { margin-top: 1.8rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
 th { text-align: left; vertical-align: bottom; }
 thead th:not(:first-child, .text) { text-align: right; }
 td { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-tbody th { font-weight: 400; min-width: 8rem; }
+tbody th { font-weight: 400; min-width: 8rem; vertical-align: middle; }
 td.text { text-align: left; white-space: normal; min-width: 12rem; }
 tr.group th { font-weight: 600; padding-top: .9rem; }
 tr.marked th, tr.marked td { font-weight: 600; background: var(--shade); }
@@ -89,7 +92,7 @@ or the last one was cut short.</strong> {{ continued }}</p>{% endif %}
 {% elif block.kind == "Table" %}
 <div class="wide" tabindex="0" role="region" aria-label="{{ block.title or "Table" }}">
 <table id="{{ block.anchor }}">
-{% if block.title %}<caption>{{ block.title }}</caption>{% endif %}
+{% if block.title %}<caption><span>{{ block.title }}</span></caption>{% endif %}
 <thead><tr>{% for name, long in block.heads %}
 <th scope="col"{% if long %} class="text"{% endif %}>{{ name }}</th>{% endfor %}
 </tr></thead>

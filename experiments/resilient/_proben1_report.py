@@ -109,7 +109,7 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
             scale = [row["published"][key][0] for row in mine]
             means = [np.mean(row[key]) for row in mine] / np.array(scale)
             errors = [_standard_error(row[key]) for row in mine] / np.array(scale)
-            dots = {"fmt": "o", "markersize": 4, "label": variant}
+            dots = {"fmt": "osD^v"[i % 5], "markersize": 4, "label": variant}
             dots |= {"color": report.update_style(variant)["color"]}
             axis.errorbar(at, means, yerr=2 * errors, **dots)
             if key == "test":

@@ -49,7 +49,7 @@ Variant = Literal["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by Rprop on Proben1, as in tables 3, 8 and 10 of Prechelt's report."""
+    """Does Rprop reach the errors in tables 3, 8 and 10 of the Proben1 report?"""
 
     QUICK = {"only": ("cancer1",), "seeds": 10, "max_epochs": 300}
     CHECKS = {

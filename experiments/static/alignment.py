@@ -52,7 +52,7 @@ SHOWN, PART = 256, 500
 
 @dataclasses.dataclass(frozen=True)
 class Config(TrainingStudy):
-    """Train LeNet on MNIST by backpropagation and by five feedback rules."""
+    """Do five feedback rules train LeNet on MNIST as well as backpropagation?"""
 
     QUICK = {"images": 2000, "epochs": 2.5, "seeds": 1, "test": 500}
     QUICK |= {"rules": ("bp", "fa", "dfa", "usf")}  # each rule takes 10 s to compile

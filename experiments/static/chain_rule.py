@@ -45,7 +45,7 @@ A, B = -4.0, 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Show all factors of the chain rule, for the image of one digit and two layers."""
+    """What are the factors of the chain rule for one digit and two layers?"""
 
     QUICK = {"hidden": 4}
     CHECKS = {"hidden": at_least(1), "example": at_least(0)}

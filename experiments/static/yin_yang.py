@@ -61,7 +61,7 @@ SIDE = 96  # the regions of the classes are shown on SIDE × SIDE points
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train networks on the Yin-Yang data by exact and by approximate gradients."""
+    """Which approximate gradients train lower layers, on Yin-Yang data?"""
 
     QUICK = {"networks": ("4-30-3",), "epochs": 20, "seeds": 5}
     QUICK |= {"rules": ("backprop", "frozen", "linear", "fa")}

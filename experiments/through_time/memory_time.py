@@ -233,7 +233,7 @@ def _show_growth(rows: list[Row]) -> None:
         f"Growth from T = {lengths[0]} to {lengths[-1]}",
         ["policy", "slope of time", "slope of memory", "ms", "MiB"],
         lines,
-        "Slope: exponent a of a fit by T^a, lower is better; 1 means growth in "
+        "Slope: exponent a of a fit by Tᵃ, lower is better; 1 means growth in "
         "proportion to T.",
     )
 
@@ -249,7 +249,8 @@ def _draw(rows: list[Row]) -> Figure:
         mine = [row for row in rows if row["length"] == length]
         full = mine[0]["mib_predicted"]
         for i, row in enumerate(mine):
-            colour = report.COLOURS[i % len(report.COLOURS)]
+            # The colours are fewer than the marks, so that no pair comes twice.
+            colour = report.COLOURS[i % (len(report.COLOURS) - 1)]
             style = {"color": colour, "marker": MARKS[i % len(MARKS)]}
             predicted = 100 * row["mib_predicted"] / full, row["time_predicted"]
             measured = 100 * row["mib_ratio"], row["time"]
@@ -283,6 +284,7 @@ def _draw_growth(growth: list[Row]) -> Figure:
             style = {"color": report.COLOURS[i], "marker": MARKS[i]}
             axis.plot(lengths, values, label=f"remat = {name}", **style)
         axis.set(xlabel="sequence length T", ylabel=label)
+        axis.set_title(f"growth of {label.split(',')[0]}")
         report.log_ticks(axis, "xy")
         axis.set_xticks(lengths, [f"{length:,}" for length in lengths])
     report.label_ends(*axes[0])

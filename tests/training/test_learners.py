@@ -412,6 +412,8 @@ def test_features_may_be_missing_if_a_number_stands_for_them(value, path):
         one.predict_one({"a": math.inf, "b": 0.5})
     with pytest.raises(ValueError, match="feature 'a' must be a number, got 'red'"):
         one.predict_one({"a": "red", "b": 0.5})
+    with pytest.raises(ValueError, match="y must be a finite number, got inf"):
+        one.learn_one({"a": 1.0, "b": 0.5}, math.inf)
     with pytest.raises(ValueError, match="y must be a finite number, got nan"):
         one.learn_one({"a": 1.0, "b": 0.5}, math.nan)
 

@@ -1,5 +1,6 @@
 """A learner with the interface of the package river: features as dicts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from bpvariants._settings import check_number, described
 from bpvariants.training.learners._learner import Learner
 from bpvariants.training.learners._trees import LEAF
+
+_USUAL = 1e4  # a limit of usual numbers, which each floating dtype can hold
 
 
 class DictLearner:
@@ -110,7 +113,12 @@ class DictLearner:
 
     def learn_one(self, x: Mapping[str, Any], y: float) -> None:
         """Learn from the features x and the target y, and go on by one time step."""
-        target = np.full(self._target.shape, y, self._target.dtype)
+        shape, dtype = self._target.shape, self._target.dtype
+        if type(y) is float and -_USUAL < y < _USUAL:  # the usual case
+            self.learner.learn(self._array(x), np.array(y, dtype).reshape(shape))
+            return
+        with np.errstate(over="ignore"):
+            target = np.full(shape, y, dtype)
         if not np.isfinite(target).all():
             raise ValueError(
                 f"y must be a finite number, got {y!r}. If it is missing, do not call "
@@ -134,7 +142,10 @@ class DictLearner:
 
     def _array(self, x: Mapping[str, Any]) -> np.ndarray:
         get = x.get
-        values = [get(name) for name in self.features]
+        values: list[Any] = [get(name) for name in self.features]
+        with suppress(TypeError, ValueError, OverflowError):
+            if math.hypot(*values) < _USUAL:  # the usual case, which must be fast
+                return np.array(values, self._dtype)
         with np.errstate(over="ignore"), suppress(TypeError, ValueError):
             array = np.array(values, self._dtype)
             if np.isfinite(array).all():

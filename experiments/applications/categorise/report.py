@@ -108,7 +108,7 @@ def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> Non
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Draw learning curves and confusion matrices, and save them as pictures."""
     for name, (title, classes, counts) in _confusions(rows).items():
-        figure = report.draw_confusion(title.replace(": ", "\n"), classes, counts)
+        figure = report.draw_confusion(title.replace(": ", ":\n"), classes, counts)
         report.save_picture(folder, f"confusion_{name}", figure)
     if any("curve" in row for row in rows):
         report.save_picture(folder, "categorise", draw_curves(rows))

@@ -101,10 +101,12 @@ def _series(settings: dict[str, Any], table: Table, path: Path) -> Series:
     begin = user_csv.label(series, 0)
     counted = season and (not calendar or calendar[0] != season)
     if counted and begin != settings["first"]:
+        where = f"{path} begins at {begin}"
+        if table.times is None:
+            where = "values without dates do not say where they begin"
         raise ValueError(
             f"the season of {season} rows is counted from the first row of the run's "
-            f"file, {settings['first']}; {path} begins at {begin}. Give a file that "
-            "begins there."
+            f"file, {settings['first']}; {where}. Give a file that begins there."
         )
     horizons = tuple(range(1, settings["horizons"] + 1))
     return series._replace(horizons=horizons, lags=lags)

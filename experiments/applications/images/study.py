@@ -129,7 +129,13 @@ def _finish(folder: Path, config: Config, rows: list[Row], load, shown) -> None:
     images_report.show(rows, config)
     report.save_picture(folder, "images", images_report.draw_curves(rows))
     test = tuple(part[: config.test] for part in load().test)
-    report.save_picture(folder, "mistakes", images_report.draw_mistakes(rows, test))
+    mistakes = images_report.draw_mistakes(rows, test)
+    caption = (
+        "First mistakes of each network. The arrow points from the true digit to the "
+        "predicted one."
+    )
+    alt = f"A row of wrongly read digits for each network. {caption}"
+    report.save_picture(folder, "mistakes", mistakes, alt=alt, caption=caption)
     ask.save(config, folder, rows, load().train[0][: config.train], test[0])
     if shown is not None:
         ask.show(config, folder, shown)

@@ -23,6 +23,14 @@ NOTE = (
 )
 
 
+TITLES = {
+    "bleu": "validation: greedy translations",
+    "forced_nats": "validation: loss, reads the reference",
+    "own_nats": "validation: loss, reads its own words",
+}
+EXAMPLE = {"source": "sentence", "reference": "reference", "said": "translation"}
+
+
 def show(rows: list[dict[str, Any]], config: Any) -> None:
     """Print the table of scores, and some example translations."""
     ours: dict[str, dict[str, Any]] = {}
@@ -49,13 +57,14 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def _show_examples(row: dict[str, Any]) -> None:
-    """Print sentences, their references (=), and a network's translations (→)."""
-    console = report.wide_console()
-    console.print(f"{_name(row)}, first seed, sentences evenly spaced in the part:")
-    for each in row["examples"]:
-        right = "green" if each["said"] == each["reference"] else "yellow"
-        console.print(f"  {each['source']}\n    = {each['reference']}")
-        console.print(f"    → [{right}]{each['said']}", soft_wrap=True)
+    """Show sentences, their references, and a network's translations in a table."""
+    lines = [[each[part] for part in EXAMPLE] for each in row["examples"]]
+    report.show_table(
+        f"Sentences, as a network of the first seed translates them ({_name(row)})",
+        list(EXAMPLE.values()),
+        lines,
+        "The sentences are evenly spaced in the part.",
+    )
 
 
 def show_answer(sentence: str, said: str, unknown: list[str]) -> None:
@@ -81,11 +90,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
     """
     figure, axes = report.panels(1, 3, width=5, height=4)
     trained = [row for row in rows if "forcing" in row]
-    measures = {
-        "bleu": "BLEU of greedy translations",
-        "forced_nats": "nats a word, reads the reference",
-        "own_nats": "nats a word, reads its own words",
-    }
+    measures = {"bleu": "BLEU", "forced_nats": "nats a word", "own_nats": "nats a word"}
     for axis, (key, label) in zip(axes[0], measures.items(), strict=True):
         for i, row in enumerate(trained):
             style = {"color": report.COLOURS[i], "linestyle": ("-", "--")[i % 2]}
@@ -95,7 +100,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
             means = each.mean(axis=1)
             axis.plot(at, means, marker="o", ms=3.5, label=_name(row), **style)
             axis.plot(at, each, alpha=0.35, linewidth=0.8, **style)
-        axis.set(xlabel="epochs", ylabel=f"validation: {label}")
+        axis.set(xlabel="epochs", ylabel=label, title=TITLES[key])
     nearest = next((row["nearest"]["bleu"] for row in rows if "nearest" in row), None)
     if nearest is not None:
         axis, style = axes[0, 0], {"color": "#666666", "linestyle": ":"}

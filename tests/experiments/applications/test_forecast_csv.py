@@ -235,6 +235,8 @@ def test_a_run_can_be_asked_tomorrow(winner, tmp_path, monkeypatch, capsys):
     short = write(tmp_path / "short.csv", "".join(lines[:6]))
     with pytest.raises(DataError, match=r"5 numbers in 5 rows; .* needs 16 rows"):
         answer(Ask(folder, csv=str(short)))
+    with pytest.raises(ValueError, match=r"values without dates do not say where"):
+        experiments.load(folder).predict(np.zeros((100, 2)))
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ def figure():
 
 def finish(folder, config, rows):
     report.show_table(
-        "Errors <1", ["", "error, %"], [["group"], ["bptt", "1.5"]], "Note\nmore",
+        "Errors <1", ["", "error, %"], [["group"], ["bptt", "-1.5 (-.2 to 1e-05)"]],
+        "Note\nmore",
         marked={1},
     )  # fmt: skip
     report.save_picture(folder, "curves", figure())
@@ -59,6 +60,7 @@ def test_every_study_writes_a_page(study):
     assert '<th scope="rowgroup" colspan="2">group</th>' in " ".join(study.split())
     assert study.count('<tr class="marked">') == 1
     assert "Printed &amp; recorded" in study
+    assert "<td>−1.5 (−.2 to 1e-05)</td>" in study  # minus signs, but in powers of 10
     assert '<p class="conclusion">No difference.</p>' in study
     assert len(page.all("img")) == 3
     assert len(page.all("figcaption")) == 2 + 0
