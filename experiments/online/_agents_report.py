@@ -43,10 +43,18 @@ def _rarest(row: dict[str, Any]) -> str:
     return f"{row['rarest'][int(np.argmin(row['score']))]:.3f}"
 
 
-def between(values: list[float]) -> str:
-    """Return the 95 % confidence interval of a mean over agents."""
+# Least and greatest return of an episode.
+RANGES = {"chain": (-1, 1), "cartpole": (0, 500), "pendulum": (-float("inf"), 0)}
+
+
+def between(world: str, values: list[float]) -> str:
+    """Return the 95 % confidence interval of a mean over agents.
+
+    Returns that are impossible do not belong to the interval.
+    """
+    least, greatest = RANGES[world.partition("_")[0]]
     found = report.interval(values)
-    return f"{found.low:.3g} to {found.high:.3g}"
+    return f"{max(found.low, least):.3g} to {min(found.high, greatest):.3g}"
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
@@ -58,7 +66,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"{row['decay']:g}",
             f"{row['entropy']:g}",
             report.mean_sd(row["score"]),
-            between(row["score"]),
+            between(row["world"], row["score"]),
             f"{min(row['score']):.3g}",
             learned(row),
             _rarest(row),
@@ -74,8 +82,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             lines,
             "Mean return of the episodes that end in the last 10 % of the steps, while "
             "the agent explores and learns; mean ± standard deviation, 95 % interval "
-            f"of the mean, and worst of {config.seeds} agents. Learnt: agents with a "
-            f"return of at least {LEARNED}, and Wilson's 95 % interval of their share. "
+            "of the mean (without impossible returns), and worst of "
+            f"{config.seeds} agents. Learnt: agents with a return of at least "
+            f"{LEARNED}, and Wilson's 95 % interval of their share. "
             "MemoryChain: at most 1, a guess earns 0. Cart and pole: at most 500. "
             "Pendulum: at most 0; about −400 if it hangs. λ, τ: decay of the traces "
             "and factor of the entropy, chosen with other agents. "

@@ -87,7 +87,10 @@ def test_the_share_of_agents_that_learnt_has_an_interval():
     row = {"world": "chain_8", "score": [0.9, 1.0, 0.89, 0.99, 1.0]}
     assert _agents_report.learned(row) == "4 of 5 (0.38–0.96)"
     assert _agents_report.learned(row | {"world": "pendulum"}) == "–"
-    assert _agents_report.between([91.0, 92.0, 93.0]) == "89.5 to 94.5"
+    between = _agents_report.between
+    assert between("cartpole", [91.0, 92.0, 93.0]) == "89.5 to 94.5"
+    assert between("chain_128", [1.0, 0.0, 1.0, 1.0, 1.0]).endswith(" to 1")
+    assert between("pendulum", [-1.0, 0.0]).endswith(" to 0")
 
 
 @pytest.mark.parametrize(
