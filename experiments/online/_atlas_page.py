@@ -28,7 +28,9 @@ from experiments.online._atlas_words import (
     GRADIENTS,
     INTRODUCTION,
     PICTURE,
+    REMARKS,
     SUMMARY,
+    TRIVIAL,
 )
 
 
@@ -37,7 +39,7 @@ def page(table: Table) -> str:
     found = groups(table["rows"])
     parts = [
         INTRODUCTION.format(**_counts(table, found)),
-        _summary(found),
+        _summary(found, table["sizes"]),
         _control(found),
         "## Best rules of each task and cell\n\n" + BEST.format(**table["sizes"]),
         *(_task(task, found) for task in TITLES if any(task == t for t, _ in found)),
@@ -55,11 +57,13 @@ def _counts(table: Table, found: Mapping) -> dict[str, Any]:
         "done": len(table["rows"]),
         "all": len(every),
         "pairs": len(found),
-        "ratio": report.listed([f"{rate:g}" for rate in sizes["rates"]]),
+        "each_rate": report.listed([f"{rate:g}" for rate in sizes["rates"]]),
     }  # fmt: skip
 
 
-def _summary(found: Mapping[tuple[str, str], Mapping[str, Row]]) -> str:
+def _summary(
+    found: Mapping[tuple[str, str], Mapping[str, Row]], sizes: Mapping[str, Any]
+) -> str:
     """Return a table with a line for each rule, over all tasks with recurrent cells."""
     pairs = [pair for pair in found if pair[0] not in OWN]
     judged = {pair: verdict(dict(found[pair])) for pair in pairs}
@@ -81,7 +85,8 @@ def _summary(found: Mapping[tuple[str, str], Mapping[str, Row]]) -> str:
             f"{_times(found, mine, rule, 'microseconds')} | "
             f"{_times(found, mine, rule, 'temp_bytes')} |"
         )
-    text = SUMMARY.format(learned=len(learned), pairs=len(pairs))
+    lanes = max(len(sizes["rates"]) * sizes["trials"], sizes["seeds"])
+    text = SUMMARY.format(learned=len(learned), pairs=len(pairs), lanes=lanes)
     return f"{text}\n\n" + "\n".join(lines) + f"\n\n{_often(shares)}"
 
 
@@ -139,8 +144,11 @@ def _task(task: str, found: Mapping[tuple[str, str], Mapping[str, Row]]) -> str:
         if name == task:
             said.append(f"- **{CELLS[cell]}.** {sentence(dict(rules))}")
     trivial = next(iter(next(r for (t, _), r in found.items() if t == task).values()))
-    head = f"### {TITLES[task]}\n\nThe trivial predictor has the loss "
-    return f"{head}{trivial['trivial']:.3g}.\n\n" + "\n".join(said)
+    head = (
+        f"### {TITLES[task]}\n\nThe trivial predictor, {TRIVIAL[task]}, has the loss "
+    )
+    tail = f"{trivial['trivial']:.3g}.{REMARKS.get(task, '')}"
+    return f"{head}{tail}\n\n" + "\n".join(said)
 
 
 def sentence(rules: dict[str, Row]) -> str:

@@ -28,9 +28,9 @@ TITLES = {
 CAPTION = (
     "Regret of each rule: (test loss − best loss) / (trivial predictor's loss − best "
     "loss), where 0 is the best rule of a task and a cell. Hatched: not different from "
-    "the best rule in a paired test with Holm's correction. ×: the rule does not "
-    "support the cell. Empty: not run. No colour: no rule is better than the trivial "
-    "predictor."
+    "the best rule in a paired test with Holm's correction. ×: left out, because the "
+    "rule does not support the cell or equals another rule there. Empty: not run. No "
+    "colour: no rule is better than the trivial predictor."
 )
 COLOURS = LinearSegmentedColormap.from_list(
     "regret", ["#ffffff", report.shade("#d55e00", 0.45), "#d55e00", "#7a3500"]

@@ -34,16 +34,20 @@ RULES = (*RECURRENT, *STATIC)
 TASKS = (*_atlas_tasks.TASKS, "yin_yang")
 OWN = {"influence": "linear", "yin_yang": "layers"}  # cells of tasks with own networks
 HIDDEN = (30,)
-BLIND = "the whole carry is visible to other units, so no trace of the past is left"
+BLIND = (
+    "other units see the whole carry, so no trace of the past is left, and the "
+    "gradient equals that of `truncated_bptt(lookback=1, every=1)`"
+)
+ALONE = "no unit sees the state of another, so it would be `rtrl`, which is exact"
 NO_PRODUCT = (
     "a parameter is not used in a matrix product, so it has no Kronecker factor"
 )
-LEFT_OUT = {  # {(rule, cell): reason}
+LEFT_OUT = {  # {(rule, cell): reason}; it does not apply, or equals another rule
     ("kf_rtrl", "lru"): NO_PRODUCT,
     ("kf_rtrl", "linear"): NO_PRODUCT,
     ("eprop", "tanh"): BLIND,
     ("eprop", "gru"): BLIND,
-    ("eprop", "lru"): "units see no part of each other's state",
+    ("eprop", "lru"): ALONE,
     ("eprop", "linear"): BLIND,
 }
 Data = tuple[Any, ...]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.applications.forecast.diebold_mariano import holm
+from experiments import report
 
 LEVEL = 0.05
 WORST = 2.0  # losses above this multiple of the trivial loss, or NaN, count as it
@@ -97,7 +97,7 @@ def compare(losses: Mapping[str, Sequence[float | None]], trivial: float) -> Ver
     others = [rule for rule in given if rule != best]
     listed = {rule: each.tolist() for rule, each in given.items()}
     raw = [paired_p(listed[rule], listed[best]) for rule in others]
-    p_values = dict(zip(others, holm(raw), strict=True)) if others else {}
+    p_values = dict(zip(others, report.holm(raw), strict=True)) if others else {}
     return Verdict(
         best,
         [rule for rule in others if p_values[rule] >= LEVEL],

@@ -35,7 +35,6 @@ SERIES = 6000  # values of the chaotic series in each part
 class Task(NamedTuple):
     """A task; without a batch axis, `batch` is ()."""
 
-    title: str
     steps: int  # T
     batch: tuple[int, ...]  # sequences in a mini-batch
     inputs: int
@@ -52,7 +51,7 @@ def copy(batch: int) -> Task:
     """Return the copy task: read five random bits, then output them."""
     draw = lambda key, count: _copy_task.draw_sequence(key, BITS, count, BITS)[:3]
     return _generated(
-        f"copy {BITS} bits", 2 * BITS, 3, 1, _copy_task.loss, draw, batch,
+        2 * BITS, 3, 1, _copy_task.loss, draw, batch,
         _copy_task.GUESS, "a guess",
     )  # fmt: skip
 
@@ -61,7 +60,7 @@ def adding(batch: int) -> Task:
     """Return the adding task: output the sum of two marked numbers, after ten steps."""
     task = _memory_tasks.adding(ADDED)
     return _generated(
-        "adding", ADDED, task.inputs, task.outputs, task.loss, task.draw, batch,
+        ADDED, task.inputs, task.outputs, task.loss, task.draw, batch,
         task.floor, "the mean of the sum",
     )  # fmt: skip
 
@@ -75,7 +74,7 @@ def influence(batch: int) -> Task:
     del batch
     part = balancing.stream(BALANCED)
     return Task(
-        "influence balancing", BALANCED, (), 0, 1, balancing.half_square,
+        BALANCED, (), 0, 1, balancing.half_square,
         lambda key: part, part, part, 0.5, "a constant 0",
     )  # fmt: skip
 
@@ -84,7 +83,7 @@ def mackey_glass(batch: int) -> Task:
     """Return forecasts of the Mackey–Glass series; each part has its own trajectory."""
     series = _dynamical_systems.series("mackey_glass", SERIES, 3).astype(np.float32)
     parts = [_windows(each[:, None], AHEAD["mackey_glass"]) for each in series.T]
-    return _forecasts("Mackey–Glass", batch, parts, AHEAD["mackey_glass"])
+    return _forecasts(batch, parts, AHEAD["mackey_glass"])
 
 
 def breathing(batch: int) -> Task:
@@ -105,7 +104,7 @@ def breathing(batch: int) -> Task:
             windows = _windows(part.astype(np.float32), AHEAD["breathing"])
             pieces.append(windows - windows[0])
         parts.append(np.concatenate(pieces, axis=1))
-    return _forecasts("breathing", batch, parts, AHEAD["breathing"], changes=True)
+    return _forecasts(batch, parts, AHEAD["breathing"], changes=True)
 
 
 def spoken_digits(batch: int) -> Task:
@@ -124,7 +123,7 @@ def spoken_digits(batch: int) -> Task:
     ]
     loss = optax.softmax_cross_entropy_with_integer_labels
     return Task(
-        "spoken digits", FRAMES, (batch,), xs.shape[-1], 10, loss,
+        FRAMES, (batch,), xs.shape[-1], 10, loss,
         _sampler(parts[0], batch), parts[1], parts[2], math.log(10), "a guess",
     )  # fmt: skip
 
@@ -147,13 +146,13 @@ def task(name: str, batch: int) -> Task:
 
 
 def _generated(
-    title: str, steps: int, inputs: int, outputs: int, loss: Loss, draw: Callable,
+    steps: int, inputs: int, outputs: int, loss: Loss, draw: Callable,
     batch: int, trivial: float, predictor: str,
 ) -> Task:  # fmt: skip
     """Return a task whose sequences are drawn, each part from its own key."""
     of_validation, of_test = jax.random.split(jax.random.key(2019))
     return Task(
-        title, steps, (batch,), inputs, outputs, loss, lambda key: draw(key, batch),
+        steps, (batch,), inputs, outputs, loss, lambda key: draw(key, batch),
         draw(of_validation, EVALUATED), draw(of_test, EVALUATED), trivial, predictor,
     )  # fmt: skip
 
@@ -166,7 +165,7 @@ def _windows(values: np.ndarray, ahead: int) -> np.ndarray:
 
 
 def _forecasts(
-    title: str, batch: int, windows: list[np.ndarray], ahead: int, changes: bool = False
+    batch: int, windows: list[np.ndarray], ahead: int, changes: bool = False
 ) -> Task:
     """Return the forecast of a series, or of its changes, from windows of three parts.
 
@@ -178,14 +177,15 @@ def _forecasts(
     mean = np.asarray(parts[0][1]).mean(axis=(0, 1))
     last = np.zeros_like(xs) if changes else xs
     trivial = {}
-    for name, guess in {"the mean": mean, "the last value": last}.items():
+    guesses = {"the mean of all training targets": mean, "the last value": last}
+    for name, guess in guesses.items():
         squares = ((guess - targets) ** 2).mean(axis=-1)
         trivial[name] = float(np.average(squares, weights=weights))
     predictor = min(trivial, key=lambda name: trivial[name])
     loss = lambda y, target: jnp.mean((y - target) ** 2, axis=-1)
     width = xs.shape[-1]
     return Task(
-        title, WINDOW, (batch,), width, width, loss, _sampler(parts[0], batch),
+        WINDOW, (batch,), width, width, loss, _sampler(parts[0], batch),
         parts[1], parts[2], trivial[predictor], predictor,
     )  # fmt: skip
 

@@ -13,19 +13,20 @@ has measurements for small networks. The command `python -m docs.atlas` derives 
 {picture}
 
 In the picture, hatched squares are rules that do not differ from the best rule, which
-is bold. A cross marks a rule that the cell does not support. An empty square was not
-run. If no rule is better than the trivial predictor, the numbers have no colour. The
-name tbptt_8_4 is truncated BPTT with lookback 8, once in 4 steps.
+is bold. A cross marks a rule that does not support the cell, or equals another rule
+there; the end of this page has the reasons. An empty square was not run. If no rule is
+better than the trivial predictor, the numbers have no colour. The name tbptt_8_4 is
+truncated BPTT with lookback 8, once in 4 steps.
 
 The study `python -m experiments atlas` has run {done} of {all} combinations of a rule,
 a task and a cell. Networks have {units} units and learn short sequences by {updates}
 updates of Adam, each from a mini-batch of {batch} sequences. Every rule makes one
 update per mini-batch, from its gradient of the whole sequence, so only the gradients
 differ. An online rule could also learn on the way through the sequence, which is not
-compared. For each rule, the learning rate is one of {ratio}: the one with the lowest
-mean validation loss over {trials} tuning seeds. Test losses are those of {seeds} other
-seeds. Sequences have 10 to 60 time steps, so nothing is said about long ones. The runs
-were made with jax {jax} at commit {commit}.
+compared. For each rule, the learning rate is one of {each_rate}: the one with the
+lowest mean validation loss over {trials} tuning seeds. Test losses are those of {seeds}
+other seeds. Sequences have 10 to 60 time steps, so nothing is said about long ones. The
+runs were made with jax {jax} at commit {commit}.
 
 Tasks and sizes were fixed after trial runs of some rules, whose test losses were seen.
 In one case they led to a change: breathing markers were first forecast without removing
@@ -45,8 +46,8 @@ SUMMARY = """## All tasks with recurrent cells
 In {learned} of {pairs} pairs of a task and a cell, the best rule is better than the
 trivial predictor. The table counts these pairs. Time and temporary memory of a gradient
 are medians, relative to `bptt` of the same task and cell. Time was measured on two CPU
-cores that other programs used, too, with 10 networks in one program; the sequences are
-so short that `bptt` stores little."""
+cores that other programs used, too, with {lanes} networks in one program; the sequences
+are so short that `bptt` stores little."""
 
 CONTROL = """A check of the method: `rtrl` has the gradient of `bptt`, up to rounding,
 so both are equally good. In {pairs} pairs of a task and a cell with both, the test
@@ -65,3 +66,18 @@ the mean gradient's error, and spread the standard deviation over random draws, 
 relative to the norm of the exact gradient and measured after a quarter of the training.
 If a random rule is unbiased, its measured bias is about as large as its standard
 error."""
+
+# The trivial predictor of each task, and remarks on its losses.
+TRIVIAL = {
+    "copy": "a guess",
+    "adding": "the mean of the sum",
+    "mackey_glass": "the last value",
+    "breathing": "the mean of all training targets",
+    "spoken_digits": "a guess",
+    "influence": "a constant 0",
+    "yin_yang": "a guess",
+}
+REMARKS = {
+    "influence": " All sequences of this task are equal, so test losses are those of "
+    "the training data.",
+}

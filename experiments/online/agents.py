@@ -75,8 +75,8 @@ class Config(Study):
     """Lookbacks of truncated BPTT, beside diagonal_rtrl: numbers of steps that
     gradients are propagated back."""
     frozen: bool = True
-    """Also train agents whose recurrent parameters stay as drawn: only the layers after
-    a fixed random memory learn."""
+    """A control, too: agents whose recurrent parameters stay as drawn, so that only the
+    layers after a fixed random memory learn."""
     units: int = 16
     """Number of recurrent trace units of each network."""
     hidden: int = 16

@@ -46,6 +46,7 @@ from experiments.report._scores import (
     confusion as confusion,
     draw_confusion as draw_confusion,
     f1 as f1,
+    holm as holm,
     percent as percent,
     show_confusion as show_confusion,
     wilson as wilson,

@@ -1,4 +1,4 @@
-"""Scores: confidence intervals, F1, losses in bits, and confusion matrices."""
+"""Scores: intervals, corrected p values, F1, bits, and confusion matrices."""
 
 import math
 from collections.abc import Sequence
@@ -32,6 +32,24 @@ def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
 
     low, high = binomtest(correct, of).proportion_ci(level, method="wilson")
     return float(low), float(high)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Correct p values for the number of tests, by Holm's method.
+
+    Example:
+      >>> holm([0.01, 0.04, 0.03])
+      [0.03, 0.06, 0.06]
+
+    References:
+      Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+      Journal of Statistics 6(2), 1979.
+    """
+    order = np.argsort(ps)
+    raised = np.asarray(ps, float)[order] * np.arange(len(ps), 0, -1)
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(raised))
+    return adjusted.round(12).tolist()
 
 
 def percent(correct: int, of: int) -> str:

@@ -11,7 +11,6 @@ for small n. The p value is computed from the statistic S by Student's t distrib
 with n − 1 degrees of freedom.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -108,24 +107,6 @@ def _long_run_variances(d: np.ndarray, h: int) -> tuple[float, float]:
     lags = np.array([off[k:] @ off[: n - k] for k in range(h)]) / n
     plain = lags[0] + 2 * lags[1:].sum()
     return float(plain), float(lags[0] + 2 * lags[1:] @ (1 - np.arange(1, h) / h))
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Correct p values for the number of tests, by Holm's method.
-
-    Example:
-      >>> holm([0.01, 0.04, 0.03])
-      [0.03, 0.06, 0.06]
-
-    References:
-      Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
-      Journal of Statistics 6(2), 1979.
-    """
-    order = np.argsort(ps)
-    raised = np.asarray(ps, float)[order] * np.arange(len(ps), 0, -1)
-    adjusted = np.empty(len(ps))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(raised))
-    return adjusted.round(12).tolist()
 
 
 def verdict(gain: float, p: float, reference: str) -> str:

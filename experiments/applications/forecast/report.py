@@ -5,12 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments import report
-from experiments.applications.forecast.diebold_mariano import (
-    holm,
-    LEAST,
-    LEVEL,
-    verdict,
-)
+from experiments.applications.forecast.diebold_mariano import LEAST, LEVEL, verdict
 from experiments.applications.forecast.scores import ALL
 from experiments.applications.forecast.series import Series
 
@@ -150,7 +145,7 @@ def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
         for h, test in row["skill"].items()
     ]
     reference = "the zero forecast" if series.returns else "persistence"
-    corrected = holm([p for _, _, p, _ in found])
+    corrected = report.holm([p for _, _, p, _ in found])
     return [
         (method, h, p, verdict(gain, p, reference))
         for (method, h, _, gain), p in zip(found, corrected, strict=True)

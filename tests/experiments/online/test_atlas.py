@@ -3,12 +3,15 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bpvariants import gradients
 from docs import atlas as written
+from experiments import report
 from experiments.harness.errors import DataError
 from experiments.online import (
     _atlas_page as pages,
@@ -18,6 +21,7 @@ from experiments.online import (
     _atlas_table as table_of,
     _atlas_tasks as tasks,
     _atlas_training as training,
+    _atlas_words as words,
     _dynamical_systems,
     atlas,
 )
@@ -45,6 +49,7 @@ def check_task(name):
         assert xs.shape == (found.steps, *batch, found.inputs)
         assert weights.shape == targets.shape[: weights.ndim] == (found.steps, *batch)
         assert float(weights.sum()) > 0
+    assert words.TRIVIAL[name] == found.predictor
     return found
 
 
@@ -115,7 +120,7 @@ def test_holm_and_the_paired_test():
     assert len(found.equal) == 1
     assert found.learned
     raw = [0.01, 0.04, 0.03]  # sorted 0.01·3, 0.03·2, 0.04·1 → not below the one before
-    assert statistics.holm(raw) == [0.03, 0.06, 0.06]
+    assert report.holm(raw) == [0.03, 0.06, 0.06]
 
 
 def test_the_paired_test_counts_signs():
@@ -178,6 +183,27 @@ def test_what_is_left_out_is_not_supported(rule, task, cell):
         rules.TASKS, rules.CELLS, rules.RULES
     )
     assert f"`{rule}` with {_atlas_report.CELLS[cell]}" in pages._missing({})
+
+
+@pytest.mark.slow
+def test_eprop_is_left_out_where_it_equals_another_rule():
+    for cell, task in (("tanh", "copy"), ("gru", "copy"), ("linear", "influence")):
+        eprop, other = (
+            rules.problem(task, cell, rule, 3, 2) for rule in ("eprop", "tbptt_1_1")
+        )
+        given = *other.init(jax.random.key(0)), other.draw(jax.random.key(1)), None
+        with pytest.warns(UserWarning, match="keeps no trace of the past"):
+            got = eprop.estimate(*given)[1]
+        want = other.estimate(*given)[1]
+        chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+        assert "lookback=1, every=1" in rules.LEFT_OUT["eprop", cell]
+    found = tasks.task("copy", 2)
+    network = rules._network(found, "lru", 3)
+    rule = gradients.eprop(network.step, found.loss, visible=lambda carry: ())
+    params = network.init(jax.random.key(0))
+    xs, targets, _ = found.draw(jax.random.key(1))
+    with pytest.raises(ValueError, match=r"use gradients\.rtrl, which is exact"):
+        rule.init(params, network.carry(params, (2,)), (xs[0], targets[0]))
 
 
 def test_the_order_of_combinations():
