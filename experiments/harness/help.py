@@ -55,7 +55,11 @@ def help_of(config: type) -> dict[str, str]:
 
 
 def _with_help(config: type) -> type:
-    """Return a subclass of the options' class, with help as part of each type."""
+    """Return a class with the same options, with help as part of each type.
+
+    It does not inherit from `config`, because older versions of tyro show the class
+    attributes of the study, such as `CHECKS`, as options.
+    """
     hints, texts = typing.get_type_hints(config, include_extras=True), help_of(config)
     fields: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(config):
@@ -73,9 +77,7 @@ def _with_help(config: type) -> type:
             if field.default_factory is not dataclasses.MISSING:
                 default = dataclasses.field(default_factory=field.default_factory)
         fields.append((field.name, hint, default))
-    shown = dataclasses.make_dataclass(
-        config.__name__, fields, bases=(config,), frozen=True
-    )
+    shown = dataclasses.make_dataclass(config.__name__, fields, frozen=True)
     shown.__doc__ = _wrapped(inspect.getdoc(config) or "")
     return shown
 

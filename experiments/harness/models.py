@@ -283,10 +283,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as reader:
-        like = jax.tree.map(
-            lambda leaf: np.empty(leaf.shape, leaf.dtype),
-            reader.metadata(path).item_metadata.tree,
-        )
+        found = reader.metadata(path)
+        found = getattr(found, "item_metadata", found)  # newer orbax
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found.tree)
         return reader.restore(path, like)
 
 
