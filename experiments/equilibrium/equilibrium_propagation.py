@@ -31,6 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bpvariants import updates
+from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.equilibrium import _equilibrium_propagation_report as results
 from experiments.equilibrium._nudged_network import (
@@ -58,6 +60,7 @@ class Config(Study):
     CHECKS = {
         "hidden batch epochs train valid test": at_least(1),
         "rate": above(0),
+        "max_norm": above(0),
         "rules": known(RULES),
     }
 
@@ -71,6 +74,8 @@ class Config(Study):
     """Number of images in a mini-batch."""
     rate: float = 1.0
     """Factor of the learning rates, 0.04 for U and 0.08 for V."""
+    max_norm: float | None = None
+    """Largest spectral norm of V after an update; below 1, every state settles."""
     train: int = 5000
     """Number of training images, the first ones of 60,000."""
     valid: int = 2000
@@ -120,24 +125,25 @@ def _train(config: Config, name: str, seed: int, sets: tuple, way: Way) -> Row:
     params = initial_weights(jax.random.key(seed), config.hidden, "asymmetric" in name)
     labels, rule, look = jax.nn.one_hot(labels, 10), rule_of(name), _look(name)
 
+    optimizer = _optimizer(config, params)
+
     @jax.jit
-    def fit(params, batches, images, labels):
-        return jax.lax.scan(partial(update, images, labels), params, batches)
+    def fit(trained, batches, images, labels):
+        return jax.lax.scan(partial(update, images, labels), trained, batches)
 
-    def update(images, labels, params, batch):
-        x, target = images[batch], labels[batch]
+    def update(images, labels, trained, batch):
+        (params, state), x, target = trained, images[batch], labels[batch]
         (value, _), grads = rule(params, start(params, x), x, target)
-        new = {
-            leaf: params[leaf] - config.rate * RATES[leaf] * grads[leaf]
-            for leaf in params
-        }
-        return new, value
+        change, state = optimizer.update(grads, state, params)
+        return (optax.apply_updates(params, change), state), value
 
-    few = images[:100], labels[:100]
+    few, state = (images[:100], labels[:100]), optimizer.init(params)
     looks = [look(params, few, valid, test)]
     curve, batches = [], _batches(config, seed, len(images))
     for done, part in enumerate(_parts(config, batches), 1):
-        params, values = fit(params, jnp.asarray(part), images, labels)
+        (params, state), values = fit(
+            (params, state), jnp.asarray(part), images, labels
+        )
         curve.append(float(jnp.mean(values)))
         looks.append(look(params, few, valid, test))
         way.advance(done)
@@ -147,6 +153,16 @@ def _train(config: Config, name: str, seed: int, sets: tuple, way: Way) -> Row:
         "errors": errors[1:], "error": errors[-1], "valid_errors": valid_errors[1:],
         "cosines": cosines, "residuals": residuals, "unsettled": unsettled,
     }  # fmt: skip
+
+
+def _optimizer(config: Config, params: PyTree) -> optax.GradientTransformation:
+    """Return SGD with a learning rate for each array, and a limit for V if asked."""
+    sgd = {leaf: optax.sgd(config.rate * RATES[leaf]) for leaf in params}
+    steps = [optax.partition(sgd, {leaf: leaf for leaf in params})]
+    if config.max_norm is not None:
+        limit = updates.project_spectral_norm(config.max_norm, steps=2)
+        steps.append(optax.masked(limit, {leaf: leaf == "V" for leaf in params}))
+    return optax.chain(*steps)
 
 
 def _look(name: str):

@@ -6,6 +6,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments import data
@@ -127,6 +128,26 @@ def test_equilibrium_propagation(small, tmp_path):
     resume(equilibrium_propagation, config, result)
 
 
+def test_max_norm_limits_the_weights_between_units():
+    """Train V with large learning rates, with and without a limit of its norm."""
+    config = equilibrium_propagation.Config(rate=20.0, max_norm=0.3, hidden=5)
+    params = network.initial_weights(jax.random.key(0), 5, False)
+    grads = jax.tree.map(jnp.ones_like, params)
+    norms = {}
+    for limit in (0.3, None):
+        config = dataclasses.replace(config, max_norm=limit)
+        optimizer = equilibrium_propagation._optimizer(config, params)
+        new, state = params, optimizer.init(params)
+        for _ in range(5):
+            change, state = optimizer.update(grads, state, new)
+            new = optax.apply_updates(new, change)
+        norms[limit] = float(jnp.linalg.norm(new["V"], 2))
+        # The other arrays are trained by SGD alone.
+        np.testing.assert_allclose(new["U"], params["U"] - 5 * 20 * 0.04, rtol=1e-4)
+    assert norms[0.3] == pytest.approx(0.3, rel=1e-3)
+    assert norms[None] > 10
+
+
 def test_bptt_differentiates_as_many_steps_as_the_nudged_phase_has():
     """The gradient equals that of a loop of single steps, with Jacobians by hand."""
     params = network.initial_weights(jax.random.key(0), 5, asymmetric=False)
@@ -177,6 +198,11 @@ def test_seeds_are_trainings_of_their_own(small, tmp_path, monkeypatch):
         (attractor, {"corruption": 1.0}, r"corruption must be in \[0, 1\), got 1.0"),
         (attractor, {"limit": 0.0}, "limit must be positive, got 0.0"),
         (equilibrium_mnist, {"epochs": 0.0}, "epochs must be positive, got 0.0"),
+        (
+            equilibrium_propagation,
+            {"max_norm": 0.0},
+            "max_norm must be positive, got 0.0",
+        ),
         (
             equilibrium_propagation,
             {"train": 59_000, "valid": 1001},
