@@ -152,23 +152,8 @@ def conclusion_of_scores(task: Task, rows: Sequence[Any]) -> str:
         return " ".join(said)
     for reference in task.references:
         value = float(reference.scores[task.score])
-        better = [
-            name
-            for name, each in found.items()
-            if (each.low > value if sign else each.high < value)
-        ]
-        baseline = f"{reference.name} ({value:.3g}{task.unit})"
-        said.append(_beyond(baseline, better, len(found)))
-    return " ".join(said)
-
-
-def _beyond(baseline: str, names: Sequence[str], count: int) -> str:
-    """Say which scores are better than a baseline by more than their intervals."""
-    if not names:
-        return f"No score is better than {baseline} by more than its interval."
-    if len(names) == count:
-        return f"All scores are better than {baseline}."
-    which = (
-        report.listed(names) if len(names) < 4 else f"{len(names)} of {count} scores"
-    )
-    return f"Better than {baseline}: {which}."
+        told = report.against(
+            reference.name, value, scores, higher_is_better=sign, unit=task.unit
+        )
+        said.append(told)
+    return " ".join(filter(None, said))

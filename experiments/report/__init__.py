@@ -2,6 +2,7 @@
 
 from experiments.report._blocks import Block as Block, recording as recording
 from experiments.report._conclusions import (
+    against as against,
     best_of as best_of,
     Interval as Interval,
     interval as interval,

@@ -137,6 +137,78 @@ def verdict(
     return " ".join(said)
 
 
+def against(
+    reference: str,
+    value: float | Mapping[str, float | Sequence[float]],
+    scores: Mapping[str, Sequence[float]],
+    *,
+    higher_is_better: bool,
+    unit: str = "",
+    words: tuple[str, str] = ("Better than", "Worse than"),
+) -> str:
+    """Say which scores are better than a baseline or a published score, and which not.
+
+    A score does not differ from the reference if the 95 % confidence interval of the
+    mean difference over seeds contains 0. Scores with one seed, and scores that are not
+    finite, are left out; if none is left, the text is empty.
+
+    Args:
+      reference: name of the baseline.
+      value: score of the baseline; or {name: score to compare this name with}, where a
+        list of scores has one score for each seed, and differences are paired by seed.
+      scores: {name: score of each seed}.
+      higher_is_better: whether higher scores are better.
+      unit: unit of the score, such as " %".
+      words: beginnings of the sentences about better scores and about worse scores.
+
+    Example:
+      >>> against("guessing", 50, {"a": [90, 91], "b": [1, 99]}, higher_is_better=True)
+      'Better than guessing (50): a (by 34.1 to 46.9). No difference from guessing: b.'
+      >>> against("b", {"a": [7, 8]}, {"a": [5, 6]}, higher_is_better=False)
+      'Better than b: a (by 2).'
+    """
+    better: dict[str, Interval] = {}
+    worse: dict[str, Interval] = {}
+    same: list[str] = []
+    for name, values in scores.items():
+        other = value[name] if isinstance(value, Mapping) else value
+        gaps = np.subtract(values, other, dtype=float)
+        found = interval((gaps if higher_is_better else -gaps).tolist())
+        if len(values) < 2 or math.isnan(found.mean):
+            continue
+        if found.low > 0:
+            better[name] = found
+        elif found.high < 0:
+            worse[name] = Interval(-found.high, -found.mean, -found.low)
+        else:
+            same.append(name)
+    count = len(better) + len(same) + len(worse)
+    known = "" if isinstance(value, Mapping) else f" ({_short(value)}{unit})"
+    if count > 1 and len(better) == count and words[0] == "Better than":
+        return f"All scores are better than {reference}{known}."
+    said = []
+    for beginning, names in zip(words, (better, worse), strict=True):
+        if names:
+            told = _by(names, count, unit)
+            said.append(f"{beginning} {reference}{known}: {told}.")
+            known = ""
+    if same:
+        some = len(same) > 3
+        names = f"{len(same)} of {count} scores" if some else listed(same)
+        said.insert(bool(better), f"No difference from {reference}{known}: {names}.")
+    return " ".join(said)
+
+
+def _by(found: Mapping[str, Interval], count: int, unit: str) -> str:
+    """Return names with the intervals of their differences; count many names."""
+    if len(found) > 3:
+        means = [each.mean for each in found.values()]
+        least, most = _short(min(means)), _short(max(means))
+        return f"{len(found)} of {count} scores, by {least} to {most}{unit}"
+    ends = lambda each: dict.fromkeys((_short(each.low), _short(each.high)))
+    return listed([f"{n} (by {' to '.join(ends(x))}{unit})" for n, x in found.items()])
+
+
 def _short(value: float) -> str:
     """Write a number with three digits.
 

@@ -78,3 +78,43 @@ def test_many_equals_are_counted():
     far = {f"far {i}": [90 + i, 91 + i, 92 + i] for i in range(5)}
     said = report.verdict("loss", scores | far, higher_is_better=False)
     assert said.endswith("Higher: the other 5, from far 0 (91) to far 4 (95).")
+
+
+def test_scores_are_compared_with_a_baseline():
+    scores = {"a": [91.0, 92.0, 93.0], "b": [80.0, 90.0, 85.0], "c": [1.0, 2.0, 3.0]}
+    said = report.against("guessing", 85.0, scores, **HIGH)
+    assert said == (
+        "Better than guessing (85 %): a (by 4.52 to 9.48 %). No difference from "
+        "guessing: b. Worse than guessing: c (by 80.5 to 85.5 %)."
+    )
+    alone = {"a": scores["a"], "d": [90.0, 91.0]}
+    said = report.against("guessing", 50.0, alone, **HIGH)
+    assert said == "All scores are better than guessing (50 %)."
+    said = report.against("guessing", 50.0, {"b": [45.0, 55.0]}, **HIGH)
+    assert said == "No difference from guessing (50 %): b."
+
+
+def test_differences_are_paired_by_seed():
+    """Seeds differ much more than the two methods do."""
+    one, other = [1.0, 50.0, 90.0], [2.0, 51.1, 90.9]
+    said = report.against("x", {"a": other}, {"a": one}, higher_is_better=False)
+    assert said == "Better than x: a (by 0.752 to 1.25)."
+    assert report.interval(one).overlaps(report.interval(other))
+    said = report.against("x", {"a": 47.0}, {"a": one}, higher_is_better=False)
+    assert said == "No difference from x: a."
+
+
+def test_what_cannot_be_compared_with_a_baseline():
+    scores = {"one seed": [5.0], "diverged": [np.nan, 1.0]}
+    assert report.against("x", 0.0, scores, higher_is_better=True) == ""
+
+
+def test_many_names_are_counted_beside_a_baseline():
+    scores = {f"m{i}": [float(i), i + 0.01] for i in range(1, 6)}
+    said = report.against("x", 3.505, scores, higher_is_better=True)
+    assert said.startswith("Better than x (3.5): m4 (by ")
+    assert said.endswith("Worse than x: m1 (by 2.44 to 2.56), m2 (by 1.44 to 1.56) and "
+                         "m3 (by 0.436 to 0.564).")  # fmt: skip
+    words = ("Above", "Below")
+    said = report.against("1", 0.0, scores, higher_is_better=True, words=words)
+    assert said == "Above 1 (0): 5 of 5 scores, by 1 to 5."
