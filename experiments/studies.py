@@ -9,7 +9,9 @@ class Entry(NamedTuple):
 
     module: str  # below `experiments`
     about: str  # what the study shows
-    minutes: float | None = None  # whole run on two CPU cores; None: not measured
+    # Time of a whole run on two CPU cores; measured, or scaled from the part of the run
+    # that a comment names; None: not measured.
+    minutes: float | None = None
     download: str = ""  # data that are downloaded at the first run
 
 
@@ -33,6 +35,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
             "static.yin_yang",
             "exact and approximate gradients on a small task that needs deep credit, "
             "compared with published accuracies",
+            12,  # from 6 of its 18 jobs
         ),
         "drift": Entry(
             "forgetting.drift",
@@ -50,21 +53,24 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "proben1": Entry(
             "resilient.proben1",
             "Rprop on the Proben1 problems, compared with Prechelt's published tables",
-            None,
+            10,  # from 144 of its 240 jobs
             "Proben1",
         ),
         "rprop_vs": Entry(
             "resilient.rprop_vs",
             "Rprop, its variants, the Rprops of optax and torch, Adam and L-BFGS "
             "compared",
+            47 / 60,
         ),
         "rprop_minibatch": Entry(
             "resilient.rprop_minibatch",
             "the failure of Rprop on mini-batches, and methods that repair it",
+            28 / 60,
         ),
         "rprop_robustness": Entry(
             "resilient.rprop_robustness",
             "sensitivity of Rprop, Adam and SGD to noise, scales and redundant inputs",
+            4,  # from 1296 of its 1485 trainings
         ),
     },
     "Through time": {
@@ -86,16 +92,18 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "copy_adding": Entry(
             "through_time.copy_adding",
             "the copy and adding tasks: loss and gradient flow of each cell",
+            6,  # from 7 of its 10 jobs
         ),
         "sequential_mnist": Entry(
             "through_time.sequential_mnist",
             "MNIST read pixel by pixel, compared with a published table",
-            None,
+            5,  # from the LSTM and most of the GRU
             "MNIST",
         ),
         "long": Entry(
             "through_time.long",
             "truncated BPTT over 100,000 characters in constant memory",
+            1.4,
         ),
     },
     "Online": {
@@ -120,16 +128,18 @@ GROUPS: dict[str, dict[str, Entry]] = {
             "online.copy_length",
             "the longest string that each rule learns to copy in a given number of "
             "steps",
+            4.4,  # from 13 of its 18 jobs
         ),
         "streaming": Entry(
             "online.streaming",
             "online learning on sensor streams, scored before each update",
-            None,
+            2.7,
             "robot data and weather of New York",
         ),
         "agents": Entry(
             "online.agents",
             "agents that act and learn at every step, on tasks that need memory",
+            2.6,
         ),
         "breathing": Entry(
             "online.breathing",
@@ -149,7 +159,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "attractor": Entry(
             "equilibrium.attractor",
             "an associative memory that settles, trained with six kinds of gradient",
-            None,
+            9,  # from 2 of its 6 jobs
             "MNIST",
         ),
         "equilibrium_digits": Entry(
@@ -160,13 +170,13 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "equilibrium_mnist": Entry(
             "equilibrium.equilibrium_mnist",
             "a convolutional equilibrium network on MNIST: exact gradient and JFB",
-            None,
+            2.2,
             "MNIST",
         ),
         "equilibrium_propagation": Entry(
             "equilibrium.equilibrium_propagation",
             "equilibrium propagation and the exact gradient on MNIST, same seeds",
-            None,
+            38 / 60,
             "MNIST",
         ),
     },
@@ -237,7 +247,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "char_lm": Entry(
             "scale.char_lm",
             "a character model of Shakespeare on many devices and processes",
-            None,
+            2,
             "Shakespeare",
         ),
         "pod": Entry(
@@ -252,7 +262,11 @@ GROUPS: dict[str, dict[str, Entry]] = {
             "runs",
             6,  # from 5 of its 21 jobs, which take equal times
         ),
-        "benchmarks": Entry("benchmarks", "speed compared with similar libraries"),
+        "benchmarks": Entry(
+            "benchmarks",
+            "speed compared with similar libraries",
+            34,  # from 8 of its 93 jobs
+        ),
     },
 }
 STUDIES = {name: entry for group in GROUPS.values() for name, entry in group.items()}
@@ -276,7 +290,8 @@ def listing(width: int) -> str:
             )
         parts.append("\n".join(lines))
     note = (
-        "Times are for the whole study on two CPU cores; where none is given, it was "
+        "Times are for the whole study on two CPU cores that other programs used too; "
+        "those of long studies are scaled from a part. Where none is given, it was "
         "not measured. With --quick, every study takes less than a minute. Downloads "
         "happen once, at the first run."
     )
@@ -289,7 +304,7 @@ def _needs(entry: Entry) -> str:
     if entry.minutes is not None:
         short = entry.minutes < 1
         number = round(60 * entry.minutes) if short else round(entry.minutes)
-        said.append(f"{number} {'s' if short else 'min'}.")
+        said.append(f"About {number} {'s' if short else 'min'}.")
     if entry.download:
         said.append(f"Needs a download: {entry.download}.")
     return " ".join(said)

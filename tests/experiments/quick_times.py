@@ -6,7 +6,9 @@ should be idle. The program fails if a study fails or takes more than a minute.
 
 With the first argument `--whole`, the studies run in full, without a limit of time.
 Without names, these are all studies whose time is missing in `experiments/studies.py`.
-The seconds, divided by 60, are the `minutes` to write there.
+The seconds, divided by 60, are the `minutes` to write there. If a study takes too long
+to run whole, stop it after some minutes, and scale the time by the jobs that its log
+says are done; a comment beside the minutes says which part was run.
 """
 
 import os

@@ -224,6 +224,9 @@ def test_the_groups_have_each_study_once():
         entries = [line for line in lines if line[:2] == "  " and line[2] != " "]
         assert [line.split()[0] for line in entries] == names
     assert "Needs a download: MNIST." in studies.listing(120)
+    entry = lambda minutes: studies.Entry("module", "about", minutes)
+    said = [studies._needs(entry(minutes)) for minutes in (0.5, 9.4, None)]
+    assert said == ["About 30 s.", "About 9 min.", ""]
 
 
 def test_one_process_at_a_time_runs_a_study_in_a_folder(tmp_path):
