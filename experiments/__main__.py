@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from experiments._machine import ON_MANY, refusal, TRAIN
-from experiments.studies import listing, STUDIES
+from experiments.harness.listing import listing
+from experiments.studies import STUDIES
 
 INTERRUPTED = 130  # exit code of shells after Ctrl-C: 128 + SIGINT
 

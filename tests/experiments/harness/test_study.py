@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from experiments import __main__ as command, report, studies
+from experiments import __main__ as command, report
 from experiments.harness import options
 from experiments.harness.errors import DataError
 from experiments.harness.help import help_of
@@ -213,20 +213,6 @@ def test_lines_of_help_are_full(capsys, monkeypatch):
         has_help = line[column:].strip() and not line[column - 2 : column].strip()
         if indent == column and has_help:
             assert len(f"{line} {below.split()[0]}") > width, (line, below)
-
-
-def test_the_groups_have_each_study_once():
-    names = [name for group in studies.GROUPS.values() for name in group]
-    assert len(names) == len(set(names)) == len(studies.STUDIES)
-    for width in (60, 80, 120):
-        lines = studies.listing(width).splitlines()
-        assert max(map(len, lines)) < width
-        entries = [line for line in lines if line[:2] == "  " and line[2] != " "]
-        assert [line.split()[0] for line in entries] == names
-    assert "Needs a download: MNIST." in studies.listing(120)
-    entry = lambda minutes: studies.Entry("module", "about", minutes)
-    said = [studies._needs(entry(minutes)) for minutes in (0.5, 9.4, None)]
-    assert said == ["About 30 s.", "About 9 min.", ""]
 
 
 def test_one_process_at_a_time_runs_a_study_in_a_folder(tmp_path):
