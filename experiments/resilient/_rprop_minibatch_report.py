@@ -35,7 +35,7 @@ def show(rows: list[dict[str, Any]], images: int) -> None:
     )
     report.show_table(title, header, lines, note + _same(rows))
     losses = {
-        f"{row['method']} on {row['batches']} batches": _numbers(row, "loss")[:, -1]
+        f"{row['method']} on {row['batches']} batches": [run[-1] for run in row["loss"]]
         for row in rows
         if row["best"]
     }
