@@ -61,6 +61,11 @@ def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
         f"replay keeps {config.horizon} examples; rls has no η. "
         "Measured: outside this project, λ 0.9, 5 walks of 2000 steps.",
     )
+    lowest = {
+        row["method"]: _lowest(row) for row in rows if row["stream"] == "random walk"
+    }
+    measure = "error on random walks, each method at its best η"
+    report.conclude(report.verdict(measure, lowest, higher_is_better=False))
 
 
 def show_left_out(reason: str) -> None:
@@ -91,6 +96,14 @@ def show_weather(rows: list[dict[str, Any]]) -> None:
             "are seasons of 2015. persistence: predict today's maximum; fixed: least "
             "squares on 2012–2014, not updated.",
         )
+
+
+def _lowest(row: dict[str, Any]) -> list[float]:
+    """Return a method's errors at the rate with its lowest mean; NaN if it diverges."""
+    tried = [np.array(errors, float) for errors in row["errors"].values()]
+    return min(
+        tried, key=lambda errors: np.nan_to_num(errors.mean(), nan=np.inf)
+    ).tolist()
 
 
 def _mean(errors):

@@ -42,6 +42,12 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             "leak, rflo equals truncated_bptt with a lookback of 1 up to rounding. "
             "µs/step: time of one step of all seeds together, without compilation.",
         )
+        scores = {
+            row["rule"]: row["loss"] for row in rows if tuple(row["delays"]) == delays
+        }
+        said = report.verdict("cross-entropy", scores, higher_is_better=False)
+        about = f"t₁, t₂ = {delays[0]}, {delays[1]}"
+        report.conclude(said, about=about)
 
 
 def _below(loss: float) -> str:

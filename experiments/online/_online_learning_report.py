@@ -64,6 +64,10 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "(truncated_bptt: 5 seeds). Lookback 25, every 10: gradients go back 25 steps, "
         "and the parameters are updated every 10 steps.",
     )
+    for system in systems:
+        scores = {row["rule"]: row["nmse"] for row in rows if row["system"] == system}
+        said = report.verdict("NMSE", scores, higher_is_better=False)
+        report.conclude(f"{SYSTEMS[system].title}. {said}")
     found = cosines(rows)
     report.show_table(
         "Cosine to exact RTRL, and time",

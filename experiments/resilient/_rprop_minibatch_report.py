@@ -34,6 +34,13 @@ def show(rows: list[dict[str, Any]], images: int) -> None:
         'probabilistic_rprop moves by Δ, "expected" by (2 p − 1) Δ, p = P(g > 0).'
     )
     report.show_table(title, header, lines, note + _same(rows))
+    losses = {
+        f"{row['method']} on {row['batches']} batches": [run[-1] for run in row["loss"]]
+        for row in rows
+        if row["best"]
+    }
+    said = report.verdict("final training loss", losses, higher_is_better=False)
+    report.conclude(said)
 
 
 def _line(row: dict[str, Any]) -> list[str]:

@@ -62,6 +62,23 @@ def show(problem: Problem, rows: list[dict[str, Any]], notes: list[str]) -> None
     notes += _left_again(problem, shown)
     lines = [_line(problem, row) for row in shown]
     report.show_table(problem.title, header, lines, " ".join(notes))
+    if problem.name != "rosenbrock":  # which has a single run
+        _conclude(problem, shown)
+
+
+def _conclude(problem: Problem, rows: list[dict[str, Any]]) -> None:
+    """Say which methods are fastest; a run that misses the target counts all steps."""
+    never, target = problem.steps + 1, f"{problem.targets[-1]:g}"
+    iterations = lambda row: [never if i is None else i for i in row["reached"][target]]
+    scores = {
+        row["label"]: iterations(row) if problem.by_target else row["values"]
+        for row in rows
+    }
+    measure = f"number of iterations to {target}" if problem.by_target else "final E"
+    said = report.verdict(measure, scores, higher_is_better=False)
+    if problem.by_target and any(never in runs for runs in scores.values()):
+        said += f" A run that never reaches {target} counts as {never} iterations."
+    report.conclude(said, about=problem.title)
 
 
 def _about_rates(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:

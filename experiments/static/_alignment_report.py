@@ -48,6 +48,11 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "rule and the exact ∂E/∂w, at the end of training. ms: time of one step of all "
         "seeds together.",
     )
+    errors = {NAMES[row["rule"]]: row["error"] for row in rows}
+    said = report.verdict(
+        "test error", errors, higher_is_better=False, unit=" %", limits=(0, 100)
+    )
+    report.conclude(said)
 
 
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:

@@ -55,6 +55,17 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             lines,
             _note(task, config),
         )
+        _conclude(task, floor, [row for row in rows if row["task"] == task])
+
+
+def _conclude(task: str, floor: float, rows: list[dict[str, Any]]) -> None:
+    """Say which cells have the lowest loss, and which use their memory."""
+    scores = {f"{row['cell']} by {row['rule']}": row["loss"] for row in rows}
+    said = [
+        report.verdict("loss", scores, higher_is_better=False),
+        report.against("the floor", floor, scores, higher_is_better=False),
+    ]
+    report.conclude(" ".join(filter(None, said)), about=TITLES[task].capitalize())
 
 
 def _note(task: str, config: Any) -> str:

@@ -56,6 +56,7 @@ def test_the_study_runs_and_writes_what_it_shows(tmp_path, weather, capsys):
     shown = capsys.readouterr().out
     assert "A linear model under drift" in shown
     assert "no temperatures" in shown
+    assert "error on random walks, each method at its best η: " in shown
     assert "left out" not in shown
     pictures = ["drift.png", "seattle.png"]
     check_resumed(drift.main, config, result, lost=2, pictures=pictures)

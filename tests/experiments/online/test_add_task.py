@@ -74,7 +74,11 @@ def test_add_task(tmp_path, capsys):
         begun["rtrl", 1, 2],
         rtol=0.02,
     )
-    assert "0.45445" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0.45445" in shown
+    for about in ("t₁, t₂ = 1, 2", "t₁, t₂ = 2, 3"):
+        said = (f"{about}: No difference in cross", f"{about}: Lowest cross-entropy")
+        assert any(each in shown for each in said)
     check_resumed(add_task.main, config, result, lost=2, pictures=["add_task.png"])
 
 

@@ -183,6 +183,9 @@ def test_online_learning(tmp_path, capsys):
     printed = capsys.readouterr().out
     for published in (".0704 (.0163)", ".0051 (.0040)", "0.288"):
         assert published in printed
+    for system in ("Hénon", "Lorenz"):
+        said = (f"{system}. Lowest NMSE: ", f"{system}. No difference in NMSE: ")
+        assert any(each in printed for each in said)
     # Print the table of an interrupted run, which has only the first rows.
     show(result.rows[:1], config)
     assert "rtrl" in capsys.readouterr().out

@@ -41,6 +41,8 @@ def check_files(result, picture):
 def test_minibatch_runs_all_methods_at_all_rates(minibatch):
     assert not minibatch.interrupted
     check_files(minibatch, PICTURE)
+    page = (minibatch.folder / "report.html").read_text()
+    assert " final training loss: " in page
     names = [(row["method"], row["batches"]) for row in minibatch.rows]
     assert len(set(names)) == 7
     assert len(names) == 14

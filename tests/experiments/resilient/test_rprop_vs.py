@@ -52,6 +52,10 @@ def check_files(result, picture):
 def test_contest_runs_all_methods_on_all_problems(contest):
     assert not contest.interrupted
     check_files(contest, "convergence.png")
+    page = (contest.folder / "report.html").read_text()
+    assert page.count("Lowest number of iterations to 1e-06: ") == 1
+    assert "counts as 401 iterations" in page
+    assert page.count(" final E: ") == 1
     for problem, steps, runs in (
         ("quadratic", 400, 2), ("rosenbrock", 2000, 1), ("digits", 20, 2)
     ):  # fmt: skip

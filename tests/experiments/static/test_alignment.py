@@ -61,7 +61,9 @@ def test_alignment(enlarged, tmp_path, monkeypatch, capsys):
     assert (signs[..., :-1] > 10).all()
     assert (signs[:, -1, :-1] < 80).all()
     # The table also prints the published value.
-    assert "0.94" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0.94" in shown
+    assert "No difference in test error" in shown or "Lowest test error" in shown
     check_resume(config, result)
 
 

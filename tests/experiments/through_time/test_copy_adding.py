@@ -42,7 +42,10 @@ def test_copy_adding(check_run, check_resumed, tmp_path, monkeypatch, capsys):
         assert np.isfinite(row["curve"]).all()
         assert (np.array(row["flow_before"]) > 0).all()
     # Loss of an RNN, published by Bai et al.
-    assert ".0202" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert ".0202" in printed
+    assert "Adding: Lowest loss: tanh by bptt (" in printed
+    assert "the floor (" in printed
     truncated = {
         "rule": "truncated_bptt, lookback 8, every 4",
         "cell": "lstm",
