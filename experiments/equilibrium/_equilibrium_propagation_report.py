@@ -27,6 +27,31 @@ def show(rows: list[Row]) -> None:
         [_line(rows, rule, present) for rule in present],
         NOTE,
     )
+    said = conclusion(rows)
+    if said:
+        report.conclude(said)
+
+
+def conclusion(rows: list[Row]) -> str:
+    """Compare each rule's error with the exact gradient's, paired by seed."""
+    errors: dict[str, dict[int, float]] = {}
+    for row in rows:
+        errors.setdefault(row["rule"], {})[row["seed"]] = row["error"]
+    said = []
+    for exact in dict.fromkeys(exact_of(rule, errors) for rule in errors):
+        ours, theirs = {}, {}
+        for rule, each in errors.items():
+            if exact and exact != rule and exact_of(rule, errors) == exact:
+                seeds = [seed for seed in each if seed in errors[exact]]
+                ours[rule] = [each[seed] for seed in seeds]
+                theirs[rule] = [errors[exact][seed] for seed in seeds]
+        reference = f"the test error of {exact}"
+        said.append(
+            report.against(
+                reference, theirs, ours, higher_is_better=False, unit=" points"
+            )
+        )
+    return " ".join(filter(None, said))
 
 
 def draw(rows: list[Row]) -> Figure:

@@ -101,9 +101,8 @@ def show_weather(rows: list[dict[str, Any]]) -> None:
 def _lowest(row: dict[str, Any]) -> list[float]:
     """Return a method's errors at the rate with its lowest mean; NaN if it diverges."""
     tried = [np.array(errors, float) for errors in row["errors"].values()]
-    return min(
-        tried, key=lambda errors: np.nan_to_num(errors.mean(), nan=np.inf)
-    ).tolist()
+    mean = lambda errors: np.inf if np.isnan(errors).any() else errors.mean()
+    return min(tried, key=mean).tolist()
 
 
 def _mean(errors):

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import shutil
+import sys
 import textwrap
 import typing
 from collections.abc import Sequence
@@ -29,7 +30,11 @@ def parse(config: type, program: str, arguments: Sequence[str]) -> Any:
         args=list(arguments),
         config=(tyro.conf.OmitArgPrefixes,),  # name --devices, not --machine.devices
     )
-    return _as(config, given)
+    try:
+        return _as(config, given)
+    except ValueError as error:  # from the checks of the study's options
+        print(f"{error} For all options: {program} --help", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def help_of(config: type) -> dict[str, str]:

@@ -284,7 +284,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
     with ocp.StandardCheckpointer() as reader:
         found = reader.metadata(path)
-        found = getattr(found, "item_metadata", found)  # newer orbax
+        # Older versions of orbax return what newer ones return as `item_metadata`.
+        found = getattr(found, "item_metadata", found)
         like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found.tree)
         return reader.restore(path, like)
 

@@ -144,7 +144,6 @@ def against(
     *,
     higher_is_better: bool,
     unit: str = "",
-    words: tuple[str, str] = ("Better than", "Worse than"),
 ) -> str:
     """Say which scores are better than a baseline or a published score, and which not.
 
@@ -159,7 +158,6 @@ def against(
       scores: {name: score of each seed}.
       higher_is_better: whether higher scores are better.
       unit: unit of the score, such as " %".
-      words: beginnings of the sentences about better scores and about worse scores.
 
     Example:
       >>> against("guessing", 50, {"a": [90, 91], "b": [1, 99]}, higher_is_better=True)
@@ -184,13 +182,13 @@ def against(
             same.append(name)
     count = len(better) + len(same) + len(worse)
     known = "" if isinstance(value, Mapping) else f" ({_short(value)}{unit})"
-    if count > 1 and len(better) == count and words[0] == "Better than":
+    if count > 1 and len(better) == count:
         return f"All scores are better than {reference}{known}."
     said = []
-    for beginning, names in zip(words, (better, worse), strict=True):
+    for beginning, names in (("Better", better), ("Worse", worse)):
         if names:
             told = _by(names, count, unit)
-            said.append(f"{beginning} {reference}{known}: {told}.")
+            said.append(f"{beginning} than {reference}{known}: {told}.")
             known = ""
     if same:
         some = len(same) > 3

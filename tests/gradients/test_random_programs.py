@@ -83,7 +83,7 @@ def counts(request):
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.fast_rows(1)
+@pytest.mark.slow
 def test_rules_agree_with_loops(part, counts):
     test = given(cases())(lambda case: try_case(case, counts))
     size = hypothesis.settings(max_examples=PART if part else FIRST)

@@ -183,6 +183,27 @@ def test_errors_are_compared_with_the_exact_gradient_of_the_same_network():
     assert report_of_ep.chosen(row) == 2.0
 
 
+def test_a_sentence_compares_errors_with_the_exact_gradient_seed_by_seed():
+    errors = {
+        "bptt": [3.0, 5.0, 9.0],
+        "ep": [3.01, 4.99, 9.0],
+        "ep one-sided": [4.0, 6.1],  # the run was stopped before the third seed
+        "rbp asymmetric": [6.0, 8.0, 7.0],
+        "ep asymmetric": [5.0, 7.0, 6.1],
+    }
+    rows = [
+        {"rule": rule, "seed": seed, "error": error}
+        for rule, each in errors.items()
+        for seed, error in enumerate(each)
+    ]
+    assert report_of_ep.conclusion(rows) == (
+        "No difference from the test error of bptt: ep. Worse than the test error of "
+        "bptt: ep one-sided (by 0.415 to 1.69 points). Better than the test error of "
+        "rbp asymmetric: ep asymmetric (by 0.823 to 1.11 points)."
+    )
+    assert report_of_ep.conclusion(rows[1:2]) == ""
+
+
 def test_seeds_are_trainings_of_their_own(small, tmp_path, monkeypatch):
     monkeypatch.setattr(attractor, "RULES", ("jfb",))
     config = attractor.Config(hidden=3, epochs=2, seeds=2, first_seed=4, out=tmp_path)

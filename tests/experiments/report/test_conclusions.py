@@ -115,6 +115,8 @@ def test_many_names_are_counted_beside_a_baseline():
     assert said.startswith("Better than x (3.5): m4 (by ")
     assert said.endswith("Worse than x: m1 (by 2.44 to 2.56), m2 (by 1.44 to 1.56) and "
                          "m3 (by 0.436 to 0.564).")  # fmt: skip
-    words = ("Above", "Below")
-    said = report.against("1", 0.0, scores, higher_is_better=True, words=words)
-    assert said == "Above 1 (0): 5 of 5 scores, by 1 to 5."
+    said = report.against("x", 1.5, scores, higher_is_better=True)
+    assert said == (
+        "Better than x (1.5): 4 of 5 scores, by 0.505 to 3.5. "
+        "Worse than x: m1 (by 0.431 to 0.559)."
+    )
