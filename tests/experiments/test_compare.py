@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments import benchmarks, report
+from experiments import benchmarks, data, report
 from experiments.compare import study as compare
 from experiments.compare.memory import chosen_rate
 from experiments.compare.page import conclusion_of_curves, conclusion_of_scores
@@ -132,6 +132,11 @@ def test_references_are_the_published_ones(result):
         assert float(regression[period]) == pytest.approx(score, abs=6e-4)
     assert float(persistence["1921–55"]) == pytest.approx(0.427, abs=6e-4)
     assert float(persistence["1956–79"]) == pytest.approx(0.965, abs=6e-4)
+    # To 1920, the forecast for a year is compared where twelve years lie before it.
+    years, numbers = data.sunspots()
+    early = numbers[years <= 1920]
+    error = np.mean((early[12:] - early[11:-1]) ** 2)
+    assert error / np.var(numbers[years <= 1979]) == pytest.approx(0.300, abs=6e-4)
     logistic = compare.TASKS["digits"]().references[0].scores["test %"]
     assert logistic == pytest.approx(92.0, abs=0.05)
 

@@ -1,5 +1,6 @@
 """Tests of data sets: their sizes and splits, and no overlap of test and training."""
 
+import hashlib
 import os
 import shutil
 from functools import cache
@@ -184,6 +185,20 @@ def test_sentences_of_the_tutorial():
         for side in (0, 1)
     ]
     assert words == [3028, 4668]
+
+
+@pytest.mark.data
+def test_sentences_of_the_tutorial_in_the_parts_of_others(monkeypatch):
+    """Split as others do: by the hash's remainder, 0 for test, 1 for validation."""
+
+    def which_part(english):
+        tenth = int(hashlib.sha256(english.encode()).hexdigest(), 16) % 10
+        return {0: 2, 1: 1}.get(tenth, 0)
+
+    monkeypatch.setattr(_tatoeba, "which_part", which_part)
+    monkeypatch.setattr(_tatoeba, "keep_apart", lambda parts, text: parts)
+    pairs = data.tatoeba_fra_eng(data.tutorial_form, data.is_of_tutorial)
+    assert [len(part) for part in pairs] == [9522, 1161, 1139]
 
 
 @pytest.mark.data

@@ -85,8 +85,15 @@ def test_linear_baselines_are_those_measured_elsewhere():
     (errors,) = row["rmse"].values()
     assert abs(errors["1"][0] - 0.0787) < 5e-5
     assert [test["statistic"] for test in row["skill"].values()] == [0, 0, 0]
-    # Hours that are absent from the file become missing values.
+    # New York, one hour and 24 hours ahead: persistence, and autoregression on 48 lags
     series = series_of.SERIES["nyc"]()
+    prepared = series_of.prepare(series)
+    for kind, wants in {"reference": (1.61, 8.29), "ar": (1.47, 8.06)}.items():
+        said = baselines.walk(kind, series, prepared)[0][None]
+        errors = scores.score(series, prepared, said, series.validation - 1)["rmse"]
+        for hours, want in zip(("1", "24"), wants, strict=True):
+            assert abs(errors["last 20 %"][hours][0] - want) < 0.01
+    # Hours that are absent from the file become missing values.
     assert np.all(np.diff(series.times).astype(int) == 1)
     assert np.isnan(series.values).sum() > 20
 

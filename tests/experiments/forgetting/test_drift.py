@@ -142,6 +142,12 @@ def test_the_data_are_those_of_their_description():
     scored = weather.dates[1:] >= np.datetime64("2015-01-01")
     persistence = drift.rms(np.diff(weather.temp_max), scored)
     assert persistence == pytest.approx(2.91, abs=5e-3)
+    # The mean of the same day in the three years before
+    days = np.array([str(date)[5:] for date in weather.dates])
+    test = weather.dates >= np.datetime64("2015-01-01")
+    same = [weather.temp_max[~test & (days == day)].mean() for day in days[test]]
+    error = np.sqrt(np.mean((weather.temp_max[test] - same) ** 2))
+    assert error == pytest.approx(4.42, abs=5e-3)
 
 
 @pytest.mark.parametrize(

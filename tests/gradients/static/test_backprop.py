@@ -209,6 +209,12 @@ def test_a_network_of_single_units_is_micrograds():
     chex.assert_trees_all_close(info[0].error["d"], -12 * info[1].delta, rtol=1e-12)
 
 
+def test_the_slope_of_tanh_is_the_published_one():
+    rule = gradients.backprop([(lambda w, y: w * y, jnp.tanh)], lambda y, _: y)
+    (_, info), _ = rule((jnp.array(1.0),), jnp.array(1.0), jnp.zeros(()))
+    assert abs(float(info[0].delta) - 0.41997434161402603) < 2e-16
+
+
 def test_info_is_a_tuple_and_a_table():
     params = (jnp.array([[1.0, -1.0], [0.0, -1.0]]), jnp.array([[2.0], [1.0]]))
     layers = [(lambda w, y: y @ w, jax.nn.relu), (lambda w, y: y @ w, lambda s: s)]
