@@ -31,6 +31,7 @@ NAMES = {
     "frsf": "frSF",
     "rbp": "settling, RBP",
     "jfb": "settling, JFB",
+    "ep": "settling, EP",
 }
 HEADER = ["", "test %", "95 % interval", "worst run", "− backprop", "published", "∠"]
 CLASSES = ("yang", "yin", "dots")

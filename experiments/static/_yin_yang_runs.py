@@ -7,7 +7,8 @@ hidden layer h with connections within the layer:
 
 All weights and biases of a layer are drawn from U(−1/√n, 1/√n), where n is the number
 of inputs of the layer. W is projected to a spectral norm of at most LIMIT after each
-update, so that h settles.
+update, so that h settles. Equilibrium propagation needs symmetric connections, so its
+network has (W + Wᵀ)/2 in place of W.
 """
 
 from collections.abc import Callable
@@ -24,9 +25,10 @@ from experiments import data
 BATCH = 20
 LIMIT = 0.5  # largest spectral norm of the connections within the hidden layer
 ALIGNMENT = ("fa", "dfa", "usf", "brsf", "frsf")
-SETTLING = ("rbp", "jfb")  # rules of the network that settles
+SETTLING = ("rbp", "jfb", "ep")  # rules of the network that settles
 RULES = ("backprop", "frozen", "linear", *ALIGNMENT, *SETTLING)
 SOLVER = gradients.solvers.relaxation(1.0, tol=1e-3, max_steps=30)
+NUDGING: dict[str, Any] = {"beta": 0.1, "free_steps": 30, "nudged_steps": 15}
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -172,9 +174,10 @@ def _feed_forward(rule: str, hidden: tuple[int, ...]) -> Network:
 
 
 def _settling(rule: str, units: int) -> Network:
-    f = lambda params, h, x: jnp.tanh(
-        x @ params["in"]["w"] + params["in"]["b"] + h @ params["within"]
-    )
+    symmetric = lambda w: (w + w.T) / 2
+    within = symmetric if rule == "ep" else lambda w: w
+    drive = lambda params, x: x @ params["in"]["w"] + params["in"]["b"]
+    f = lambda params, h, x: jnp.tanh(drive(params, x) + h @ within(params["within"]))
     read = lambda params, h: h @ params["out"]["w"] + params["out"]["b"]
     start = lambda x: jnp.zeros((len(x), units))
 
@@ -195,6 +198,21 @@ def _settling(rule: str, units: int) -> Network:
 
         return call
 
+    def by_nudging():
+        def primitive(params, h, x):
+            own = jnp.sum(h * (h @ within(params["within"])), axis=-1) / 2
+            return own + jnp.sum(h * drive(params, x), axis=-1)
+
+        by = gradients.equilibrium_propagation(
+            primitive, cross_entropy, activation=jnp.tanh, readout=read, **NUDGING
+        )
+
+        def call(params, feedback, inputs, classes, key):
+            (loss, _), grads = by(params, start(inputs), inputs, classes)
+            return loss, grads
+
+        return call
+
     def logits(params, x):
         options = {"solver": SOLVER, "on_failure": "ignore", "batch_ndim": 1}
         h, _ = gradients.fixed_point(f, params, start(x), x, **options)
@@ -207,7 +225,8 @@ def _settling(rule: str, units: int) -> Network:
         return optax.chain(optax.adam(rate), optax.masked(limited, only))
 
     exact = through(None)
-    trained = through(gradients.adjoints.jfb()) if rule == "jfb" else exact
+    by_jfb = through(gradients.adjoints.jfb())
+    trained = {"rbp": exact, "jfb": by_jfb, "ep": by_nudging()}[rule]
     lower = lambda params: [params["in"]["w"], params["within"]]
     return Network(init, logits, trained, exact, lambda *_: None, update, lower)
 

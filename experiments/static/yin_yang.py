@@ -10,7 +10,8 @@ trains the lower layers. The rules are:
 - linear: a network without a hidden layer;
 - fa, dfa, usf, brsf and frsf: feedback alignment, see `gradients.feedback_alignment`;
 - rbp and jfb: the hidden layer also has connections within itself and settles at a
-  fixed point; the gradient is that of recurrent backpropagation, or Jacobian-free.
+  fixed point; the gradient is that of recurrent backpropagation, or Jacobian-free;
+- ep: equilibrium propagation in such a network, with symmetric connections.
 
 The data and the settings of the network 4-30-3 are those of Kriener, Göltz and
 Petrovici 2022, doi:10.1145/3517343.3517380; those of 4-120-3 are from a later table of
@@ -75,13 +76,13 @@ class Config(Study):
     """Networks to train, from 4-30-3, 4-120-3 and 4-30-30-3, named by their numbers of
     units. The learning rate of 4-120-3 is 0.001, that of the others 0.01."""
     rules: tuple[str, ...] = RULES
-    """Rules to train by. The rules rbp and jfb train a network with 30 units that
-    settles, and are left out for the networks 4-120-3 and 4-30-30-3."""
+    """Rules to train by. The rules rbp, jfb and ep train a network with 30 units
+    that settles, and are left out for the networks 4-120-3 and 4-30-30-3."""
     epochs: int = 300
     """Number of passes through the 5000 training points, in batches of 20."""
     seeds: int = 20
     """Number of runs of each rule, with different initial weights and batches. They
-    train together under one vmap; those of rbp and jfb under two."""
+    train together under one vmap; those of rbp, jfb and ep under two."""
 
 
 def main(config: Config) -> report.Result:

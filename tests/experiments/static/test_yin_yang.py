@@ -116,8 +116,10 @@ def test_every_rule_has_the_exact_gradient_of_the_output_layer(rule):
     top = (
         (lambda tree: tree["out"]) if rule in runs.SETTLING else (lambda tree: tree[-1])
     )
+    # The free phase of `ep` takes all its steps; other rules stop at a tolerance.
+    atol = 1e-4 if rule == "ep" else 1e-5
     for name in "wb":
-        np.testing.assert_allclose(top(grads)[name], top(exact)[name], atol=1e-5)
+        np.testing.assert_allclose(top(grads)[name], top(exact)[name], atol=atol)
     if rule == "linear":
         assert len(params) == 1
         return
@@ -126,6 +128,10 @@ def test_every_rule_has_the_exact_gradient_of_the_output_layer(rule):
     if rule in ("backprop", "rbp"):
         for found, wanted in pairs:
             np.testing.assert_allclose(found, wanted, atol=2e-5)
+    elif rule == "ep":  # the nudging is not infinitely small
+        error = sum(jnp.sum((found - wanted) ** 2) for found, wanted in pairs)
+        size = sum(jnp.sum(wanted**2) for _, wanted in pairs)
+        assert 0 < error / size < 0.04**2
     elif rule == "frozen":
         assert not any(found.any() for found, _ in pairs)
     else:
