@@ -42,6 +42,7 @@ ADJOINTS = {
     "cg-20": gradients.adjoints.cg(tol=1e-5, max_steps=BACK),
     "jfb": gradients.adjoints.jfb(),
 }
+BLACK = 0.1143  # error of a black output
 RULES = ("bptt-50", "tbptt-20", *ADJOINTS)
 # Errors measured outside this project, with 64 hidden units and one seed. At epoch 100
 # and at epoch 300, there are two errors: the L1 error of the output, and of the output
@@ -212,11 +213,31 @@ def _show(rows: list[Row], config: Config) -> None:
         ["", "L1", "measured", "binary", "measured", "half black", "ms/step"],
         lines,
         "L1: error per pixel; binary: L1 of the binarised output (lower is better). A "
-        "black output has an error of 0.1143.\nMeasured: outside this project, one "
+        f"black output has an error of {BLACK}.\nMeasured: outside this project, one "
         "seed, with Liao's wiring, which may differ from the wiring here.\nHalf black: "
         "share of wrong output pixels when half of the white input pixels are "
         f"blackened; in training, a share of {config.corruption} was blackened.",
     )
+    _conclude(rows)
+
+
+def _conclude(rows: list[Row]) -> None:
+    """Say which rules have the fewest wrong pixels, and which a black output beats."""
+    measures = {
+        "share of wrong pixels after training": lambda row: row["binary"][-1],
+        "share of wrong pixels of half-blackened inputs": lambda row: row["restored"],
+    }
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    for measure, of in measures.items():
+        scores = {
+            rule: [of(row) for row in rows if row["rule"] == rule] for rule in rules
+        }
+        below = [rule for rule in rules if np.mean(scores[rule]) < BLACK]
+        said = report.verdict(measure, scores, higher_is_better=False)
+        report.conclude(
+            f"{said} Below the {BLACK} of a black output: "
+            f"{report.listed(below) or 'none'}."
+        )
 
 
 def _cell(values: Sequence[float]) -> str:
