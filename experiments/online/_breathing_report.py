@@ -125,13 +125,15 @@ def _show_comparisons(rows: Rows) -> None:
 def in_words(row: dict[str, Any], other: list[float], name: str) -> str:
     """Say whether a method's error differs from the errors `other` [S] of a rival."""
     low, high = scores.interval(np.subtract(row["nrmse"], other).tolist())
-    order = "the same" if low <= 0 <= high else "a lower" if high < 0 else "a higher"
-    method = f"{NAMES[row['method']]}, {WORDS[row['protocol']]}"
+    method = NAMES[row["method"]]
     rival = "the published error of SnAp-1" if name == "published" else name
-    if order == "the same":
-        return f"No difference in nRMSE between {method} and {rival}."
-    by = " to ".join(f"{end:.3f}" for end in sorted((abs(low), abs(high))))
-    return f"{method[0].upper()}{method[1:]}: {order} nRMSE than {rival} (by {by})."
+    about = f"{method[:1].upper()}{method[1:]} against {rival}"
+    if low <= 0 <= high:
+        found = "no difference in nRMSE"
+    else:
+        by = " to ".join(f"{end:.3f}" for end in sorted((abs(low), abs(high))))
+        found = f"nRMSE {'lower' if high < 0 else 'higher'} by {by}"
+    return f"{about}, {WORDS[row['protocol']]}: {found}."
 
 
 def compared(row: dict[str, Any], other: list[float], name: str) -> list[str]:

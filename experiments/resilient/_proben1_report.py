@@ -34,8 +34,8 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
         )
         report.conclude(
             f"{variant}: of {len(mine)} mean test errors, {count('')} are within 2 "
-            "standard deviations of the paper's. Of the others, the median is in "
-            f"{count('median')} cases; {count('off')} are off."
+            "standard deviations of the paper's. Of the others, medians that are: "
+            f"{count('median')}; off: {count('off')}."
         )
 
 

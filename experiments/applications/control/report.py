@@ -71,7 +71,7 @@ def _conclude(name: str, rows: Sequence[dict[str, Any]]) -> None:
     said = [
         report.verdict("cost", costs, **sign),
         report.against("the cost of the untrained policy", untrained, costs, **sign),
-        report.against("iLQR, in units of its cost", 1, shares, **sign),
+        report.against("iLQR, whose costs are the unit", 1, shares, **sign),
     ]
     report.conclude(" ".join(filter(None, said)), about=name)
 
