@@ -41,7 +41,7 @@ def test_robot_quick(check_run, tmp_path, capsys):
     assert known == pytest.approx(71.5, abs=0.3)
     shown = capsys.readouterr().out
     assert "90.1" in shown
-    assert "24 sensors. One seed: no statement about differences in accuracy" in shown
+    assert "Front and left. One seed: no statement about differences in" in shown
     model = experiments.load(tmp_path)
     readings = data.wall_following().readings[4092:]
     (row,) = (row for row in result.rows if row["model"] == "gru-16")
