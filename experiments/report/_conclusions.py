@@ -1,6 +1,7 @@
 """Sentences that compare scores of several seeds by confidence intervals."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -224,10 +225,12 @@ def _short(value: float) -> str:
 def listed(names: Sequence[str]) -> str:
     """Join names by commas and "and", or by semicolons if a name has a comma.
 
+    Commas in brackets do not count.
+
     Example:
       >>> listed(["a", "b", "c"]), listed(["a, x", "b"])
       ('a, b and c', 'a, x; b')
     """
-    if any(", " in name for name in names):
+    if any(", " in re.sub(r"\([^)]*\)", "", name) for name in names):
         return "; ".join(names)
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
