@@ -6,13 +6,34 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._examples import select
+from bpvariants._settings import called, described, UsageError
 from bpvariants.types import PyTree, Step
+
+UNROLL = "step.unroll(params, carry, xs, mask, reset, initial)"
 
 
 def whole_sequence(step: Step) -> Callable | None:
-    """Return the method of a step that runs a whole sequence, or None."""
+    """Return the method of a step that runs a whole sequence, or None.
+
+    A method of that name that takes other arguments, or does not return a pair, raises
+    an error when it is called.
+    """
     method = getattr(step, "unroll", None)
-    return method if callable(method) else None
+    if not callable(method):
+        return None
+    remedy = (
+        "a method unroll of a step must run the whole sequence and return (carry, ys). "
+        f"If the unroll of {described(step)} does something else, rename it, or give "
+        "lambda params, carry, x: step(params, carry, x)"
+    )
+
+    def unroll(*arguments):
+        result = called(UNROLL, method, *arguments, remedy=remedy)
+        if isinstance(result, tuple | list) and len(result) == 2:
+            return result[0], result[1]
+        raise UsageError(f"{UNROLL} returned {described(result)}; {remedy}.")
+
+    return unroll
 
 
 def inverse_of(step: Step) -> Callable | None:

@@ -98,7 +98,12 @@ def module_remedy(value: Any) -> str:
     return ""
 
 
-def called(form: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def called(
+    form: str,
+    function: Callable[..., Any],
+    *arguments: Any,
+    remedy: str = "give a function of these arguments",
+) -> Any:
     """Call the user's function; if the arguments do not fit it, raise a clear error."""
     try:
         return function(*arguments)
@@ -107,11 +112,10 @@ def called(form: str, function: Callable[..., Any], *arguments: Any) -> Any:
         # call. If the error arose in the function's body, the traceback has more
         # entries. Flax and Equinox modules wrap their calls, so their errors always
         # have more entries; for a module, the error's text is checked instead.
-        remedy = module_remedy(function)
+        of_module = module_remedy(function)
         within = error.__traceback__ is None or error.__traceback__.tb_next is not None
-        if within and not (remedy and "positional argument" in str(error)):
+        if within and not (of_module and "positional argument" in str(error)):
             raise
         name = form.partition("(")[0]
-        remedy = remedy or "give a function of these arguments"
-        message = f"{name} cannot be called as {form}: {error}; {remedy}."
+        message = f"{name} cannot be called as {form}: {error}; {of_module or remedy}."
         raise UsageError(message) from error

@@ -49,6 +49,16 @@ def loss(y, target):
     return jnp.sum((y - target) ** 2, axis=-1)
 
 
+class Paper:  # a step whose method `unroll` has nothing to do with sequences
+    __call__ = staticmethod(step)
+    unroll = staticmethod(lambda metres=1.0: metres)
+
+
+class WithoutCarry:  # a step whose method `unroll` returns the outputs alone
+    __call__ = staticmethod(step)
+    unroll = staticmethod(lambda *arguments: arguments[2])
+
+
 params, carry = draw(0, 3, 3), jnp.zeros((2, 3))
 xs, targets = draw(1, 4, 2, 3), draw(2, 4, 2, 3)  # T = 4 steps, 2 examples
 args, (x, target) = (params, carry, xs, targets), (xs[0], targets[0])
@@ -163,6 +173,12 @@ The step and the loss are swapped.
 The step has no argument for the params.
     gradients.bptt(lambda carry, x: (carry, carry), loss)(*args)
     ValueError: step cannot be called as step(params, carry, x) … takes 2
+The step has a method `unroll` that does not run a sequence.
+    gradients.bptt(Paper(), loss)(*args)
+    ValueError: step.unroll cannot be called as … If the unroll of a Paper … rename it
+The step has a method `unroll` that returns the outputs without the carry.
+    gradients.unroll(WithoutCarry(), params, carry, xs)
+    ValueError: step.unroll … returned an array float32[4, 2, 3] … return (carry, ys)
 The step is a gradient rule.
     gradients.bptt(bptt, loss)(*args)
     ValueError: step cannot be called as step(params, carry, x) … 'targets'

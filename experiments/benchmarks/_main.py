@@ -21,7 +21,7 @@ from experiments.benchmarks._proben1 import proben1
 from experiments.benchmarks._records import changes, read, show_changes, write
 from experiments.benchmarks._rprop import rprop
 from experiments.benchmarks._sweep import sweep
-from experiments.benchmarks._tables import ratio, share, write_tables
+from experiments.benchmarks._tables import ratio, sentence, share, write_tables
 from experiments.benchmarks._torch import waiting
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import at_least, known
@@ -158,6 +158,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
         "rounds. Floor: the least time of this work on this machine, measured in the "
         f"same rounds, as a share of the time. {waiting()}",
     )
+    report.conclude(sentence(rows))
     write(folder, rows)
     if config.compare is not None and earlier is not None:
         show_changes(changes(earlier, rows), config.compare)

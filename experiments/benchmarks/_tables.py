@@ -72,6 +72,32 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sentence(rows: list[Row]) -> str:
+    """Say how many rows are slower and faster than the first rows of their groups."""
+    firsts: set[str] = set()
+    counts, faster, several = {"slower": 0, "same": 0, "unknown": 0}, [], 0
+    for row in rows:
+        if row["group"] not in firsts:
+            firsts.add(row["group"])
+            continue
+        several += 1
+        low, high = (row.get(name) or math.nan for name in ("low", "high"))
+        if high < 1:
+            faster.append(f"{row['name']} ({row['group']})")
+        else:
+            kind = "slower" if low > 1 else "same" if low <= 1 <= high else "unknown"
+            counts[kind] += 1
+    if not several:
+        return "No implementation is compared with another."
+    names = report.listed(faster) if 0 < len(faster) < 6 else ""
+    said = (
+        f"Compared with the first row of its group, by 95 % intervals: {several} "
+        f"rows, of which {counts['slower']} are slower, {len(faster)} faster"
+        f"{f': {names}' if names else ''}, and {counts['same']} do not differ."
+    )
+    return said + f" {counts['unknown']} have no interval." * bool(counts["unknown"])
+
+
 def ratio(row: Row) -> str:
     """Return a row's ratio with its 95 % interval; without it if there is none."""
     low, high = (row.get(name) or math.nan for name in ("low", "high"))

@@ -218,6 +218,14 @@ def _show(rows: list[Row]) -> None:
         "computed the exact gradient by their own solver.\nEvaluations: mean number of "
         "evaluations of the step until a test image settles.",
     )
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(row["rule"], []).append(row["accuracy"])
+    report.conclude(
+        report.verdict(
+            "test accuracy", scores, higher_is_better=True, unit=" %", limits=(0, 100)
+        )
+    )
 
 
 def _draw(rows: list[Row]) -> Figure:

@@ -105,9 +105,10 @@ class Model:
     def __repr__(self) -> str:
         short = {k: v for k, v in self.settings.items() if isinstance(v, str | int)}
         settings = ", ".join(f"{name}={value!r}" for name, value in short.items())
+        settings = f" ({settings})" if settings else ""
         options = " or ".join(f"--{name}" for name in self.reads)
         return (
-            f"Model of {self.study} ({settings}); ask it by predict(x), or by the "
+            f"Model of {self.study}{settings}; ask it by predict(x), or by the "
             f"command ask with {options}"
         )
 

@@ -52,9 +52,26 @@ def between(world: str, values: list[float]) -> str:
 
     Returns that are impossible do not belong to the interval.
     """
-    least, greatest = RANGES[world.partition("_")[0]]
+    least, greatest = _range(world)
     found = report.interval(values)
     return f"{max(found.low, least):.3g} to {min(found.high, greatest):.3g}"
+
+
+def _range(world: str) -> tuple[float, float]:
+    return RANGES[world.partition("_")[0]]
+
+
+def _conclude(rows: list[dict[str, Any]]) -> None:
+    """Say which rules have the highest returns, and which do better than a guess."""
+    for world in dict.fromkeys(row["world"] for row in rows):
+        scores = {row["rule"]: row["score"] for row in rows if row["world"] == world}
+        said = report.verdict(
+            "return", scores, higher_is_better=True, limits=_range(world)
+        )
+        if world.startswith("chain"):
+            guess = report.against("a guess", 0, scores, higher_is_better=True)
+            said = f"{said} {guess}".strip()
+        report.conclude(f"{title(world)}. {said}")
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
@@ -93,6 +110,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             "Critic: share of the variance of discounted returns that v explains. "
             + ELSEWHERE,
         )
+        _conclude([row for row in rows if "world" in row])
     speeds = [
         [
             row["speed_of"],

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import report
-from experiments.online._atlas_report import CELLS, groups, middle, Row, TITLES, verdict
+from experiments.online._atlas_conclusions import Row, sentence, verdict
+from experiments.online._atlas_report import CELLS, groups, middle, TITLES
 from experiments.online._atlas_rules import (
     CELLS as CHOSEN,
     combinations,
@@ -20,7 +21,6 @@ from experiments.online._atlas_rules import (
     STATIC,
     TASKS,
 )
-from experiments.online._atlas_statistics import capped, interval
 from experiments.online._atlas_table import Table
 from experiments.online._atlas_words import (
     BEST,
@@ -149,53 +149,6 @@ def _task(task: str, found: Mapping[tuple[str, str], Mapping[str, Row]]) -> str:
     )
     tail = f"{trivial['trivial']:.3g}.{REMARKS.get(task, '')}"
     return f"{head}{tail}\n\n" + "\n".join(said)
-
-
-def sentence(rules: dict[str, Row]) -> str:
-    """Say which rules are best for a task and a cell, and which of them is cheapest."""
-    if len(rules) < 2:
-        return "Only one rule was run, so nothing is compared."
-    found = verdict(rules)
-    ends = lambda rule: interval(
-        capped(rules[rule]["test"], rules[rule]["trivial"]).tolist()
-    )
-    if not found.learned:
-        return (
-            "No rule has a loss below that of the trivial predictor "
-            f"(lowest: {found.best}, {_loss(ends(found.best))})."
-        )
-    lowest = f"`{label(found.best)}` ({_loss(ends(found.best))})"
-    if len(found.equal) == len(rules) - 1:
-        text = f"No difference between the {len(rules)} rules that were run"
-        text += f"; the lowest loss is that of {lowest}"
-    elif found.equal:
-        names = report.listed([f"`{label(rule)}`" for rule in found.equal])
-        text = f"Lowest loss: {lowest}; no difference from {names}"
-    else:
-        text = f"Lowest loss: {lowest}, lower than all others"
-    worse = [r for r in found.regrets if r not in (found.best, *found.equal)]
-    text += "."
-    good = [found.best, *found.equal]
-    quick = min(good, key=lambda rule: rules[rule]["microseconds"])
-    small = min(good, key=lambda rule: rules[rule]["temp_bytes"])
-    if len(good) > 1:
-        least = f"the least time is that of `{label(quick)}`, the least memory that of "
-        text += f" Of these, {least}`{label(small)}`."
-    if worse:
-        worse.sort(key=lambda rule: found.regrets[rule])
-        near, far = worse[0], worse[-1]
-        with_regret = lambda rule: f"`{label(rule)}` (regret {found.regrets[rule]:.2f})"
-        text += f" Worse: {with_regret(near)}"
-        if len(worse) > 1:
-            text = text.replace("Worse:", f"Worse: {len(worse)} rules, from")
-            text += f" to {with_regret(far)}"
-        text += "."
-    return text
-
-
-def _loss(ends: tuple[float, float, float]) -> str:
-    low, mean, high = ends
-    return f"{mean:.3g}, 95 % interval {low:.3g} to {high:.3g}"
 
 
 def _gradients(rows: Sequence[Row]) -> str:

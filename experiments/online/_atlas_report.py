@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -11,10 +10,10 @@ from matplotlib.patches import Patch, Rectangle
 
 from experiments import report
 from experiments.networks.cells import LABELS
+from experiments.online._atlas_conclusions import Row, sentence, verdict
 from experiments.online._atlas_rules import LEFT_OUT, OWN, RECURRENT, STATIC
-from experiments.online._atlas_statistics import capped, compare, interval, Verdict
+from experiments.online._atlas_statistics import capped, interval, Verdict
 
-Row = dict[str, Any]
 CELLS = LABELS | {"linear": "own linear network", "layers": "feed-forward network"}
 TITLES = {
     "copy": "copy",
@@ -46,12 +45,6 @@ def groups(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
     return found
 
 
-def verdict(rules: dict[str, Row]) -> Verdict:
-    """Compare all rules of a task and a cell."""
-    trivial = next(iter(rules.values()))["trivial"]
-    return compare({rule: row["test"] for rule, row in rules.items()}, trivial)
-
-
 def show(rows: Sequence[Row]) -> None:
     """Print a table of losses, regrets and gradients for each task and cell."""
     header = ["rule", "test loss", "95 %", "regret", "p", "rate", "cosine"]
@@ -66,6 +59,8 @@ def show(rows: Sequence[Row]) -> None:
             f"Trivial predictor: {trivial:.3g}. p: paired test against {found.best}, "
             "corrected by Holm's method. Cosine: before, during and after training.",
         )  # fmt: skip
+        said = sentence(dict(rules)).replace("`", "")  # names are code in Markdown
+        report.conclude(said, about=f"{TITLES[task]}, {CELLS[cell]}")
 
 
 def _cells(rule: str, row: Row, found: Verdict) -> list[str]:

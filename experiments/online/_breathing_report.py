@@ -95,7 +95,7 @@ def _show_methods(rows: Rows, config: Any) -> None:
 
 def _show_comparisons(rows: Rows) -> None:
     """Print the best method of each protocol, compared with what it should beat."""
-    lines = []
+    pairs: list[tuple[dict[str, Any], list[float], str]] = []
     for protocol, rival in (("measured", "persistence"), ("at once", "snap_1")):
         mine = [
             row for row in _of(rows, protocol=protocol)
@@ -105,25 +105,40 @@ def _show_comparisons(rows: Rows) -> None:
         other = _one(rows, protocol=protocol, method=rival)
         if best is None:
             continue
-        lines.append(compared(best, np.full(len(best["nrmse"]), TO_BEAT), "published"))
+        pairs.append((best, [TO_BEAT] * len(best["nrmse"]), "published"))
         if other and other is not best:
-            lines.append(compared(best, np.array(other["nrmse"]), NAMES[rival]))
+            pairs.append((best, other["nrmse"], NAMES[rival]))
     if repeated := _one(rows, method="last target"):
-        constant = np.full(len(repeated["nrmse"]), TO_BEAT)
-        lines.append(compared(repeated, constant, "published"))
+        pairs.append((repeated, [TO_BEAT] * len(repeated["nrmse"]), "published"))
     report.show_table(
         "Best methods, and what they are compared with",
         ["", "protocol", "compared with", "difference", "p"],
-        lines,
+        [compared(*pair) for pair in pairs],
         f"Published: the mean {TO_BEAT} of SnAp-1; errors of single sequences are not "
         "published, so it is taken as the error of each. p: two-sided paired bootstrap "
         "over sequences.",
     )
+    if pairs:
+        report.conclude(" ".join(in_words(*pair) for pair in pairs))
 
 
-def compared(row: dict[str, Any], other: np.ndarray, name: str) -> list[str]:
+def in_words(row: dict[str, Any], other: list[float], name: str) -> str:
+    """Say whether a method's error differs from the errors `other` [S] of a rival."""
+    low, high = scores.interval(np.subtract(row["nrmse"], other).tolist())
+    method = NAMES[row["method"]]
+    rival = "the published error of SnAp-1" if name == "published" else name
+    about = f"{method[:1].upper()}{method[1:]} against {rival}"
+    if low <= 0 <= high:
+        found = "no difference in nRMSE"
+    else:
+        by = " to ".join(f"{end:.3f}" for end in sorted((abs(low), abs(high))))
+        found = f"nRMSE {'lower' if high < 0 else 'higher'} by {by}"
+    return f"{about}, {WORDS[row['protocol']]}: {found}."
+
+
+def compared(row: dict[str, Any], other: list[float], name: str) -> list[str]:
     """Return the cells of a paired comparison with the errors `other` [S]."""
-    differences = np.array(row["nrmse"]) - other
+    differences = np.subtract(row["nrmse"], other)
     low, high = scores.interval(differences.tolist())
     text = f"{differences.mean():+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
     p = scores.p_value(differences.tolist())

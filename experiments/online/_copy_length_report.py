@@ -32,6 +32,27 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"{_of_length(config)} {_of_updates(config)} Seconds: time of all seeds "
             "together, with compilation.",
         )
+        _conclude([row for row in rows if row["cell"] == cell], config)
+
+
+def _conclude(rows: list[dict[str, Any]], config: Any) -> None:
+    """Say which rules copy the longest strings, and how far rtrl is from bptt."""
+    if config.shortest == config.longest:
+        losses = {row["rule"]: [run[-1] for run in row["losses"]] for row in rows}
+        said = report.verdict("loss", losses, higher_is_better=False)
+    else:
+        lengths = {row["rule"]: row["length"] for row in rows}
+        limits = (config.shortest, config.longest)
+        said = report.verdict(
+            "length", lengths, higher_is_better=True, unit=" bits", limits=limits
+        )
+    exact = next((row for row in rows if row["rule"] == "rtrl"), None)
+    if exact and config.updates == "sequence":
+        said += (
+            " The cosine of rtrl's gradient to that of bptt is at least "
+            f"{min(exact['cosine']):.6f}."
+        )
+    report.conclude(said, about=rows[0]["cell"])
 
 
 def _of_length(config: Any) -> str:

@@ -45,6 +45,11 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             lines,
             "Loss before each update, in float64; NEST and TensorFlow: published.",
         )
+        gap = max(abs(a / b - 1) for a, b in zip(row["losses"], nest, strict=False))
+        report.conclude(
+            f"The losses of {row['published']} differ from those of NEST by at most "
+            f"{report.number(float(f'{gap:.1g}'))} of their size."
+        )
     for task in ("regression", "evidence"):
         found = [row for row in rows if row.get("task") == task]
         lines = [
@@ -67,6 +72,14 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
                 "of the readout left out. s/update: time of one network's update, with "
                 "compilation.",
             )
+            late = {
+                row["rule"]: [float(np.mean(losses[-10:])) for losses in row["losses"]]
+                for row in found
+            }
+            said = report.verdict(
+                "loss of the last 10 updates", late, higher_is_better=False
+            )
+            report.conclude(said, about=task)
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:

@@ -1,6 +1,7 @@
 """Sentences that compare scores of several seeds by confidence intervals."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -184,21 +185,25 @@ def against(
     known = "" if isinstance(value, Mapping) else f" ({_short(value)}{unit})"
     if count > 1 and len(better) == count:
         return f"All scores are better than {reference}{known}."
+    some = f"{len(same)} of {count} scores" if len(same) > 3 else listed(same)
     said = []
-    for beginning, names in (("Better", better), ("Worse", worse)):
+    for beginning, names in {
+        "Better than": _by(better, count, unit) if better else "",
+        "No difference from": some if same else "",
+        "Worse than": _by(worse, count, unit) if worse else "",
+    }.items():
         if names:
-            told = _by(names, count, unit)
-            said.append(f"{beginning} than {reference}{known}: {told}.")
+            said.append(f"{beginning} {reference}{known}: {names}.")
             known = ""
-    if same:
-        some = len(same) > 3
-        names = f"{len(same)} of {count} scores" if some else listed(same)
-        said.insert(bool(better), f"No difference from {reference}{known}: {names}.")
     return " ".join(said)
 
 
 def _by(found: Mapping[str, Interval], count: int, unit: str) -> str:
-    """Return names with the intervals of their differences; count many names."""
+    """Return names with the intervals of their differences; count many names.
+
+    Differences of percentages are in percentage points.
+    """
+    unit = " points" if unit == " %" else unit
     if len(found) > 3:
         means = [each.mean for each in found.values()]
         least, most = _short(min(means)), _short(max(means))
@@ -218,10 +223,14 @@ def _short(value: float) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join names by commas and "and".
+    """Join names by commas and "and", or by semicolons if a name has a comma.
+
+    Commas in brackets do not count.
 
     Example:
-      >>> listed(["a", "b", "c"])
-      'a, b and c'
+      >>> listed(["a", "b", "c"]), listed(["a, x", "b"])
+      ('a, b and c', 'a, x; b')
     """
+    if any(", " in re.sub(r"\([^)]*\)", "", name) for name in names):
+        return "; ".join(names)
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -26,12 +26,16 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
             HEADER,
             lines,
             f"Mean ± standard deviation of {len(mine[0]['test'])} runs (lower is "
-            f"better).\nOf {len(mine)} mean test errors, {count('')} are within 2 "
-            f"standard deviations of the paper's. {count('median')} are not, but their "
-            "medians are, because a few runs that stopped early move the mean (early: "
-            f"how many). {count('off')} are off.\n* marks a difference of more than 2 "
-            "standard errors. Root mean square differences in standard errors (1 is "
-            f"expected by chance): {_misfits(mine)}.",
+            f"better).\nEarly: runs with less than {EARLY:g} times the median number "
+            "of epochs, which can move the mean. Median: only the median is within 2 "
+            "standard deviations of the paper's mean; off: neither is.\n* marks a "
+            "difference of more than 2 standard errors. Root mean square differences "
+            f"in standard errors (1 is expected by chance): {_misfits(mine)}.",
+        )
+        report.conclude(
+            f"{variant}: of {len(mine)} mean test errors, {count('')} are within 2 "
+            "standard deviations of the paper's. Of the others, medians that are: "
+            f"{count('median')}; off: {count('off')}."
         )
 
 

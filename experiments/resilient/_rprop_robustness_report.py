@@ -42,9 +42,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             "difficulty. A diverged training counts as 90 %.\n"
             + ("All rates are constant." if config.constant else FALLING),
         )
-    console = report.wide_console()
     for line in verdicts(rows):
-        console.print(line)
+        report.conclude(line)
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:

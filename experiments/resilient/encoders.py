@@ -197,6 +197,35 @@ def _show(rows: list[Row], config: Config) -> None:
         "them out.\nPaper: Riedmiller & Braun 1993, 10 runs of Rprop⁺; it gives no "
         "deviation for Δ₀ 0.1.",
     )
+    for encoder, first in PUBLISHED:
+        _conclude(encoder, first, rows, config)
+
+
+def _conclude(encoder: str, first: float, rows: list[Row], config: Config) -> None:
+    """Say which variants and settings take the fewest epochs, and compare the paper."""
+    mine = [r for r in rows if (r["encoder"], r["first_step"]) == (encoder, first)]
+    scores = {
+        f"{row['variant']} at ±{row['weights']}, clip {row['clip']}": row["epochs"]
+        for row in mine
+        if len(_solved(row, config)) == config.seeds
+    }
+    said = []
+    if scores:
+        said.append(report.verdict("number of epochs", scores, higher_is_better=False))
+    said.append(
+        report.against(
+            "the paper's mean of Rprop⁺, taken as exact",
+            PUBLISHED[encoder, first][0],
+            scores,
+            higher_is_better=False,
+            unit=" epochs",
+        )
+    )
+    if len(scores) < len(mine):
+        stuck = len(mine) - len(scores)
+        said.append(f"Left out, as runs were stuck: {stuck} of {len(mine)} settings.")
+    told = " ".join(filter(None, said))
+    report.conclude(f"{encoder} with Δ₀ = {first:g}. {told}")
 
 
 def _grid(config: Config) -> list[tuple[float, float]]:

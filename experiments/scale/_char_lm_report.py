@@ -59,6 +59,13 @@ def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
         f"Lower is better. {config.streams} streams, windows of {config.window}. Last "
         "window: bits on the last window of the training text, before the update.",
     )
+    if chunks:
+        last = chunks[-1]
+        report.conclude(
+            f"One run: the test loss is {last['test_bits']:.3f} bits per character "
+            f"after {last['step']:,} updates. A uniform guess over "
+            f"{len(text.alphabet)} symbols has {np.log2(len(text.alphabet)):.3f}."
+        )
     axes = ", ".join(f"{size} {name}" for name, size in run["mesh"].items())
     mebibytes = "?" if run["temp_bytes"] is None else f"{run['temp_bytes'] / 2**20:.1f}"
     speed = run["characters"] / run["seconds"] if run["seconds"] else 0.0

@@ -52,6 +52,16 @@ def show(
         f"weights takes longer than arithmetic; below {least_streams:.1f}, sums take "
         "longer than arithmetic. Both limits apply to any number of parameters.",
     )
+    most = max(row["chips"] for row in training)
+    said = [
+        f"GRU {row['units']} {faster:.1f} ({100 * faster / most:.0f} % of ideal)"
+        for row in training
+        if row["chips"] == most and (faster := speed_up(row, training))
+    ]
+    report.conclude(
+        f"Calculated, not measured: speed-up of {most} chips over one chip: "
+        f"{report.listed(said)}."
+    )
     sweeps = [row for row in rows if row["row"] == "sweep"]
     report.show_table(
         f"{config.runs:,} runs of a GRU {config.run_units}, batches of "

@@ -159,3 +159,9 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
         "bit-identical to the run that was not killed, as all arrays should be."
     )
     report.show_table("Runs killed and resumed", header, table, note)
+    same = [row["arrays_equal"] == row["arrays"] and row["log_equal"] for row in rows]
+    if rows:
+        report.conclude(
+            f"{sum(same)} of {len(rows)} killed and resumed runs ended with the arrays "
+            "and the log of the uninterrupted run, bit by bit."
+        )

@@ -37,6 +37,30 @@ def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
         "λ_1: the largest Lyapunov exponent of the carry; if λ_1 is below 0, "
         "perturbations of the carry fade. Bits per character: lower is better.",
     )
+    _conclude(rows)
+
+
+def _conclude(rows: list[dict[str, Any]]) -> None:
+    """Say whose gradients vanish or explode, and which networks predict best."""
+    for when in dict.fromkeys(row["trained"] for row in rows):
+        mine = {
+            f"{row['cell']}, {row['start']}": row
+            for row in rows
+            if row["trained"] == when
+        }
+        found: dict[str, list[str]] = {}
+        for name, row in mine.items():
+            found.setdefault(_verdicts(row["verdict"]), []).append(name)
+        said = [
+            f"{word.capitalize()}: {'; '.join(each)}." for word, each in found.items()
+        ]
+        if when:
+            bits = {name: row["bits"] for name, row in mine.items()}
+            said.append(
+                report.verdict("loss", bits, higher_is_better=False, unit=" bits")
+            )
+        begin = f"after {when} updates" if when else "before training"
+        report.conclude(f"Gradients {begin}. {' '.join(said)}")
 
 
 def _verdicts(words: list[str]) -> str:

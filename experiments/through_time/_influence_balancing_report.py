@@ -9,6 +9,7 @@ from experiments import report
 
 FARTHEST = 100  # largest number of steps that a gradient is propagated back
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
+NEAR = 1e-3  # distance of θ from the optimum at which a method counts as arrived
 WINDOWED = ("truncated_bptt", "artbp")  # rules whose gradient is of a window
 # Reference values, computed outside this project. MEASURED has the sensitivity ds₁/dθ
 # of the first unit for each lookback. FATES has the parameter θ for each method, after
@@ -68,6 +69,35 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "exceeds 1e6. Reference: computed outside of this project, 3000 iterations at "
         "a learning rate of 1e-4.",
     )
+    _conclude(rows)
+
+
+def _conclude(rows: list[dict[str, Any]]) -> None:
+    """Say which lookbacks give the wrong sign, and which methods find the optimum."""
+    said = []
+    for row in rows[:1]:
+        wrong = np.flatnonzero(np.array(row["curve"]) > 0) + 1
+        if len(wrong):
+            said.append(
+                f"The truncated derivative has the wrong sign at {len(wrong)} of "
+                f"{len(row['curve'])} lookbacks; the longest of them is {wrong[-1]}."
+            )
+    near, far, lost = [], [], []
+    for row in rows[1:]:
+        if None in row["theta"]:
+            lost.append(row["method"])
+        elif max(abs(theta - OPTIMUM) for theta in row["theta"]) < NEAR:
+            near.append(row["method"])
+        else:
+            far.append(row["method"])
+    for words, names in {
+        f"Within {NEAR:g} of the optimum with every seed": near,
+        "Farther with at least one seed": far,
+        "Lost with at least one seed": lost,
+    }.items():
+        if names:
+            said.append(f"{words}: {'; '.join(names)}.")
+    report.conclude(" ".join(said))
 
 
 def _summary(row: dict[str, Any]) -> str:

@@ -43,6 +43,13 @@ def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
         "element of the gradient or parameters. Of the carry: the largest difference "
         "between elements of the last carry.",
     )
+    differences = [row for row in rows if row["row"] == "difference"]
+    if differences:
+        worst = max(row["difference"] / row["largest"] for row in differences)
+        report.conclude(
+            "Many calls along a stream equal one long call up to "
+            f"{report.number(float(f'{worst:.1g}'))} of the largest element."
+        )
     _show_bits(rows, config, text)
 
 
@@ -68,6 +75,14 @@ def _show_costs(costs: list[dict[str, Any]], config: Any) -> None:
         "compiled but not run. Arguments include the characters. A call of truncated "
         f"BPTT stores one window for any T.{say}",
     )
+    for rule in dict.fromkeys(row["rule"] for row in costs):
+        mine = [row for row in costs if row["rule"] == rule]
+        if len(mine) > 1:
+            growth = mine[-1]["temp_bytes"] / mine[0]["temp_bytes"]
+            report.conclude(
+                f"{rule}: {mine[-1]['length'] / mine[0]['length']:g} times as many "
+                f"characters take {growth:.3g} times the temporary memory."
+            )
 
 
 def _show_bits(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
@@ -93,6 +108,25 @@ def _show_bits(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
         "smaller every makes more updates. The bigram model is mixed with the unigram "
         "model. Times include compilation.",
     )
+    _conclude(rows)
+
+
+def _conclude(rows: list[dict[str, Any]]) -> None:
+    """Say which GRU predicts best, and which ones are better than the n-grams."""
+    networks, others = {}, {}
+    for model, mine in _by_model(rows).items():
+        late = [row["bits"][-max(len(row["bits"]) // 10, 1) :] for row in mine]
+        bits = [float(np.mean(part)) for part in late]
+        if "every" in mine[0]:
+            networks[model] = bits
+        else:
+            others[f"the {model} model"] = bits[0]
+    sign: Any = {"higher_is_better": False, "unit": " bits"}
+    said = [report.verdict("loss in the last tenth", networks, **sign)]
+    said += [
+        report.against(name, each, networks, **sign) for name, each in others.items()
+    ]
+    report.conclude(" ".join(filter(None, said)))
 
 
 def _by_model(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -202,8 +202,8 @@ def _slope(lengths: list[int], values: list[float]) -> float:
 def _show(rows: list[Row]) -> None:
     """Print a table of remat policies for each sequence length T."""
     for length in dict.fromkeys(row["length"] for row in rows):
-        lines = []
-        for row in (row for row in rows if row["length"] == length):
+        lines, mine = [], [row for row in rows if row["length"] == length]
+        for row in mine:
             line = [row["policy"], f"{row['evaluations'] / length:.2f}"]
             line += [f"{row['mib_predicted']:.2f}", f"{row['mib']:.2f}"]
             line += [f"{row['mib_ratio']:.2%}", f"{row['time_predicted']:.2f}"]
@@ -216,6 +216,12 @@ def _show(rows: list[Row]) -> None:
             "policy None, which stores everything; the prediction counts a backward "
             "pass as two forward passes. MiB: temporary memory by XLA's analysis, "
             "including weights and their gradients. Lower is better.",
+        )
+        least = min(mine, key=lambda row: row["mib"])
+        share, time = 100 * least["mib_ratio"], least["time"]
+        report.conclude(
+            f"Least memory at T = {length:,}: {least['policy']}, {share:.1f} % of the "
+            f"memory of None in {time:.2f} times its time."
         )
 
 
@@ -236,6 +242,8 @@ def _show_growth(rows: list[Row]) -> None:
         "Slope: exponent a of a fit by Tᵃ, lower is better; 1 means growth in "
         "proportion to T.",
     )
+    fits = [f"as T to the power of {line[2]} with {line[0]}" for line in lines]
+    report.conclude(f"Memory grows {report.listed(fits)}.")
 
 
 def _draw(rows: list[Row]) -> Figure:

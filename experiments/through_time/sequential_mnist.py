@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -228,6 +228,15 @@ def _show(rows: list[Row], config: Config) -> None:
         + ("our task is the same." if same else "our task is another, easier one.")
         + " Loss: training loss in the last twentieth of the steps.",
     )
+    scores = {
+        cell: [row["accuracy"] for row in mine] for cell, mine in _by_cell(rows).items()
+    }
+    sign: Any = {"higher_is_better": True, "unit": " %"}
+    said = [report.verdict("test accuracy", scores, limits=(0, 100), **sign)]
+    if same:
+        known = {cell: PUBLISHED[cell][config.permuted] for cell in scores}
+        said.append(report.against("the published accuracy", known, scores, **sign))
+    report.conclude(" ".join(filter(None, said)))
 
 
 def _by_cell(rows: list[Row]) -> dict[str, list[Row]]:

@@ -198,7 +198,9 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     result = benchmarks.main(config)
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert len(lines) == len(result.rows) >= 20
-    assert "GB/s" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "GB/s" in shown
+    assert "Compared with the first row of its group, by 95 % intervals: " in shown
     ours = next(row for row in result.rows if row["name"] == "fixed_point")
     assert float(ours["note"].split(";")[0].removeprefix("error ")) < 1e-4
     last = sum(row["job"] == result.rows[-1]["job"] for row in result.rows)

@@ -401,6 +401,8 @@ def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypa
         kills=1, steps=200, chunk=20, units=2, first_seed=1, out=tmp_path / "out"
     )
     (row,) = kill_resume.main(config).rows
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "1 of 1 killed and resumed runs ended with the arrays and the log" in page
     assert (row["arrays_equal"], row["log_equal"]) == (row["arrays"], True)
     assert not row["finished"]
     assert "equal" in capsys.readouterr().out

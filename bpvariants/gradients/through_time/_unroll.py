@@ -78,7 +78,8 @@ def unroll(
 
     Raises:
       ValueError: if lengths, shapes or dtypes of the arguments disagree, if remat or
-        backward is unknown, or if remat and backward cannot be combined.
+        backward is unknown, if remat and backward cannot be combined, or if a method
+        `unroll` of the step takes other arguments.
 
     Example:
       >>> import jax.numpy as jnp

@@ -73,6 +73,24 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
         "Higher is better. Seeds together: class probabilities are averaged over "
         "seeds. The most frequent class is determined on the tested texts.",
     )
+    _conclude(name, rows, config)
+
+
+def _conclude(name: str, rows: list[dict[str, Any]], config: Any) -> None:
+    """Say which network is best, and which ones are better than the baselines."""
+    networks = {name_of(row): row["accuracy"] for row in rows if "units_of" in row}
+    if not networks:
+        return
+    others = {name_of(row): row["accuracy"][0] for row in rows if "units_of" not in row}
+    if not config.tune:  # published accuracies are of the test part
+        for one in PUBLISHED.get(name, [])[:1]:
+            if ACCURACY in one.scores:
+                others[f"the published {one.name}"] = float(one.scores[ACCURACY])
+    sign: Any = {"higher_is_better": True}
+    said = [report.verdict("accuracy", networks, unit=" %", limits=(0, 100), **sign)]
+    for other, value in others.items():
+        said.append(report.against(other, value, networks, unit=" %", **sign))
+    report.conclude(" ".join(filter(None, said)), about=TITLES[name])
 
 
 def _interval(row: dict[str, Any]) -> str:

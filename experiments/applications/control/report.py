@@ -56,6 +56,24 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
         "the best linear policy's.\nMean ± standard deviation over seeds; ms: time of "
         "an update, all seeds together.",
     )
+    _conclude(name, rows)
+
+
+def _conclude(name: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Say which rule has the lowest cost, and which ones beat no training and iLQR."""
+    names = [f"{row['rule']}, {row['steps']} updates" for row in rows]
+    costs = {each: row["cost"] for each, row in zip(names, rows, strict=True)}
+    untrained = {
+        each: row["untrained_cost"] for each, row in zip(names, rows, strict=True)
+    }
+    shares = {each: row["to_ilqr"] for each, row in zip(names, rows, strict=True)}
+    sign: Any = {"higher_is_better": False}
+    said = [
+        report.verdict("cost", costs, **sign),
+        report.against("the cost of the untrained policy", untrained, costs, **sign),
+        report.against("iLQR, whose costs are the unit", 1, shares, **sign),
+    ]
+    report.conclude(" ".join(filter(None, said)), about=name)
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:

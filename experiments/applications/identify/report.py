@@ -45,6 +45,22 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         f"of gradients is {config.decay:g}. Mean ± standard deviation of "
         f"{config.seeds} plants.",
     )
+    parts = {
+        "before": "error before the change",
+        "after": "error just after the change",
+        "end": "error at the end",
+    }
+    for part, measure in parts.items():
+        errors = {
+            row["job"]: [np.nan if each is None else each for each in row[part]]
+            for row in rows
+            if row["job"] not in REFERENCES
+        }
+        if errors:
+            said = report.verdict(
+                measure, errors, higher_is_better=False, limits=(0, np.inf)
+            )
+            report.conclude(said)
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:

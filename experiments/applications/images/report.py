@@ -62,6 +62,29 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "trials that also looked at test images. ms: time of a step, all seeds "
         "together. Pixel by pixel is a harder task than row by row.",
     )
+    _conclude(rows)
+
+
+def _conclude(rows: list[dict[str, Any]]) -> None:
+    """Say which networks have the lowest error, and which are better than LeCun's."""
+    errors = {NAMES[row["job"]]: row["test_error"] for row in rows}
+    said = report.verdict(
+        "test error", errors, higher_is_better=False, unit=" %", limits=(0, 100)
+    )
+    known = {
+        NAMES[job]: float(PUBLISHED[job][0].scores[ERROR])
+        for job in ("mlp_300", "mlp_500_150")
+        if NAMES[job] in errors
+    }
+    ours = {name: errors[name] for name in known}
+    table = report.against(
+        "the same network in LeCun's table, which was trained with the squared error",
+        known,
+        ours,
+        higher_is_better=False,
+        unit=" points",
+    )
+    report.conclude(f"{said} {table}".strip())
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:

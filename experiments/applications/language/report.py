@@ -57,6 +57,15 @@ def show(
         f"set to zeros every {config.window} characters. Train: mean of the last 50 "
         "updates. Minutes: all seeds together.",
     )
+    networks = {row["model"]: row["nats"] for row in rows if "state" in row}
+    ngrams = {row["model"]: row["nats"] for row in rows if "state" not in row}
+    sign: Any = {"higher_is_better": False, "unit": " nats"}
+    said = [report.verdict("loss", networks, **sign)] if networks else []
+    if networks and ngrams:
+        best = min(ngrams, key=lambda model: ngrams[model])
+        said.append(report.against(best, ngrams[best], networks, **sign))
+    if said:
+        report.conclude(" ".join(filter(None, said)))
 
 
 def show_sample(sample: str, temperature: float) -> None:

@@ -52,6 +52,26 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
         "validation loss, averaged over seeds. Train: training loss at that step, with "
         "dropout. Minutes: all seeds together.",
     )
+    _conclude(name, rows)
+
+
+def _conclude(name: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Say which network is best, and which ones are better than the baselines."""
+    part = "test" if all(row.get("test") for row in rows) else "validation"
+    networks = {row["model"]: row[part] for row in rows if "cell" in row}
+    others = {row["model"]: row[part] for row in rows if "cell" not in row}
+    if not networks:
+        return
+    sign: Any = {"higher_is_better": False, "unit": " nats"}
+    said = [report.verdict(f"{part} loss", networks, **sign)]
+    if others:
+        best = min(others, key=lambda model: others[model])
+        said.append(report.against(best, others[best], networks, **sign))
+    if part == "test" and name in PUBLISHED:
+        best = min(("LSTM", "GRU"), key=lambda cell: PUBLISHED[name][cell])
+        known = PUBLISHED[name][best]
+        said.append(report.against(f"the published {best}", known, networks, **sign))
+    report.conclude(" ".join(filter(None, said)), about=TITLES[name])
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:

@@ -20,6 +20,7 @@ ELSEWHERE = [
     report.Published("sensors: logistic, 9 past frames", {RIGHT: 77.0}, NOTES),
     report.Published("sensors: MLP 24-32-4", {RIGHT: 90.1}, NOTES),
 ]
+SETS = {"sensors": "24 sensors", "two": "front and left"}
 CLASSES = [action.replace("-", " ").lower() for action in data.ACTIONS]
 
 
@@ -50,9 +51,30 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "too narrow. No network sees past actions. Freire et al. 2009, second-hand: an "
         "MLP(2,6,4) and an Elman network with 4 units solve the two-distance task.",
     )
+    _conclude(rows)
     best = _best(rows)
     title = f"{_name(best)}, first seed"
     report.show_confusion(title, CLASSES, np.array(best["confusion"]))
+
+
+def _conclude(rows: list[dict[str, Any]]) -> None:
+    """Say which network is best, and which ones are better than linear models."""
+    for inputs in dict.fromkeys(row["inputs"] for row in rows):
+        mine = [row for row in rows if row["inputs"] == inputs]
+        networks = {row["model"]: row["accuracy"] for row in mine if "params" in row}
+        linear = [row for row in mine if "params" not in row]
+        sign: Any = {"higher_is_better": True, "unit": " %"}
+        said = []
+        if networks:
+            said = [report.verdict("accuracy", networks, limits=(0, 100), **sign)]
+        if networks and linear:
+            best = _best(linear)
+            said.append(
+                report.against(best["model"], best["accuracy"][0], networks, **sign)
+            )
+        if said:
+            told = " ".join(filter(None, said))
+            report.conclude(f"{SETS[inputs][0].upper()}{SETS[inputs][1:]}. {told}")
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -70,7 +92,6 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw accuracies against the number of units and against the number of updates."""
     sets = list(dict.fromkeys(row["inputs"] for row in rows if "params" in row))
     figure, axes = report.panels(len(sets), 2, width=6.2, height=3.9)
-    names = {"sensors": "24 sensors", "two": "front and left"}
     for (of_units, on_the_way), inputs in zip(axes, sets, strict=True):
         mine = [row for row in rows if row["inputs"] == inputs]
         for kind in KINDS:
@@ -80,12 +101,12 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             right = row["accuracy"][0]
             style = {"color": "#888888", "linestyle": dash}
             of_units.axhline(right, label=row["model"], zorder=1, **style)
-        of_units.set(title=f"{names[inputs]}: mean ± sd of seeds", xlabel="units")
+        of_units.set(title=f"{SETS[inputs]}: mean ± sd of seeds", xlabel="units")
         of_units.set_ylabel("actions predicted correctly, %")
         report.log_ticks(of_units, "x")
         units = sorted({read_name(row["model"])[1] for row in mine if "params" in row})
         of_units.set_xticks(units, map(str, units))
-        on_the_way.set(title=f"{names[inputs]}: during training", xlabel="updates")
+        on_the_way.set(title=f"{SETS[inputs]}: during training", xlabel="updates")
         on_the_way.set_ylabel("actions predicted correctly, %")
     report.label_ends(*axes.flat)
     return figure

@@ -63,6 +63,8 @@ def _show_official(rows: list[dict[str, Any]], config: Any) -> None:
         OFFICIAL,
         "Higher is better. ms: time of a step, all seeds together.",
     )
+    scores = {name_of(row): row["accuracy"] for row in rows}
+    _conclude("accuracy on known speakers", scores)
 
 
 def _show_left_out(rows: list[dict[str, Any]]) -> None:
@@ -81,6 +83,24 @@ def _show_left_out(rows: list[dict[str, Any]]) -> None:
         ours,
         [report.Published(LOGISTIC, known, OWN)],
     )
+    means = {name: list(np.atleast_1d(each["mean"])) for name, each in ours.items()}
+    _conclude("mean accuracy on unknown speakers", means)
+
+
+def _conclude(measure: str, scores: dict[str, list[float]]) -> None:
+    """Say which network is best, and which ones are better than logistic regression."""
+    networks = {name: each for name, each in scores.items() if name != LOGISTIC}
+    sign: Any = {"higher_is_better": True}
+    said = []
+    if networks:
+        said = [report.verdict(measure, networks, unit=" %", limits=(0, 100), **sign)]
+    if LOGISTIC in scores:
+        (value,) = scores[LOGISTIC]
+        said.append(
+            report.against("logistic regression", value, networks, unit=" %", **sign)
+        )
+    if any(said):
+        report.conclude(" ".join(filter(None, said)))
 
 
 def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:

@@ -53,7 +53,22 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         )
     report.show_beside(title, MEASURES, ours, [], NOTE)
     if trained:
+        _conclude(ours)
         _show_examples(trained[0])
+
+
+def _conclude(ours: dict[str, dict[str, Any]]) -> None:
+    """Say which way of training is best, and which beat the nearest sentence."""
+    nearest = BASELINES["nearest"]
+    scores = {
+        name: cells["BLEU"] for name, cells in ours.items() if "forced nats" in cells
+    }
+    sign: Any = {"higher_is_better": True}
+    said = [report.verdict("BLEU", scores, limits=(0, 100), **sign)]
+    if nearest in ours:
+        (value,) = ours[nearest]["BLEU"]
+        said.append(report.against(f"the {nearest}", value, scores, **sign))
+    report.conclude(" ".join(filter(None, said)))
 
 
 def _show_examples(row: dict[str, Any]) -> None:

@@ -56,6 +56,7 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "88.2" in printed
     assert "is LOC (" in printed
+    assert "TREC, six classes: One seed: no statement about" in printed
     asked = {"out": tmp_path, "resume": True, "say": "How many are there ?"}
     again = categorise.main(categorise.Config(**asked))
     assert again.rows == result.rows

@@ -39,6 +39,7 @@ def test_images_quick(check_run, fast, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "4.7" in printed
     assert "4.85" in printed
+    assert "no statement about differences in test error" in printed
     for row in result.rows:
         assert row["curve"][-1]["test_error"] == row["test_error"]
         for i, said in row["mistakes"]:

@@ -105,6 +105,7 @@ def test_language_is_better_than_chance_and_writes(
     output = capsys.readouterr().out
     assert "1.88" in output
     assert "2-gram" in output
+    assert "One seed: no statement about differences in loss" in output
     check_resumed(language.main, language.Config(out=tmp_path), result)
     model = experiments.load(tmp_path)
     capsys.readouterr()

@@ -217,6 +217,7 @@ def test_music_is_better_than_chance_and_goes_on(check_run, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "Bai et al. 2018, table 1" in output
     assert "8.43" in output
+    assert "JSB Chorales: One seed: no statement about differences in test" in output
     with pytest.raises(DataError, match="add --resume to go on"):
         music.main(config)
     model, pieces = experiments.load(tmp_path), data.jsb_chorales().test

@@ -39,7 +39,9 @@ def test_robot_quick(check_run, tmp_path, capsys):
     known = 100 * np.mean(baselines.logistic(sensors) == actions)
     # Test accuracy of logistic regression on four frames, measured without this library
     assert known == pytest.approx(71.5, abs=0.3)
-    assert "90.1" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "90.1" in shown
+    assert "Front and left. One seed: no statement about differences in" in shown
     model = experiments.load(tmp_path)
     readings = data.wall_following().readings[4092:]
     (row,) = (row for row in result.rows if row["model"] == "gru-16")

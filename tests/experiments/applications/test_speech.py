@@ -50,7 +50,9 @@ def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     counts = np.array(network["confusion"])
     assert counts.sum(axis=1).tolist() == 10 * [30]
     assert 100 * counts.trace() / 300 == pytest.approx(network["accuracy"][0])
-    assert "seven.wav: 7 (" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "seven.wav: 7 (" in printed
+    assert "One seed: no statement about differences in accuracy on known" in printed
     again = speech.main(speech.Config(out=out, resume=True, wav=wav))
     assert again.rows == result.rows
     assert "seven.wav: 7 (" in capsys.readouterr().out

@@ -262,6 +262,7 @@ def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
     (answer,) = (line for line in printed.splitlines() if "zzz →" in line)
     assert answer.startswith("je suis fatigue zzz → i m ")
     assert "Unknown words, not in training: zzz." in printed
+    assert "One seed: no statement about differences in BLEU" in printed
     for each in row["examples"]:
         read = 1 + len(each["source"].split())
         np.testing.assert_allclose(np.sum(each["shares"], axis=1), 1, atol=0.01)

@@ -86,6 +86,9 @@ def test_attractor(small, tmp_path, monkeypatch):
     config = attractor.Config(hidden=3, epochs=2, corruption=0.5, out=tmp_path)
     result = attractor.main(config)
     check(result, tmp_path, 2, ["restored", "curves"])
+    page = (tmp_path / "report.html").read_text()
+    assert "no statement about differences in share of wrong pixels after" in page
+    assert "of a black output: " in page
     picture = (tmp_path / "restored.png").read_bytes()
     resume(attractor, config, result)
     assert (tmp_path / "restored.png").read_bytes() == picture
@@ -102,6 +105,8 @@ def test_equilibrium_mnist(small, tmp_path):
     config = equilibrium_mnist.Config(channels=2, epochs=0.4, batch=4, out=tmp_path)
     result = equilibrium_mnist.main(config)
     check(result, tmp_path, 2, ["equilibrium_mnist"])
+    page = (tmp_path / "report.html").read_text()
+    assert "One seed: no statement about differences in test accuracy" in page
     assert all(row["settled"] == 100 for row in result.rows)
     exact, free = (np.array(row["values"]) for row in result.rows)
     # Both networks start from the same parameters; their parameters differ after the

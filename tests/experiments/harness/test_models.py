@@ -68,7 +68,7 @@ def test_the_command_prints_the_answer_alone(folder, capsys):
     assert experiments.load(folder).predict(0.5).value == 6
     assert not experiments.load(folder).predict(0.5).unlike
     assert str(experiments.load(folder)) == (
-        "Model of speech (); ask it by predict(x), or by the command ask with --wav"
+        "Model of speech; ask it by predict(x), or by the command ask with --wav"
     )
     assert asking.main([str(folder), "--wav", "1000"]) == 0
     output = capsys.readouterr().out

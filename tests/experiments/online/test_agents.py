@@ -39,6 +39,7 @@ def test_the_study_runs_and_writes_what_it_shows(tmp_path, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "MemoryChain-0" in shown
     assert "Speed on MemoryChain-8" in shown
+    assert "MemoryChain-0. One seed: no statement about differences in return" in shown
     check_resumed(agents.main, config, result, pictures=["agents.png"])
 
 

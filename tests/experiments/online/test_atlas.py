@@ -223,6 +223,9 @@ def test_a_run_goes_on_and_is_entered(tmp_path, monkeypatch):
     )  # fmt: skip
     result = atlas.main(config)
     assert [row["rule"] for row in result.rows] == ["bptt", "snap_1", "kf_rtrl"]
+    said = pages.sentence({row["rule"]: row for row in result.rows}).replace("`", "")
+    page = (result.folder / "report.html").read_text()
+    assert said in page.replace("\u00a0", " ")
     calls, run = [], training.run
     monkeypatch.setattr(
         training, "run", lambda *args: calls.append(args[2]) or run(*args)

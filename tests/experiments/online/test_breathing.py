@@ -230,6 +230,8 @@ def test_the_study_runs_and_resumes(tmp_path, monkeypatch, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "Mean nRMSE by samples per second" in shown
     assert "Best methods, and what they are compared with" in shown
+    said = "against the published error of SnAp-1, targets learned when measured: "
+    assert said in shown
     assert (result.folder / "report.html").exists()
     pictures = ["errors.png", "forecasts.png"]
     check_resumed(breathing.main, config, result, pictures=pictures)

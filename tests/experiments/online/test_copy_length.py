@@ -83,7 +83,9 @@ def test_copy_length(tmp_path, capsys):
     # signals travel back to the start of the string.
     for row in rows.values():
         np.testing.assert_allclose(row["losses"], rows["bptt"]["losses"], rtol=1e-4)
-    assert "0.104 nats" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0.104 nats" in shown
+    assert "tanh: No difference in length: the 95 % intervals of bptt;" in shown
     check_resumed(copy_length.main, config, result, pictures=["copy_length.png"])
 
 
@@ -102,7 +104,9 @@ def test_stacks_of_lrus_learn_strings_of_a_fixed_length(tmp_path, capsys):
     biased = rows["layerwise_rtrl"]["cosine"]
     assert all(0 < cosine < 0.9999 for cosine in biased)
     assert rows["truncated_bptt, lookback 1, every 1"]["cosine"] != biased
-    assert "rtrl must equal bptt" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "rtrl must equal bptt" in shown
+    assert "lru: No difference in loss" in shown
 
 
 def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):

@@ -84,8 +84,8 @@ def test_scores_are_compared_with_a_baseline():
     scores = {"a": [91.0, 92.0, 93.0], "b": [80.0, 90.0, 85.0], "c": [1.0, 2.0, 3.0]}
     said = report.against("guessing", 85.0, scores, **HIGH)
     assert said == (
-        "Better than guessing (85 %): a (by 4.52 to 9.48 %). No difference from "
-        "guessing: b. Worse than guessing: c (by 80.5 to 85.5 %)."
+        "Better than guessing (85 %): a (by 4.52 to 9.48 points). No difference from "
+        "guessing: b. Worse than guessing: c (by 80.5 to 85.5 points)."
     )
     alone = {"a": scores["a"], "d": [90.0, 91.0]}
     said = report.against("guessing", 50.0, alone, **HIGH)

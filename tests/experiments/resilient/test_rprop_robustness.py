@@ -40,6 +40,7 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
             assert row["tuned_rate"] == row["kept_rate"]
             assert row["kept_error"][0] < 60
     assert "rates kept: irprop_minus loses" in capsys.readouterr().out
+    assert "rates kept: irprop_minus loses" in (tmp_path / "report.html").read_text()
     with pytest.raises(DataError, match="add --resume to go on"):
         study.main(study.Config(out=tmp_path, **SMALL))
     before = (tmp_path / "config.json").read_text()

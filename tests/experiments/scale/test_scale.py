@@ -52,6 +52,8 @@ def test_divided_parameters_learn_what_whole_ones_do(tmp_path):
         log = (tmp_path / name / "log.jsonl").read_text().splitlines()
         found[name] = run, [json.loads(line) for line in log]
         assert (tmp_path / name / "char_lm.png").stat().st_size > 10_000
+        said = f"One run: the test loss is {found[name][1][-1]['test_bits']:.3f} bits"
+        assert said in (tmp_path / name / "report.html").read_text()
     (one, log), (four, other_log) = found.values()
     np.testing.assert_allclose(four["bits"], one["bits"], rtol=1e-6)
     tests = [[line["test_bits"] for line in lines] for lines in (log, other_log)]
@@ -118,6 +120,10 @@ def test_pod_calculates(tmp_path, capsys):
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
     assert (tmp_path / "pod.png").stat().st_size > 10_000
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "not measured: speed-up of 256 chips over one chip: GRU 256 23.5 (9 %" in shown
+    )
     # Delete the rows of the sweep.
     (tmp_path / "results.jsonl").write_text("\n".join(lines[:-5]) + "\n")
     again = pod.main(pod.Config(out=tmp_path, resume=True)).rows

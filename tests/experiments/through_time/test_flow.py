@@ -36,7 +36,11 @@ def test_flow(check_run, check_resumed, tmp_path, monkeypatch, capsys):
     low, high = np.log(flow.RINGS["orthogonal"])
     assert low < min(lru["exponent"]) <= max(lru["exponent"]) < high
     assert np.shape(lru["curve"]) == (2, 6)
-    assert "tanh, orthogonal, before" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "tanh, orthogonal, before" in shown
+    said = "Gradients before training. Steady: tanh, orthogonal; lru, orthogonal."
+    assert said in shown
+    assert "Gradients after 2 updates. " in shown
     check_resumed(flow, result)
 
 

@@ -83,6 +83,10 @@ def test_it_writes_what_it_shows(result):
     assert len(result.rows) == 1 + 7 + 1 + len(study.ONLINE)
     picture = result.folder / "influence_balancing.png"
     assert picture.stat().st_size > 10_000
+    page = (result.folder / "report.html").read_text()
+    assert (
+        "has the wrong sign at 40 of 100 lookbacks; the longest of them is 40" in page
+    )
 
 
 def test_a_leaky_network_is_the_same_network():
@@ -111,7 +115,9 @@ def test_what_is_lost_is_said(tmp_path, monkeypatch, capsys):
     assert row["theta"] == [None]
     assert row["path"][0][-1] is None
     assert online["method"] == "rtrl"
-    assert "lost after" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "lost after" in shown
+    assert "Lost with at least one seed: truncated_bptt, lookback 10" in shown
 
 
 def test_an_online_rule_is_one_row_more(check_resumed, tmp_path, monkeypatch):

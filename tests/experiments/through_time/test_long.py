@@ -24,6 +24,13 @@ def result(tmp_path_factory):
 
 def test_memory_is_constant_and_calls_are_one_long_call(result, check_run):
     check_run(result, result.folder, ["long"])
+    page = (result.folder / "report.html").read_text()
+    for said in (
+        "truncated_bptt: 10 times as many characters take ",
+        "Many calls along a stream equal one long call up to",
+        "oss in the last tenth",
+    ):
+        assert said in page
     costs = [row for row in result.rows if row["row"] == "costs"]
     temporary = {rule: [] for rule in long.RULES}
     for row in costs:

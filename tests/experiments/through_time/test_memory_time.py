@@ -18,7 +18,10 @@ def test_it_measures_what_it_predicts(tmp_path, plain_jax, check_run, capsys):
     for row in policies:
         assert row["mib"] > 0.9 * row["mib_predicted"]
         assert row["policy"] == "None" or row["mib_ratio"] < 0.6
-    assert "slope of memory" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "slope of memory" in shown
+    assert "Least memory at T = 128: " in shown
+    assert "Memory grows as T to the power of" in shown
     check_run(result, tmp_path, ["memory_time"])
 
 

@@ -30,7 +30,9 @@ def test_sequential_mnist(small, check_run, check_resumed, tmp_path, capsys):
     assert len(result.rows) == 2
     check_run(result, tmp_path, ["sequential_mnist"])
     assert all(row["steps"] == 2 for row in result.rows)
-    assert "our task is another" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "our task is another" in shown
+    assert "One seed: no statement about differences in test accuracy" in shown
     check_resumed(sequential_mnist, result)
     one = {"side": 28, "rows": True, "permuted": True, "cells": ("gru",)} | short
     losses = []
