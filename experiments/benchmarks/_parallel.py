@@ -68,10 +68,17 @@ def _newton(label: str, length: int, units: int, repeats: int) -> list[Measured]
 
 
 def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
-    """Time `parallel_unroll` and `unroll`; note how much their outputs differ."""
+    """Time `parallel_unroll` and `unroll`; note how much their outputs differ.
+
+    The first implementation is method="auto", with whatever it chooses on this device.
+    """
 
     def outputs(*arguments):
         return gradients.parallel_unroll(step, *arguments, **options)[0][1]
+
+    def chosen(*arguments):
+        auto = options | {"method": "auto"}
+        return gradients.parallel_unroll(step, *arguments, **auto)[0][1]
 
     def outputs_in_order(*arguments):
         return gradients.unroll(step, *arguments)[1]
@@ -90,13 +97,15 @@ def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
 
     ours, theirs = f"parallel, {options['method']}", "unroll"
     entrants: Entrants = {
-        ours: (outputs, arguments),
+        "parallel, auto": (chosen, arguments),
         theirs: (outputs_in_order, arguments),
+        ours: (outputs, arguments),
     }
     notes = {ours: note}
     yield from race(f"outputs, {label}", entrants, repeats=repeats, notes=notes)
     entrants = {
-        ours: (partial(gradient, outputs), arguments),
+        "parallel, auto": (partial(gradient, chosen), arguments),
         theirs: (partial(gradient, outputs_in_order), arguments),
+        ours: (partial(gradient, outputs), arguments),
     }
     yield from race(f"gradient, {label}", entrants, repeats=repeats)
