@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants import cells, gradients
+from experiments.benchmarks import _works
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Entrants, Measured, race
 
@@ -101,11 +102,20 @@ def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
         theirs: (outputs_in_order, arguments),
         ours: (outputs, arguments),
     }
-    notes = {ours: note}
-    yield from race(f"outputs, {label}", entrants, repeats=repeats, notes=notes)
+    notes, run = {ours: note}, _run(*arguments)
+    work = _works.outputs(run)
+    yield from race(
+        f"outputs, {label}", entrants, repeats=repeats, notes=notes, work=work
+    )
     entrants = {
         "parallel, auto": (partial(gradient, chosen), arguments),
         theirs: (partial(gradient, outputs_in_order), arguments),
         ours: (partial(gradient, outputs), arguments),
     }
-    yield from race(f"gradient, {label}", entrants, repeats=repeats)
+    work = _works.gradient(run)
+    yield from race(f"gradient, {label}", entrants, repeats=repeats, work=work)
+
+
+def _run(params, carry, xs) -> _works.Run:
+    units = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
+    return _works.Run(params, *xs.shape[:2], units, xs.size)
