@@ -201,6 +201,10 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     assert "GB/s" in capsys.readouterr().out
     ours = next(row for row in result.rows if row["name"] == "fixed_point")
     assert float(ours["note"].split(";")[0].removeprefix("error ")) < 1e-4
+    by_name = {row["name"]: row for row in result.rows}
+    assert {"parallel, auto", "unroll", "parallel, newton"} < set(by_name)
+    shown = [row for row in result.rows if row["job"].startswith("parallel")]
+    assert all(row["floor_ms"] > 0 for row in shown)
     last = sum(row["job"] == result.rows[-1]["job"] for row in result.rows)
     (tmp_path / "results.jsonl").write_text("\n".join(lines[:-last]) + "\n")
     again = benchmarks.main(benchmarks.Config(out=tmp_path, resume=True)).rows
@@ -239,6 +243,8 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
         "sweep", "1 device", "1 device",
     ]  # fmt: skip
     assert all("test accuracy" in row.note for row in rows)
+    assert [row.name for row in rows if not row.floor_ms > 0] == ["1 device, 1 core"]
+    assert "GFLOP/s" in rows[0].note
 
 
 # If braintrace is installed, importing it warns about its JAX primitive.
@@ -259,6 +265,9 @@ def test_benchmark_of_online_rules_runs(monkeypatch):
     assert products == ["product J M", "rtrl"]
     assert lstm == ["bptt", "snap, order 1", "rflo", "eprop", "uoro", "kf_rtrl"]
     assert lengths == ["T 2", "T 4"]
+    theirs = ("braintrace", "product J M")
+    ours = [row for row in rows if not row.name.startswith(theirs)]
+    assert all(row.floor_ms > 0 for row in ours)
     notes = {row.name: row.note for row in rows if row.group == list(groups)[-1]}
     assert set(peers) >= {"snap, order 1, cells.gru", "bptt", "rtrl", "snap, order 1"}
     error = lambda name: float(notes[name].split(";")[0].removeprefix("error "))
