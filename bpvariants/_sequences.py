@@ -1,4 +1,9 @@
-"""Methods that a step may have: `unroll`, for a whole sequence, and `inverse`."""
+"""Methods that a step may have: `unroll`, for a whole sequence, and `inverse`.
+
+Cells of this library may also have a private method `_unroll_two_phase(params, carry,
+xs)`, which returns what `unroll` returns, or None if it cannot run these arrays. It has
+reverse mode, but no forward mode.
+"""
 
 from collections.abc import Callable
 
@@ -8,11 +13,18 @@ import jax.numpy as jnp
 from bpvariants._examples import select
 from bpvariants.types import PyTree, Step
 
+TWO_PHASE = "_unroll_two_phase"
+
 
 def whole_sequence(step: Step) -> Callable | None:
     """Return the method of a step that runs a whole sequence, or None."""
     method = getattr(step, "unroll", None)
     return method if callable(method) else None
+
+
+def two_phase_sequence(step: Step) -> Callable | None:
+    """Return the method of a step that runs a sequence for "two_phase", or None."""
+    return getattr(step, TWO_PHASE, None)
 
 
 def inverse_of(step: Step) -> Callable | None:
@@ -27,6 +39,20 @@ def copy_inverse(step: Step, step_with_loss: Step) -> None:
     if inverse is not None:
         of_x = lambda params, carry, inputs: inverse(params, carry, inputs[0])
         setattr(step_with_loss, "inverse", of_x)  # noqa: B010
+
+
+def copy_two_phase(step: Step, step_with_loss: Step, function: Callable) -> None:
+    """Give a step with inputs (x, target) the method `_unroll_two_phase` of a step."""
+    whole = two_phase_sequence(step)
+
+    def unroll(params, carry, inputs):
+        assert whole is not None
+        xs, targets = inputs
+        found = whole(params, carry, xs)
+        return found and (found[0], jax.vmap(function)(found[1], targets))
+
+    if whole is not None:
+        setattr(step_with_loss, TWO_PHASE, unroll)
 
 
 def with_outputs(whole: Callable, function: Callable[[PyTree, PyTree], PyTree]):
