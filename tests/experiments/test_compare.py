@@ -247,6 +247,23 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
     assert "GFLOP/s" in rows[0].note
 
 
+@pytest.mark.slow
+def test_fit_and_learner_are_timed_with_floors(monkeypatch):
+    fit, learner = benchmarks._fit, benchmarks._learner
+    tiny = lambda: fit._tiny()._replace(rounds=1)
+    monkeypatch.setattr(fit, "WORKS", {"tiny": tiny})
+    monkeypatch.setattr(fit, "CHUNK", 3)
+    monkeypatch.setattr(learner, "STEPS", 4)
+    monkeypatch.setattr(learner, "RULES", {"rtrl": learner.RULES["rtrl"]})
+    rows = {row.name: row for row in run_all(fit.fit() | learner.learner())}
+    for name in ("fit, nonfinite='raise'", "fit, a checkpoint a chunk", "lax.scan"):
+        assert rows[name].floor_ms > 0
+    for name in ("learn", "learn_one", "program"):
+        assert rows[name].floor_ms > rows["calls"].ms
+    assert "GFLOP/s" in rows["learn"].note
+    assert "GFLOP/s" in rows["lax.scan"].note
+
+
 # If braintrace is installed, importing it warns about its JAX primitive.
 @pytest.mark.filterwarnings("ignore:ETP primitive")
 def test_benchmark_of_online_rules_runs(monkeypatch):

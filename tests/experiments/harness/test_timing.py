@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bpvariants import cells
-from experiments.benchmarks import _fit, _learner, _records, _tables, _works
+from experiments.benchmarks import _records, _tables, _works
 from experiments.benchmarks._equal_error import tune
 from experiments.harness.errors import DataError
 from experiments.harness.floors import CALL, COPY, counts, Machine, PRODUCT, SIDE
@@ -128,25 +128,6 @@ def test_the_work_of_online_rules_is_counted():
         assert _works.online(rule, run).flops == 7 * batch * flops
     kept = _works.online("rtrl", run)
     assert (kept.bytes, kept.passes) == (8 * batch * n * p, 7)
-
-
-@pytest.mark.slow
-def test_fit_and_learner_are_timed_with_floors(monkeypatch):
-    monkeypatch.setattr(
-        _fit, "WORKS", {"tiny": lambda: _fit._tiny()._replace(rounds=1)}
-    )
-    monkeypatch.setattr(_fit, "CHUNK", 3)
-    monkeypatch.setattr(_learner, "STEPS", 4)
-    monkeypatch.setattr(_learner, "RULES", {"rtrl": _learner.RULES["rtrl"]})
-    for groups in (_fit.fit(), _learner.learner()):
-        (timed,) = groups.values()
-        rows = {row.name: row for row in timed(2)}
-        named = ("lax.scan", "learn", "learn_one", "program")
-        named += tuple(name for name in rows if name.startswith("fit"))
-        floors = [rows[name].floor_ms for name in named if name in rows]
-        assert len(floors) in (3, 5)
-        assert min(floors) > 0
-        assert any("GFLOP/s" in row.note for row in rows.values())
 
 
 def test_a_tolerance_is_the_loosest_that_reaches_the_error():
