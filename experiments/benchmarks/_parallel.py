@@ -118,4 +118,5 @@ def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
 
 def _run(params, carry, xs) -> _works.Run:
     units = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
-    return _works.Run(params, *xs.shape[:2], units, xs.size)
+    length, batch = xs.shape[:2]
+    return _works.Run(params, length, batch, units, xs.size)

@@ -120,7 +120,8 @@ def test_networks_without_inputs_and_second_derivatives():
         slope = jax.grad(lambda u: objective(backward, u))
         return jax.jit(lambda u: jax.jvp(slope, (u,), (jnp.cos(u),)))
 
-    got, want = (curvature(name)(params["recurrent"]) for name in ("two_phase", "scan"))
+    weights = params["recurrent"]
+    got, want = (curvature(name)(weights) for name in ("two_phase", "scan"))
     assert_close(got, want, "float64")
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda u: objective("two_phase", u), *[(params["recurrent"],)] * 2)
+        jax.jvp(lambda u: objective("two_phase", u), (weights,), (weights,))
