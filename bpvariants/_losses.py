@@ -28,12 +28,7 @@ from bpvariants._checks import (
 )
 from bpvariants._dtypes import is_floating, widen
 from bpvariants._examples import select
-from bpvariants._sequences import (
-    copy_inverse,
-    copy_two_phase,
-    whole_sequence,
-    with_outputs,
-)
+from bpvariants._sequences import copy_methods
 from bpvariants.types import Loss, PyTree, Step
 
 
@@ -106,11 +101,7 @@ def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
         return new, losses_of(loss, y, target, may_count=may_count)
 
     one_step = lambda y, target: losses_of(loss, y, target, may_count=may_count)
-    whole = whole_sequence(step)
-    if whole is not None:
-        setattr(step_with_loss, "unroll", with_outputs(whole, one_step))  # noqa: B010
-    copy_inverse(step, step_with_loss)
-    copy_two_phase(step, step_with_loss, one_step)
+    copy_methods(step, step_with_loss, one_step)
     return step_with_loss
 
 

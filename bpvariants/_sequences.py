@@ -33,6 +33,18 @@ def inverse_of(step: Step) -> Callable | None:
     return method if callable(method) else None
 
 
+def copy_methods(step: Step, step_with_loss: Step, function: Callable) -> None:
+    """Give the methods of a step to a step with inputs (x, target).
+
+    The outputs of its sequences are function(y, target).
+    """
+    whole = whole_sequence(step)
+    if whole is not None:
+        setattr(step_with_loss, "unroll", with_outputs(whole, function))  # noqa: B010
+    copy_inverse(step, step_with_loss)
+    copy_two_phase(step, step_with_loss, function)
+
+
 def copy_inverse(step: Step, step_with_loss: Step) -> None:
     """Give the inverse of a step to a step whose inputs are (x, target)."""
     inverse = inverse_of(step)
