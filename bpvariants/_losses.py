@@ -28,7 +28,7 @@ from bpvariants._checks import (
 )
 from bpvariants._dtypes import is_floating, widen
 from bpvariants._examples import select
-from bpvariants._sequences import copy_inverse, whole_sequence, with_outputs
+from bpvariants._sequences import copy_methods
 from bpvariants.types import Loss, PyTree, Step
 
 
@@ -100,11 +100,8 @@ def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
         check_new_carry(new, carry)
         return new, losses_of(loss, y, target, may_count=may_count)
 
-    whole = whole_sequence(step)
-    if whole is not None:
-        one_step = lambda y, target: losses_of(loss, y, target, may_count=may_count)
-        setattr(step_with_loss, "unroll", with_outputs(whole, one_step))  # noqa: B010
-    copy_inverse(step, step_with_loss)
+    one_step = lambda y, target: losses_of(loss, y, target, may_count=may_count)
+    copy_methods(step, step_with_loss, one_step)
     return step_with_loss
 
 

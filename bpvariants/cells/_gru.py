@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from bpvariants.cells import _dense
 from bpvariants.cells._cell import Cell, params_of
+from bpvariants.cells._dense_sequence import unroll_dense
+from bpvariants.cells._recurrence import GRU
 from bpvariants.types import PyTree
 
 
@@ -91,6 +93,9 @@ class Gru(Cell):
           (5, 16)
         """
         return _dense.zeros("gru", params, batch_shape)
+
+    def _unroll_two_phase(self, params: PyTree, carry: PyTree, xs: jax.Array) -> Any:
+        return unroll_dense(GRU, params, carry, xs)
 
     def with_kernel(
         self,

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from bpvariants.cells import _dense
 from bpvariants.cells._cell import Cell
+from bpvariants.cells._dense_sequence import unroll_dense
+from bpvariants.cells._recurrence import LSTM
 from bpvariants.types import PyTree
 
 
@@ -95,6 +97,9 @@ class Lstm(Cell):
         """
         c = _dense.zeros("lstm", params, batch_shape)
         return c, c
+
+    def _unroll_two_phase(self, params: PyTree, carry: PyTree, xs: jax.Array) -> Any:
+        return unroll_dense(LSTM, params, carry, xs)
 
     def with_kernel(
         self,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants import gradients
+from experiments.benchmarks import _works
 from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch, torch_device
 from experiments.harness.timing import (
@@ -24,7 +25,6 @@ from experiments.harness.timing import (
     Foreign,
     Measured,
     race,
-    Work,
 )
 from experiments.networks.cells import CELLS, LABELS
 
@@ -37,6 +37,7 @@ SHAPES = [  # (cell, T, B, number of inputs, number of units)
     ("lstm", 100, 64, 256, 256),
     ("lstm", 500, 8, 32, 64),
     ("lstm", 1000, 1, 32, 32),
+    ("lstm", 100, 16, 512, 512),
 ]
 FLAX = {"tanh": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 # Names of the layers of Flax's cells, in the order of the gates in `cells` and PyTorch.
@@ -57,6 +58,7 @@ def bptt() -> Groups:
 
 
 def _race(group: str, cell: str, shape: tuple, repeats: int) -> list[Measured]:
+    length, batch, inputs, units = shape
     entrants, notes = _of_flax(cell, *shape) | _of_cells(cell, *shape), None
     found = {}
     for name, entrant in entrants.items():
@@ -71,24 +73,15 @@ def _race(group: str, cell: str, shape: tuple, repeats: int) -> list[Measured]:
         found["torch"] = network.weight_hh_l0.grad.cpu().numpy().T
         entrants["torch"] = Foreign(run)
     check_agreement(found, SAME, "gradients of the recurrent matrix")
-    work = _work(cell, *shape)
+    weights = _weights(cell, _flax(cell, batch, inputs, units)[1])
+    run = _works.Run(weights, length, batch, units, length * batch * (inputs + units))
+    work = _works.gradient(run)
     return race(group, entrants, repeats=repeats, notes=notes, work=work)
 
 
 def _fresh(function: Callable) -> Callable:
     """Return a jitted function whose compilation is not reused when `race` compiles."""
     return jax.jit(lambda *arguments: function(*arguments))
-
-
-def _work(cell: str, length: int, batch: int, inputs: int, units: int) -> Work:
-    """Return the least work of a gradient: its products, and reading of its data.
-
-    For each time step, the forward pass multiplies by W and U, and the backward pass
-    multiplies by Uᵀ, and computes the gradients with respect to W and U.
-    """
-    products = 2 * (inputs + units) + units
-    flops = 2 * length * batch * len(GATES[cell]) * units * products
-    return Work(flops, 4 * length * batch * (inputs + units))
 
 
 def _recurrent(cell: str, grads: Any) -> np.ndarray:

@@ -4,6 +4,9 @@ The benchmark measures how much time `fit` adds to the training steps; it times 
 of 100 steps. Chunks of the bare scan run between chunks of `fit`, so that both are
 timed under the same load of the machine. The scan's chunks run in the log function that
 `fit` calls after each chunk. The time of this function is not counted as time of `fit`.
+In the same rounds, the speed of the machine is measured. The floor of a chunk is one
+call and the matrix products of 100 training steps; neither `fit` nor the scan comes
+near it if a training step is short.
 """
 
 import statistics
@@ -20,20 +23,22 @@ import numpy as np
 import optax
 
 from bpvariants import cells, gradients, training
+from experiments.benchmarks import _works
 from experiments.benchmarks._groups import Groups
 from experiments.harness.noise import ratio_interval, spread
-from experiments.harness.timing import Measured
+from experiments.harness.timing import Gauge, Measured, Work
 
 CHUNK = 100
 
 
-class Work(NamedTuple):
+class Training(NamedTuple):
     """Arguments of `training.fit` for one training run to time."""
 
     rule: Callable[..., Any]
     params: Any
     data: Any
     sample: Callable[..., tuple]
+    work: Work  # of one training step
     carry: Any = None
     rounds: int = 1  # multiplies `repeats`; larger if a training step is shorter
 
@@ -47,7 +52,7 @@ def fit() -> Groups:
     return {group: partial(_race, group, make) for group, make in names.items()}
 
 
-def _race(group: str, make: Callable[[], Work], repeats: int) -> Iterator[Measured]:
+def _race(group: str, make: Callable[[], Training], repeats: int) -> Iterator[Measured]:
     work, ours = make(), None
     for policy in ("raise", "skip", "ignore"):
         row, bare = _pair(work, repeats * work.rounds, nonfinite=policy)
@@ -66,14 +71,20 @@ def _measured(group, name, row, bare, first) -> Measured:
     pairs = zip(row["times"], bare["times"], strict=True)
     more = statistics.median(ours / theirs for ours, theirs in pairs)
     low, high = ratio_interval(row["times"], bare["times"])
-    note = f"{more:.3f} [{low:.3f}, {high:.3f}] times the scan" * (row is not bare)
+    ratio = f"{more:.3f} [{low:.3f}, {high:.3f}] times the scan"
+    note = row["speed"] if row is bare else ratio
     times = row["ms"], row["spread"], row["ms"] / first
-    return Measured(group, name, *times, row["compile"], row["temp"], note)
+    return Measured(
+        group, name, *times, row["compile"], row["temp"], note, floor_ms=row["floor"]
+    )
 
 
-def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
-    """Time chunks of training steps, by `fit` and by a bare scan; return both times."""
-    optimizer, key = optax.adam(1e-3), jax.random.key(0)
+def _pair(work: Training, repeats: int, **options: Any) -> tuple[dict, dict]:
+    """Time chunks of training steps, by `fit` and by a bare scan; return both times.
+
+    The speed of the machine is measured after each two chunks of the scan.
+    """
+    optimizer, key, gauge = optax.adam(1e-3), jax.random.key(0), Gauge()
     chunk = jax.jit(_scan(work, optimizer), donate_argnums=0)
     state = jax.tree.map(jnp.array, (work.params, optimizer.init(work.params)))
     state = *state, jax.tree.map(jnp.array, work.carry)
@@ -92,6 +103,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
                 reached[0], values = program(reached[0], key, first, work.data)
                 np.asarray(jax.block_until_ready(values))
                 times["scan"].append(time.perf_counter() - start)
+            gauge.measure()
         reached[1] = time.perf_counter()
 
     result = training.fit(
@@ -101,13 +113,14 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     )  # fmt: skip
     analysis = program.memory_analysis()
     temp = analysis.temp_size_in_bytes if analysis else float("nan")
+    floor = gauge.floor_ms(_works.times(work.work, CHUNK)), gauge.describe()
     return (
-        _summary(times["fit"], result.compile_seconds, result.temp_bytes),
-        _summary(times["scan"], compiled, temp),
+        _summary(times["fit"], result.compile_seconds, result.temp_bytes, floor),
+        _summary(times["scan"], compiled, temp, floor),
     )
 
 
-def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
+def _summary(times: list[float], compiled: float, temp: float | None, floor) -> dict:
     # Chunks are timed in pairs. The first pair of chunks is a warm-up and does not
     # count. Of each later pair, only the second chunk counts.
     counted = [1000 * seconds for seconds in times[3::2]]
@@ -118,10 +131,12 @@ def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
         "spread": spread(counted),
         "compile": compiled,
         "temp": mib,
+        "floor": floor[0],
+        "speed": floor[1],
     }
 
 
-def _scan(work: Work, optimizer: optax.GradientTransformation) -> Callable:
+def _scan(work: Training, optimizer: optax.GradientTransformation) -> Callable:
     """Return a function that runs CHUNK training steps by `lax.scan`, without `fit`."""
 
     def body(state, inputs):
@@ -145,7 +160,7 @@ def _loss(y, target):
     return jnp.mean((y - target) ** 2, axis=-1)
 
 
-def _sequences() -> Work:
+def _sequences() -> Training:
     """Return the training of a GRU by BPTT, on batches of 16 sequences of 50 steps."""
     params = cells.gru.init(jax.random.key(0), 8, 32)
     xs = jax.random.normal(jax.random.key(1), (50, 256, 8))
@@ -156,12 +171,12 @@ def _sequences() -> Work:
         chosen = jax.random.randint(key, (16,), 0, 256)
         return zeros, *jax.tree.map(lambda leaf: leaf[:, chosen], data)
 
-    return Work(
-        gradients.bptt(cells.gru, _loss), params, (xs, targets), sample, None, 3
-    )
+    work = _works.gradient(_works.Run(params, 50, 16, 32))
+    rule = gradients.bptt(cells.gru, _loss)
+    return Training(rule, params, (xs, targets), sample, work, None, 3)
 
 
-def _online() -> Work:
+def _online() -> Training:
     """Return the training of a tanh network by RTRL, with an update at each time step.
 
     `training.fit` carries the state of the online rule from one time step to the next.
@@ -178,10 +193,11 @@ def _online() -> Work:
         return x[:4], x[4:]
 
     state = online.init(params, jnp.zeros(32), (jnp.zeros(4), jnp.zeros(32)))
-    return Work(rule, params, (), sample, state, 5)
+    work = _works.online("rtrl", _works.Run(params, 1, 1, 32))
+    return Training(rule, params, (), sample, work, state, 5)
 
 
-def _tiny() -> Work:
+def _tiny() -> Training:
     """Return the training of 8 linear units on one example; its steps take 1 µs."""
     params = jax.random.normal(jax.random.key(0), (8, 8)) / 8
     loss = lambda w, x, target: (jnp.mean((x @ w - target) ** 2), None)
@@ -191,10 +207,10 @@ def _tiny() -> Work:
         return x[:8], x[8:]
 
     rule = jax.value_and_grad(loss, has_aux=True)
-    return Work(rule, params, (), sample, None, 20)
+    return Training(rule, params, (), sample, _works.layers((8, 8), 1), None, 20)
 
 
-def _small() -> Work:
+def _small() -> Training:
     """Return the training of a small MLP on batches of 32 random images.
 
     Only :func:`_tiny` has shorter training steps.
@@ -216,7 +232,8 @@ def _small() -> Work:
         return tuple(leaf[chosen] for leaf in data)
 
     rule = jax.value_and_grad(loss, has_aux=True)
-    return Work(rule, params, (images, labels), sample, None, 10)
+    work = _works.layers((64, 64, 10), 32)
+    return Training(rule, params, (images, labels), sample, work, None, 10)
 
 
 WORKS = {

@@ -13,9 +13,10 @@ a group:
 - program: the compiled program of `learn`, called without the class `Learner`.
 
 The time of `learn` is about the sum of the computation and the calls. The difference
-between `learn` and `program` is the share of the class, which is written in Python. Run
-it on one core: `taskset -c 0 python -m
-experiments benchmarks --only learner`.
+between `learn` and `program` is the share of the class, which is written in Python. The
+floor of `learn`, `learn_one` and `program` is the time of the row "calls", and that of
+the rule's least work. Run it on one core: `taskset -c 0 python -m experiments
+benchmarks --only learner`.
 """
 
 import tempfile
@@ -31,6 +32,7 @@ import optax
 
 from bpvariants import gradients, training
 from bpvariants.training.learners._file import program, read
+from experiments.benchmarks import _works
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Foreign, Measured, race
 from experiments.networks import online
@@ -53,7 +55,7 @@ def export(rule: str, path: Path, inputs: int = INPUTS, rate: float = 1e-2) -> N
 
     Its learning rate is part of the state, and may be changed after loading.
     """
-    network = online.recurrent("gru", inputs, UNITS, 1)
+    network = _network(inputs)
     made = RULES[rule](network.step, lambda y, target: (y[..., 0] - target) ** 2)
     adam = optax.inject_hyperparams(optax.adam)(rate)
     params = network.init(jax.random.key(0))
@@ -61,6 +63,10 @@ def export(rule: str, path: Path, inputs: int = INPUTS, rate: float = 1e-2) -> N
     state = made.init(params, network.carry(params), example)
     pair = params, adam.init(params)
     training.export_learner(made, adam, network.step, pair, state, example, path)
+
+
+def _network(inputs: int = INPUTS) -> online.Network:
+    return online.recurrent("gru", inputs, UNITS, 1)
 
 
 def _times(rule: str, repeats: int) -> list[Measured]:
@@ -90,7 +96,13 @@ def _times(rule: str, repeats: int) -> list[Measured]:
             _calls(partial(_flat, program(path, content.learn).call), *given)
         ),
     }
-    return race(_title(rule), entrants, repeats=repeats)
+    of_cell = jax.eval_shape(lambda: _network().init(jax.random.key(0))["cell"])
+    work = _works.online(rule, _works.Run(of_cell, STEPS, 1, UNITS))
+    rows = race(_title(rule), entrants, repeats=repeats, work={"computation": work})
+    by_name = {row.name: row for row in rows}
+    floor = by_name["calls"].ms + by_name["computation"].floor_ms
+    called = ("learn", "learn_one", "program")
+    return [row._replace(floor_ms=floor) if row.name in called else row for row in rows]
 
 
 def _loop(function: Callable, *sequences: Any) -> Callable[[], Any]:

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from bpvariants import gradients
 from bpvariants.types import OnlineRule, Step
+from experiments.benchmarks import _works
 from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._online_peers import online_peers
-from experiments.harness.timing import Entrants, Measured, race
+from experiments.harness.timing import Entrants, Measured, race, Work
 from experiments.networks.cells import CELLS, DENSE, LABELS, visible
 
 SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
@@ -78,7 +79,16 @@ def _approximations(
     """Time BPTT and the online rules that approximate RTRL, alternately."""
     entrants = _rules(cell, LENGTH, units, batch)
     entrants.pop("rtrl", None)
-    return race(group, entrants, repeats=repeats)
+    work = {name: _work(name, cell, LENGTH, units, batch) for name in entrants}
+    return race(group, entrants, repeats=repeats, work=work)
+
+
+def _work(rule: str, cell: str, length: int, units: int, batch: int) -> Work:
+    """Return the least work of BPTT or of an online rule on a sequence."""
+    params = _shapes(cell, units)
+    moved = length * batch * (INPUTS + units)
+    run = _works.Run(params, length, batch, units, moved)
+    return _works.gradient(run) if rule == "bptt" else _works.online(rule, run)
 
 
 def _loss(y, target):
@@ -137,9 +147,13 @@ def _online_rules(cell: str, step: Step) -> dict[str, OnlineRule]:
     return rules
 
 
-def _num_params(cell: str, units: int) -> int:
+def _shapes(cell: str, units: int) -> Any:
     init = lambda: CELLS[cell].init(jax.random.key(1), INPUTS, units)
-    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(init)))
+    return jax.eval_shape(init)
+
+
+def _num_params(cell: str, units: int) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(_shapes(cell, units)))
 
 
 def _product_length(cell: str, units: int, batch: int) -> int:
@@ -170,7 +184,8 @@ def _product(
     entrants: Entrants = {"product J M": (product, arguments), "rtrl": rtrl}
     if batch * units**2 * size * length > PRODUCT_WORK:
         repeats = min(repeats, SLOW)
-    return race(group, entrants, repeats=repeats)
+    work = {"rtrl": _work("rtrl", cell, length, units, batch)}
+    return race(group, entrants, repeats=repeats, work=work)
 
 
 def _by_length(
@@ -180,7 +195,9 @@ def _by_length(
     entrants = {
         f"T {length}": _rules(cell, length, units, batch)[rule] for length in LENGTHS
     }
-    rows = race(group, entrants, repeats=min(repeats, SLOW))
+    lengths = zip(entrants, LENGTHS, strict=True)
+    work = {name: _work(rule, cell, length, units, batch) for name, length in lengths}
+    rows = race(group, entrants, repeats=min(repeats, SLOW), work=work)
     before, last = rows[-2:]
     slope = math.log(last.ms / before.ms) / math.log(LENGTHS[-1] / LENGTHS[-2])
     return [*rows[:-1], last._replace(note=f"time ∝ T^{slope:.2f}")]

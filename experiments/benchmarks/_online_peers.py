@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants import cells, gradients
+from experiments.benchmarks import _works
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Entrants, Foreign, Measured, race
 
@@ -73,7 +74,14 @@ def _race(group: str, units: int, batch: int, repeats: int) -> list[Measured]:
     for name, run in _by_braintrace(params, xs, targets, whole).items():
         entrants[name] = Foreign(run)
         notes[name] = _compared(run(), exact)
-    return race(group, entrants, repeats=repeats, notes=notes)
+    moved = PEER_LENGTH * batch * (INPUTS + OUTPUTS)
+    of_cell = {name: leaf for name, leaf in params.items() if name != "out"}
+    run = _works.Run(of_cell, PEER_LENGTH, batch, units, moved)
+    work = {name: _works.online(name, run) for name in rules if name != "bptt"}
+    work |= {"bptt": _works.gradient(run)}
+    ours = run._replace(params=of_cells["cell"])
+    work["snap, order 1, cells.gru"] = _works.online("snap, order 1", ours)
+    return race(group, entrants, repeats=repeats, notes=notes, work=work)
 
 
 def _loss(y, target):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants import cells, gradients
+from experiments.benchmarks import _works
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Entrants, Measured, race
 
@@ -68,10 +69,17 @@ def _newton(label: str, length: int, units: int, repeats: int) -> list[Measured]
 
 
 def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
-    """Time `parallel_unroll` and `unroll`; note how much their outputs differ."""
+    """Time `parallel_unroll` and `unroll`; note how much their outputs differ.
+
+    The first implementation is method="auto", with whatever it chooses on this device.
+    """
 
     def outputs(*arguments):
         return gradients.parallel_unroll(step, *arguments, **options)[0][1]
+
+    def chosen(*arguments):
+        auto = options | {"method": "auto"}
+        return gradients.parallel_unroll(step, *arguments, **auto)[0][1]
 
     def outputs_in_order(*arguments):
         return gradients.unroll(step, *arguments)[1]
@@ -90,13 +98,25 @@ def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
 
     ours, theirs = f"parallel, {options['method']}", "unroll"
     entrants: Entrants = {
-        ours: (outputs, arguments),
+        "parallel, auto": (chosen, arguments),
         theirs: (outputs_in_order, arguments),
+        ours: (outputs, arguments),
     }
-    notes = {ours: note}
-    yield from race(f"outputs, {label}", entrants, repeats=repeats, notes=notes)
+    notes, run = {ours: note}, _run(*arguments)
+    work = _works.outputs(run)
+    yield from race(
+        f"outputs, {label}", entrants, repeats=repeats, notes=notes, work=work
+    )
     entrants = {
-        ours: (partial(gradient, outputs), arguments),
+        "parallel, auto": (partial(gradient, chosen), arguments),
         theirs: (partial(gradient, outputs_in_order), arguments),
+        ours: (partial(gradient, outputs), arguments),
     }
-    yield from race(f"gradient, {label}", entrants, repeats=repeats)
+    work = _works.gradient(run)
+    yield from race(f"gradient, {label}", entrants, repeats=repeats, work=work)
+
+
+def _run(params, carry, xs) -> _works.Run:
+    units = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
+    length, batch = xs.shape[:2]
+    return _works.Run(params, length, batch, units, xs.size)

@@ -11,7 +11,7 @@ import numpy as np
 from experiments import data
 from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch
-from experiments.harness.timing import Entrants, Foreign, Measured, race
+from experiments.harness.timing import Entrants, Foreign, Measured, race, Work
 from experiments.resilient import _stopping
 from experiments.resilient.proben1 import setup
 
@@ -40,20 +40,45 @@ def _race(group: str, name: str, table: str, repeats: int) -> Iterator[Measured]
     errors: dict[str, list[float]] = {}
 
     def ours():
-        errors["ours"] = _stopping.train(problem, network, settings, keys).test
+        outcome = _stopping.train(problem, network, settings, keys)
+        errors["ours"] = outcome.test
+        return outcome.total
 
     def theirs():
         runs = [_by_torch(problem, network, settings, i) for i in range(RUNS)]
         errors["theirs"] = runs
 
-    ours()  # compile before timing
+    total = ours()  # compile before timing
     entrants: Entrants = {"bpvariants, 60 under vmap": Foreign(ours)}
+    work = {name: _work(problem, network, float(np.sum(total))) for name in entrants}
     if torch() is not None:
         entrants["torch, one after another"] = Foreign(theirs)
-    rows = race(group, entrants, repeats=min(repeats, REPEATS))
+    rows = race(group, entrants, repeats=min(repeats, REPEATS), work=work)
     for row, values in zip(rows, errors.values(), strict=True):
         note = f"test error {np.mean(values):.2f} ({statistics.stdev(values):.2f})"
-        yield row._replace(note=note if torch() else f"{note}; no torch")
+        told = note, "" if torch() else "no torch", row.note
+        yield row._replace(note="; ".join(filter(None, told)))
+
+
+def _work(problem, network, epochs: float) -> Work:
+    """Return the work of all runs together, in which they train for `epochs` epochs.
+
+    An epoch takes the gradient of the training error, and a fifth of the evaluation of
+    the validation error. A weight takes one product for an output, and two for the
+    gradient; weights that multiply an input pass no error signal down.
+    """
+    shapes = network.shapes()
+    weights = sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim == 2)
+    of_inputs = sum(
+        theta["weights"][0].size
+        for layer, theta in enumerate(shapes, start=1)
+        if network.sources(layer)[0] == 0
+    )
+    trained, validated = (len(part.x) for part in (problem.train, problem.validation))
+    products = (
+        trained * (3 * weights - of_inputs) + validated / _stopping.STRIP * weights
+    )
+    return Work(2 * epochs * products)
 
 
 def _by_torch(problem, network, settings, seed) -> float:

@@ -24,10 +24,11 @@ import optax
 
 from bpvariants import cells, gradients, training
 from experiments import data
+from experiments.benchmarks import _works
 from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch
 from experiments.harness.noise import ratio_interval
-from experiments.harness.timing import Measured
+from experiments.harness.timing import Gauge, Measured, Work
 
 RATES = [0.001 * 1.6**i for i in range(8)]
 SEEDS, STEPS, BATCH, REPEATS = 8, 200, 32, 3
@@ -65,10 +66,27 @@ def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
     if torch() is not None:
         entrants["torch, one after another"] = by_torch
     runs = {name: [] for name in entrants}
+    gauge = Gauge()
     for _ in range(min(repeats, REPEATS)):
         for name, run in entrants.items():
             runs[name].append(run(network))
-    return _rows(group, runs, "" if torch() else "; not installed: torch")
+        gauge.measure()
+    missing = "" if torch() else "; not installed: torch"
+    floors = dict.fromkeys(runs, gauge.floor_ms(_work(network)))
+    return _rows(group, runs, f"{missing}; {gauge.describe()}", floors)
+
+
+def _work(network: str) -> Work:
+    """Return the work of all training runs together: the products of each step."""
+    if "MLP" in network:
+        of_step = _works.layers((PIXELS, UNITS[network], CLASSES), BATCH)
+    else:
+        units = UNITS[network]
+        init = lambda: cells.gru.init(jax.random.key(0), PIXELS // ROWS, units)
+        run = _works.Run(jax.eval_shape(init), ROWS, BATCH, units)
+        readout = 3 * 2 * BATCH * units * CLASSES
+        of_step = Work(_works.gradient(run).flops + readout)
+    return _works.times(of_step, len(RATES) * SEEDS * STEPS)
 
 
 def by_sweep(network: str) -> Timed:
@@ -201,8 +219,13 @@ def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
         return 100 * hits.float().mean().item()
 
 
-def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Measured]:
-    """Yield table rows: a median time, and its ratio to the first row's median time."""
+def _rows(
+    group: str, runs: dict[str, list[Timed]], told: str, floors: dict[str, float]
+) -> Iterator[Measured]:
+    """Yield table rows: a median time, and its ratio to the first row's median time.
+
+    `told` is said in the note of the first row.
+    """
     first = [timed.seconds for timed in next(iter(runs.values()))]
     ours = statistics.median(first)
     for name, all_timed in runs.items():
@@ -210,12 +233,14 @@ def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Me
         compiled = statistics.median(timed.compile_seconds for timed in all_timed)
         median, mean = statistics.median(seconds), np.mean(all_timed[0].accuracies)
         low, _, high = statistics.quantiles(seconds, n=4)
-        note = f"test accuracy {mean:.1f} %{missing}"
+        note = f"test accuracy {mean:.1f} %{told}"
+        told = ""
         if "torch" in name:
             note += f"; {_threads_told(group)}"
         yield Measured(
             group, name, 1000 * median, (high - low) / 2 / median, median / ours,
             compiled, float("nan"), note, *ratio_interval(seconds, first),
+            floor_ms=floors.get(name, float("nan")),
         )  # fmt: skip
 
 
@@ -232,11 +257,14 @@ def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
         f"1 device, {cores} cores": (1, False),
         f"{DEVICES} devices, {cores} cores": (DEVICES, False),
     }
-    runs: dict[str, list[Timed]] = {name: [] for name in entrants}
+    runs, gauge = {name: [] for name in entrants}, Gauge()
     for _ in range(min(repeats, REPEATS)):
         for name, (devices, pinned) in entrants.items():
             runs[name].append(_in_a_process(network, devices, pinned))
-    return _rows(group, runs, "")
+        gauge.measure()
+    floor = gauge.floor_ms(_work(network))  # on all cores
+    floors = {name: floor for name, (_, pinned) in entrants.items() if not pinned}
+    return _rows(group, runs, f"; {gauge.describe()}", floors)
 
 
 def _in_a_process(network: str, devices: int, pinned: bool) -> Timed:

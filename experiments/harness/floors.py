@@ -3,10 +3,10 @@
 A computation reads and writes at least some bytes, takes at least some floating-point
 operations, and is started by at least one call. Three small programs measure what the
 machine can do: a copy of an array, a product of two matrices, and a call that computes
-nothing of size. If B bytes are moved by F operations in C calls, the floor of the
-computation is
+nothing of size. If B bytes are moved in each of P passes by F operations in C calls,
+the floor of the computation is
 
-    max(B / bytes copied a second, F / operations a second) + C · time of a call
+    max(P · B / bytes copied a second, F / operations a second) + C · time of a call
 
 The three programs run in the same rounds as the computation, because the speed of a
 machine changes with its load.
@@ -34,16 +34,18 @@ class Work(NamedTuple):
     """The least work of a computation, which every implementation of it must do."""
 
     flops: float = 0  # floating-point operations; a product and a sum count as two
-    bytes: float = 0  # bytes that are read from memory or written to memory
+    bytes: float = 0  # bytes that a pass reads from memory or writes to memory
     calls: int = 1  # calls of compiled programs
+    passes: int = 1  # number of times that these bytes are read or written
 
 
 class Machine:
     """Programs that measure the speed of the machine, and what their times mean.
 
     Args:
-      moved: number of bytes that the computation moves; the copy moves as many, within
-        bounds, because copies within a cache are faster than copies in main memory.
+      moved: number of bytes that a pass of the computation moves; the copy moves as
+        many, within bounds, because copies within a cache are faster than copies in
+        main memory.
     """
 
     def __init__(self, moved: float):
@@ -65,7 +67,7 @@ class Machine:
         copy, product, call = _medians(times)
         # A copy or a product also includes a call, whose time is counted separately.
         without = lambda ms: max(ms - call, ms / 2)
-        by_memory = work.bytes * without(copy) / self._moved
+        by_memory = work.passes * work.bytes * without(copy) / self._moved
         by_arithmetic = work.flops * without(product) / (2 * SIDE**3)
         return max(by_memory, by_arithmetic) + work.calls * call
 

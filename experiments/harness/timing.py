@@ -32,6 +32,32 @@ class Foreign(NamedTuple):
 Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
+class Gauge:
+    """Measures the machine's speed beside timings that :func:`race` cannot take.
+
+    Call :meth:`measure` in each round of the timings.
+    """
+
+    def __init__(self, moved: float = 0):
+        """Compile the programs; `moved` is as for :class:`Machine`."""
+        self._machine = Machine(moved)
+        self._calls = _gauges(self._machine)
+        self._times: dict[str, list[float]] = {name: [] for name in self._calls}
+
+    def measure(self) -> None:
+        """Time each of the machine's programs once, with warm caches."""
+        for name, times in _in_turns(self._calls, 1, {})[1].items():
+            self._times[name] += times
+
+    def floor_ms(self, work: Work) -> float:
+        """Return the least time of a computation in ms."""
+        return self._machine.floor_ms(work, self._times)
+
+    def describe(self) -> str:
+        """Describe the machine's speed in words."""
+        return self._machine.describe(self._times)
+
+
 class Measured(NamedTuple):
     """Timing of one implementation; the implementations of a group do the same task."""
 
@@ -88,9 +114,7 @@ def race(
     known = {name: each for name, each in works.items() if each is not None}
     machine = Machine(max((each.bytes for each in known.values()), default=0))
     if known:
-        for name, (function, arguments) in machine.programs().items():
-            program = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
-            calls[name] = _caller(program, arguments, True)
+        calls |= _gauges(machine)
     cold, warm = _in_turns(calls, repeats, entrants)
     notes, first = dict(notes or {}), next(iter(entrants))
     if known:
@@ -115,6 +139,14 @@ def race(
         )
         for name in entrants
     ]
+
+
+def _gauges(machine: Machine) -> dict[str, Callable[[], Any]]:
+    calls = {}
+    for name, (function, arguments) in machine.programs().items():
+        program = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
+        calls[name] = _caller(program, arguments, True)
+    return calls
 
 
 def _in_turns(

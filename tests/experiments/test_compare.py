@@ -203,6 +203,10 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     assert "Compared with the first row of its group, by 95 % intervals: " in shown
     ours = next(row for row in result.rows if row["name"] == "fixed_point")
     assert float(ours["note"].split(";")[0].removeprefix("error ")) < 1e-4
+    by_name = {row["name"]: row for row in result.rows}
+    assert {"parallel, auto", "unroll", "parallel, newton"} < set(by_name)
+    shown = [row for row in result.rows if row["job"].startswith("parallel")]
+    assert all(row["floor_ms"] > 0 for row in shown)
     last = sum(row["job"] == result.rows[-1]["job"] for row in result.rows)
     (tmp_path / "results.jsonl").write_text("\n".join(lines[:-last]) + "\n")
     again = benchmarks.main(benchmarks.Config(out=tmp_path, resume=True)).rows
@@ -241,6 +245,25 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
         "sweep", "1 device", "1 device",
     ]  # fmt: skip
     assert all("test accuracy" in row.note for row in rows)
+    assert [row.name for row in rows if not row.floor_ms > 0] == ["1 device, 1 core"]
+    assert "GFLOP/s" in rows[0].note
+
+
+@pytest.mark.slow
+def test_fit_and_learner_are_timed_with_floors(monkeypatch):
+    fit, learner = benchmarks._fit, benchmarks._learner
+    tiny = lambda: fit._tiny()._replace(rounds=1)
+    monkeypatch.setattr(fit, "WORKS", {"tiny": tiny})
+    monkeypatch.setattr(fit, "CHUNK", 3)
+    monkeypatch.setattr(learner, "STEPS", 4)
+    monkeypatch.setattr(learner, "RULES", {"rtrl": learner.RULES["rtrl"]})
+    rows = {row.name: row for row in run_all(fit.fit() | learner.learner())}
+    for name in ("fit, nonfinite='raise'", "fit, a checkpoint a chunk", "lax.scan"):
+        assert rows[name].floor_ms > 0
+    for name in ("learn", "learn_one", "program"):
+        assert rows[name].floor_ms > rows["calls"].ms
+    assert "GFLOP/s" in rows["learn"].note
+    assert "GFLOP/s" in rows["lax.scan"].note
 
 
 # If braintrace is installed, importing it warns about its JAX primitive.
@@ -261,6 +284,9 @@ def test_benchmark_of_online_rules_runs(monkeypatch):
     assert products == ["product J M", "rtrl"]
     assert lstm == ["bptt", "snap, order 1", "rflo", "eprop", "uoro", "kf_rtrl"]
     assert lengths == ["T 2", "T 4"]
+    theirs = ("braintrace", "product J M")
+    ours = [row for row in rows if not row.name.startswith(theirs)]
+    assert all(row.floor_ms > 0 for row in ours)
     notes = {row.name: row.note for row in rows if row.group == list(groups)[-1]}
     assert set(peers) >= {"snap, order 1, cells.gru", "bptt", "rtrl", "snap, order 1"}
     error = lambda name: float(notes[name].split(";")[0].removeprefix("error "))

@@ -18,7 +18,7 @@ from bpvariants._dtypes import cast_like, NARROW, widen
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
 from bpvariants._masking import blank, guarded, keep
-from bpvariants._sequences import inverse_of, whole_sequence
+from bpvariants._sequences import inverse_of, two_phase_sequence, whole_sequence
 from bpvariants.gradients.remat._policies import check_remat, Remat
 from bpvariants.gradients.remat._scan import remat_scan
 from bpvariants.gradients.through_time._reversible_scan import reversible_scan
@@ -69,6 +69,7 @@ def unroll(
         "scan" is JAX's derivative of `lax.scan`. "two_phase" divides the sequence into
         blocks of steps. In each block, a backward loop computes only the error signals,
         and one matrix product then computes the weights' gradient; see :func:`bptt`.
+        `cells.lstm` and `cells.gru` without mask and reset run as a single block.
         "two_phase" requires remat=None, and has no forward mode. "reversible" requires
         a method step.inverse(params, carry, x) -> old carry. The backward pass then
         recovers the carries instead of storing them; see :func:`bptt`.
@@ -119,6 +120,12 @@ def scan_steps(
     whole = whole_sequence(step)
     if whole is not None and remat is None and backward == "scan":
         return whole(params, carry, xs, mask, reset, initial)
+    whole = two_phase_sequence(step)
+    if whole is not None and backward == "two_phase" and mask is None and reset is None:
+        check_backward(remat, backward)
+        found = whole(params, carry, xs)
+        if found is not None:
+            return found
     body, given = step_body(step, params, carry, xs, initial)
     if backward == "reversible":
         undo = undo_body(step, params, reset)

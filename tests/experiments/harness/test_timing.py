@@ -1,17 +1,21 @@
 """Tests of timing: intervals of ratios, floors, and checks before timing."""
 
+import itertools
 import json
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import _records, _tables
+from bpvariants import cells
+from experiments.benchmarks import _records, _tables, _works
 from experiments.benchmarks._equal_error import tune
 from experiments.harness.errors import DataError
+from experiments.harness.floors import CALL, COPY, counts, Machine, PRODUCT, SIDE
 from experiments.harness.noise import check_agreement, ratio_interval
-from experiments.harness.timing import Foreign, race, Work
+from experiments.harness.timing import Foreign, Gauge, race, Work
 
 
 def test_an_interval_covers_the_true_ratio_and_not_a_distant_one():
@@ -58,6 +62,72 @@ def test_a_race_tells_cold_and_warm_times_floors_and_intervals():
     assert sleeping.low <= sleeping.ratio <= sleeping.high
     assert np.isnan(sleeping.floor_ms)
     assert np.isnan(sleeping.flops)
+
+
+def test_a_floor_is_the_larger_time_of_copies_and_products_plus_calls():
+    machine = Machine(2**20)
+    times = {COPY: [3.0], PRODUCT: [9.0], CALL: [1.0]}
+    floor = lambda work: machine.floor_ms(work, times)
+    assert floor(Work()) == 1
+    assert floor(Work(bytes=2**20, passes=5)) == 5 * 2 + 1
+    assert floor(Work(flops=2 * SIDE**3, bytes=2**20, calls=2)) == 8 + 2 * 1
+
+
+def test_the_speed_of_the_machine_is_measured_beside_other_timings():
+    gauge = Gauge()
+    for _ in range(2):
+        gauge.measure()
+    call = gauge.floor_ms(Work())
+    assert 0 < call < gauge.floor_ms(Work(flops=2e12)) < 1e6
+    assert "GFLOP/s" in gauge.describe()
+
+
+@pytest.mark.slow
+def test_counted_work_is_what_the_compiler_counts():
+    length, batch, units = 4, 8, 64
+    params = cells.tanh.init(jax.random.key(0), 48, units)
+    h, xs = jnp.zeros((batch, units)), jnp.ones((length, batch, 48))
+
+    def mean(params, h, xs):
+        total = jnp.zeros(())
+        for x in xs:
+            h, y = cells.tanh(params, h, x)
+            total = total + jnp.mean(y**2)
+        return total
+
+    run = _works.Run(params, length, batch, units)
+    for function, work in ((mean, _works.outputs), (jax.grad(mean), _works.gradient)):
+        counted = counts(jax.jit(function).lower(params, h, xs).compile()).flops
+        # The compiler also counts elementwise operations, and the first step needs no
+        # error signal at the carry before it.
+        assert 0.9 < counted / work(run).flops < 1.1
+
+    def layers(params, x):
+        return jnp.sum(jnp.tanh(x @ params[0]) @ params[1])
+
+    sizes = (32, 48, 64)
+    params = [jnp.ones(pair) for pair in itertools.pairwise(sizes)]
+    program = jax.jit(jax.grad(layers)).lower(params, jnp.ones((batch, 32))).compile()
+    # The product of the last layer itself is not needed for the gradient of its sum.
+    wanted = _works.layers(sizes, batch).flops - 2 * batch * 48 * 64
+    assert 0.8 < counts(program).flops / wanted < 1.1
+
+
+def test_the_work_of_online_rules_is_counted():
+    n, d, batch = 4, 3, 5
+    params = cells.tanh.init(jax.random.key(0), d, n)
+    run = _works.Run(params, 7, batch, n)
+    m, p = n * (d + n), n * (d + n + 1)
+    each = {
+        "rtrl": 2 * m + 2 * n**2 * p,
+        "kf_rtrl": 2 * m + 2 * n**3,
+        "uoro": 6 * m + 2 * n**2 + 2 * p,
+        "snap, order 1": 2 * m + 4 * p,
+    }
+    for rule, flops in each.items():
+        assert _works.online(rule, run).flops == 7 * batch * flops
+    kept = _works.online("rtrl", run)
+    assert (kept.bytes, kept.passes) == (8 * batch * n * p, 7)
 
 
 def test_a_tolerance_is_the_loosest_that_reaches_the_error():

@@ -197,6 +197,7 @@ def test_proben1_benchmark_runs(small, monkeypatch):
     (race,) = benchmark.proben1().values()
     rows = list(race(2))
     assert "test error" in rows[0].note
+    assert rows[0].floor_ms > 0
 
 
 # Test errors in table 3 of Prechelt's report. If ridge regression on the training part
