@@ -9,6 +9,11 @@ last state h_t. The loss uses only the output y after the last symbol. If the sy
 are characters, the network reads a window of several characters at each step:
 x_t = relu(Σ_j Σ_k E[i_{t,j,k}]), where j is the position in the window.
 
+A network with a shortcut has a further output for the bag of inputs. It is linear, as
+in logistic regression on the counts of symbols; S are its weights:
+
+    y_t = V r_t + c + S b_t,    b_t = (x_1 + … + x_t) / √t
+
 The gradient rule does not differentiate with respect to the embeddings E. The rule
 differentiates with respect to a much smaller table, which has one row for each symbol
 of the mini-batch. The chain rule then turns the gradient with respect to this table
@@ -32,7 +37,6 @@ from experiments.networks import pooled, recurrent
 from experiments.networks.batches import all_batches, length_buckets, pad
 
 BATCH = 128  # number of texts that are classified at once in the test
-SCALE = 0.3  # standard deviation of the initial embeddings
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -45,13 +49,23 @@ def init_runs(
     units: int,
     classes: int,
     runs: int,
+    scale: float = 0.3,
+    shortcut: bool = False,
 ) -> PyTree:
-    """Draw the parameters of several networks; axis 0 of each leaf is the network."""
+    """Draw the parameters of several networks; axis 0 of each leaf is the network.
+
+    `scale` is the standard deviation of the embeddings.
+    """
 
     def init(key):
         own, of_table = jax.random.split(key)
-        table = SCALE * jax.random.normal(of_table, (indices, embedding))
-        return recurrent.init(own, cell, embedding, units, classes) | {"E": table}
+        table = scale * jax.random.normal(of_table, (indices, embedding))
+        params = recurrent.init(own, cell, embedding, units, classes) | {"E": table}
+        if shortcut:
+            shape = embedding, classes
+            weights = jax.random.normal(jax.random.fold_in(of_table, 1), shape)
+            params["shortcut"] = weights / embedding**0.5
+        return params
 
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return jax.jit(jax.vmap(init))(keys)
@@ -73,14 +87,15 @@ def of_batch(
     there = (symbols != NONE)[..., None]
     count = jnp.maximum(there.sum(axis=1), 1)
     table = jnp.sum(params["E"][symbols] * there, axis=1) / jnp.sqrt(count)
-    readout = params["readout"]
+    view = {name: leaf for name, leaf in params.items() if name != "E"}
+    view["table"] = table
     if dropout:
-        of_table, of_readout = jax.random.split(key)
-        kept = lambda key, shape: jax.random.bernoulli(key, 1 - dropout, shape)
-        table = table * kept(of_table, table.shape) / (1 - dropout)
-        readout = readout * kept(of_readout, (len(readout), 1)) / (1 - dropout)
-    kept_too = {name: params[name] for name in ("cell", "readout_bias")}
-    return kept_too | {"table": table, "readout": readout}
+        shapes = {"table": table.shape}
+        shapes |= {n: (len(view[n]), 1) for n in ("readout", "shortcut") if n in view}
+        for name, own in zip(shapes, jax.random.split(key, len(shapes)), strict=True):
+            kept = jax.random.bernoulli(own, 1 - dropout, shapes[name])
+            view[name] = view[name] * kept / (1 - dropout)
+    return view
 
 
 def make_rule(
@@ -89,7 +104,7 @@ def make_rule(
     """Return a gradient rule (params, *batch, key=) -> ((loss, None), grads)."""
     of_sequence = choices.make_rule(
         name, _step(cell, pooling), cross_entropy,
-        lookback=lookback, visible=pooled.visible(cell),
+        lookback=lookback, visible=lambda carry: pooled.visible(cell)(carry[0]),
     )  # fmt: skip
     draws = choices.draws(name)
 
@@ -101,7 +116,7 @@ def make_rule(
         view, back = jax.vjp(
             lambda params: of_batch(params, symbols, dropout, own), params
         )
-        carry = pooled.zeros(params["cell"], cell, pooling, xs.shape[1])
+        carry = _zeros(params, cell, pooling, xs.shape[1])
         options = {"key": key} if draws else {}
         (value, _), grads = of_sequence(
             view, carry, xs, targets, weights, mask, **options
@@ -149,15 +164,41 @@ def _classify(cell: str, pooling: pooled.Pooling) -> Callable:
     @partial(jax.vmap, in_axes=(0, None, None, None))
     def classify(params, xs, mask, symbols):
         params = of_batch(params, symbols)
-        carry = pooled.zeros(params["cell"], cell, pooling, xs.shape[1])
+        carry = _zeros(params, cell, pooling, xs.shape[1])
         carry, _ = gradients.unroll(unread, params, carry, xs, mask=mask)
-        return jax.nn.softmax(pooled.readout(params, carry)), carry[1]
+        return jax.nn.softmax(_output(params, carry)), carry[0][1]
 
     return classify
 
 
 def _step(cell: str, pooling: pooled.Pooling) -> Callable:
-    return pooled.make_step(cell, pooling, _encode)
+    """Return the step; its carry is (carry of the pooled network, sum of inputs)."""
+    pooled_step = pooled.make_step(cell, pooling, lambda _, x: x)
+
+    def step(params, carry, x):
+        network, total = carry
+        x = _encode(params, x)
+        network, _ = pooled_step(params, network, x)
+        carry = network, total + x if "shortcut" in params else ()
+        return carry, _output(params, carry)
+
+    return step
+
+
+def _zeros(params: PyTree, cell: str, pooling: pooled.Pooling, batch: int) -> PyTree:
+    network = pooled.zeros(params["cell"], cell, pooling, batch)
+    if "shortcut" not in params:
+        return network, ()
+    return network, jnp.zeros((batch, params["table"].shape[-1]))
+
+
+def _output(params: PyTree, carry: PyTree) -> jax.Array:
+    network, total = carry
+    output = pooled.readout(params, network)
+    if "shortcut" not in params:
+        return output
+    steps = jnp.maximum(network[2], 1)  # rows of padding have no steps
+    return output + total / jnp.sqrt(steps) @ params["shortcut"]
 
 
 def _encode(params, x):
