@@ -135,9 +135,10 @@ def _line(row: Row, rows: list[Row]) -> list[str]:
     for field in PARTS.values():
         values = row[field]
         cells += [_mean_sd(values), _ends(report.interval(values))]
-        compared = whole is not None and row is not whole and len(values) > 1
-        gaps = np.subtract(values, whole[field]).tolist() if compared else []
-        cells.append(_ends(report.interval(gaps), "+") if gaps else "–")
+        gaps = [math.nan]
+        if whole is not None and row is not whole and len(values) > 1:
+            gaps = np.subtract(values, whole[field]).tolist()
+        cells.append(_ends(report.interval(gaps), "+"))
     return cells
 
 

@@ -189,7 +189,7 @@ def _zeros(params: PyTree, cell: str, pooling: pooled.Pooling, batch: int) -> Py
     network = pooled.zeros(params["cell"], cell, pooling, batch)
     if "shortcut" not in params:
         return network, ()
-    return network, jnp.zeros((batch, params["table"].shape[-1]))
+    return network, jnp.zeros((batch, len(params["shortcut"])))
 
 
 def _output(params: PyTree, carry: PyTree) -> jax.Array:
