@@ -14,6 +14,9 @@ in logistic regression on the counts of symbols; S are its weights:
 
     y_t = V r_t + c + S b_t,    b_t = (x_1 + … + x_t) / √t
 
+In training with dropout, x_t, r_t and b_t are multiplied by random masks. Each text has
+its own masks, and x_t has another one at each time step.
+
 The gradient rule does not differentiate with respect to the embeddings E. The rule
 differentiates with respect to a much smaller table, which has one row for each symbol
 of the mini-batch. The chain rule then turns the gradient with respect to this table
@@ -22,7 +25,7 @@ into the gradient with respect to E.
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +41,14 @@ from experiments.networks.batches import all_batches, length_buckets, pad
 
 BATCH = 128  # number of texts that are classified at once in the test
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+class Masks(NamedTuple):
+    """Dropout masks; each element is 0 or the inverse of the probability to be kept."""
+
+    inputs: Any  # [*batch, embedding], of x
+    pooled: Any  # [*batch, units], of the pooled state
+    bag: Any  # [*batch, embedding], of the shortcut's input
 
 
 def init_runs(
@@ -71,31 +82,47 @@ def init_runs(
     return jax.jit(jax.vmap(init))(keys)
 
 
-def of_batch(
-    params: PyTree, symbols: jax.Array, dropout: float = 0.0, key: Any = None
-) -> PyTree:
+def of_batch(params: PyTree, symbols: jax.Array) -> PyTree:
     """Replace the table of all embeddings by a table for the mini-batch's symbols.
 
     Args:
       params: parameters of one network.
       symbols: [U, K]; row u holds the embedding indices of the mini-batch's u-th
         symbol.
-      dropout: probability that an element of the table, or a unit that the readout
-        sees, is set to zero; all texts of a mini-batch share one mask.
-      key: random key for the dropout masks.
     """
     there = (symbols != NONE)[..., None]
     count = jnp.maximum(there.sum(axis=1), 1)
     table = jnp.sum(params["E"][symbols] * there, axis=1) / jnp.sqrt(count)
-    view = {name: leaf for name, leaf in params.items() if name != "E"}
-    view["table"] = table
-    if dropout:
-        shapes = {"table": table.shape}
-        shapes |= {n: (len(view[n]), 1) for n in ("readout", "shortcut") if n in view}
-        for name, own in zip(shapes, jax.random.split(key, len(shapes)), strict=True):
-            kept = jax.random.bernoulli(own, 1 - dropout, shapes[name])
-            view[name] = view[name] * kept / (1 - dropout)
-    return view
+    return {name: leaf for name, leaf in params.items() if name != "E"} | {
+        "table": table
+    }
+
+
+def draw_masks(
+    key: jax.Array, params: PyTree, steps: int, batch: int, dropout: float
+) -> Masks:
+    """Draw dropout masks, [steps, batch, …]; an element is 0 or 1 / (1 − dropout).
+
+    Args:
+      key: random key.
+      params: parameters of one network.
+      steps: number of time steps.
+      batch: number of texts.
+      dropout: probability that an element is 0.
+    """
+    embedding, units = params["E"].shape[-1], len(params["readout"])
+    of_inputs, *of_texts = jax.random.split(key, 3)
+
+    def draw(key, *shape):
+        kept = jax.random.bernoulli(key, 1 - dropout, shape)
+        return kept / jnp.float32(1 - dropout)
+
+    repeated = lambda mask: jnp.broadcast_to(mask, (steps, *mask.shape))
+    return Masks(
+        draw(of_inputs, steps, batch, embedding),
+        repeated(draw(of_texts[0], batch, units)),
+        repeated(draw(of_texts[1], batch, embedding)),
+    )
 
 
 def make_rule(
@@ -109,17 +136,16 @@ def make_rule(
     draws = choices.draws(name)
 
     def rule(params, xs, targets, weights, mask, symbols, *, key=None):
-        own = None
+        masks = None
         if dropout:
             assert key is not None
             key, own = jax.random.split(key)
-        view, back = jax.vjp(
-            lambda params: of_batch(params, symbols, dropout, own), params
-        )
+            masks = draw_masks(own, params, *xs.shape[:2], dropout)
+        view, back = jax.vjp(lambda params: of_batch(params, symbols), params)
         carry = _zeros(params, cell, pooling, xs.shape[1])
         options = {"key": key} if draws else {}
         (value, _), grads = of_sequence(
-            view, carry, xs, targets, weights, mask, **options
+            view, carry, (xs, masks), targets, weights, mask, **options
         )
         return (value, None), back(grads)[0]
 
@@ -158,7 +184,7 @@ def _classify(cell: str, pooling: pooled.Pooling) -> Callable:
     step = _step(cell, pooling)
 
     def unread(params, carry, x):
-        return step(params, carry, x)[0], None
+        return step(params, carry, (x, None))[0], None
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None, None, None))
@@ -172,15 +198,22 @@ def _classify(cell: str, pooling: pooled.Pooling) -> Callable:
 
 
 def _step(cell: str, pooling: pooled.Pooling) -> Callable:
-    """Return the step; its carry is (carry of the pooled network, sum of inputs)."""
+    """Return the step of a network; its inputs are pairs (symbols, dropout masks).
+
+    Without dropout, the masks are None. The carry is (carry of the pooled network, sum
+    of the inputs x), where the sum is () if the network has no shortcut.
+    """
     pooled_step = pooled.make_step(cell, pooling, lambda _, x: x)
 
-    def step(params, carry, x):
+    def step(params, carry, given):
+        symbols, masks = given
         network, total = carry
-        x = _encode(params, x)
+        x = _encode(params, symbols)
+        if masks is not None:
+            x = x * masks.inputs
         network, _ = pooled_step(params, network, x)
         carry = network, total + x if "shortcut" in params else ()
-        return carry, _output(params, carry)
+        return carry, _output(params, carry, masks)
 
     return step
 
@@ -192,13 +225,17 @@ def _zeros(params: PyTree, cell: str, pooling: pooled.Pooling, batch: int) -> Py
     return network, jnp.zeros((batch, len(params["shortcut"])))
 
 
-def _output(params: PyTree, carry: PyTree) -> jax.Array:
-    network, total = carry
-    output = pooled.readout(params, network)
+def _output(params: PyTree, carry: PyTree, masks: Masks | None = None) -> jax.Array:
+    (state, seen, count), total = carry
+    if masks is not None:
+        seen = seen * masks.pooled
+    output = pooled.readout(params, (state, seen, count))
     if "shortcut" not in params:
         return output
-    steps = jnp.maximum(network[2], 1)  # rows of padding have no steps
-    return output + total / jnp.sqrt(steps) @ params["shortcut"]
+    bag = total / jnp.sqrt(jnp.maximum(count, 1))  # rows of padding have no steps
+    if masks is not None:
+        bag = bag * masks.bag
+    return output + bag @ params["shortcut"]
 
 
 def _encode(params, x):

@@ -148,11 +148,19 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_ablation_tests_both_parts(texts, tmp_path, capsys):
-    small = SMALL | {"steps": (20, 20), "hashed": 20, "pairs": 20}
+def test_the_ablation_tests_both_parts(texts, tmp_path, monkeypatch, capsys):
+    small = SMALL | {"steps": (10, 10), "hashed": 20, "pairs": 20}
+    every = ablation.variants(categorise.Config(**small))
+    names = [
+        "complete network",
+        "no pairs of words",
+        "no shortcut",
+        "no parts of words",
+    ]
+    few = {name: every[name] for name in names}
+    monkeypatch.setattr(ablation, "variants", lambda config: few)
     result = categorise.main(categorise.Config(ablation=True, out=tmp_path, **small))
     logistic, whole, *others = result.rows
-    names = [*ablation.variants(categorise.Config(**small))]
     assert [row["variant"] for row in (whole, *others)] == names
     labels = texts.test.labels
     for row in result.rows:
@@ -165,10 +173,7 @@ def test_the_ablation_tests_both_parts(texts, tmp_path, capsys):
     weights = {row["variant"]: whole["params"] - row["params"] for row in others}
     assert weights["no pairs of words"] == weights["no parts of words"] == 20 * 2
     assert weights["no shortcut"] == 2 * 2
-    assert weights["initial embeddings ×10"] == weights["no dropout"] == 0
-    assert not (tmp_path / "checkpoints").exists() or not [
-        *(tmp_path / "checkpoints").iterdir()
-    ]
+    assert not [*(tmp_path / "checkpoints").iterdir()]
     assert (tmp_path / "ablation_sms_spam.png").stat().st_size > 10_000
     assert "On the validation part: " in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
@@ -389,22 +394,32 @@ def test_padding_is_not_read(texts, kind, pooling, shortcut):
     jax.tree.map(np.testing.assert_array_equal, again, ((value, None), grads))
 
 
-def test_dropout_and_rules_that_draw(texts):
+def test_dropout(texts):
     units, encoded = read(texts, "words")
     params = text_network.init_runs(
         jax.random.key(0), "tanh", indices=units.size, embedding=3, units=4, classes=2,
         runs=1, shortcut=True,
     )  # fmt: skip
     one = jax.tree.map(lambda leaf: leaf[0], params)
-    symbols = jnp.asarray(encoded.symbols)
-    keys = jax.random.split(jax.random.key(1), 500)
-    draw = jax.vmap(lambda key: text_network.of_batch(one, symbols, 0.4, key))
-    drawn, whole = jax.jit(draw)(keys), text_network.of_batch(one, symbols)
-    for name in ("table", "readout", "shortcut"):
-        assert np.mean(drawn[name] == 0) == pytest.approx(0.4, abs=0.05)
-        np.testing.assert_allclose(drawn[name].mean(axis=0), whole[name], atol=0.1)
-    for name in ("readout", "shortcut"):
-        assert (drawn[name] == 0).all(axis=-1).any()
+    masks = text_network.draw_masks(jax.random.key(1), one, 60, 90, 0.4)
+    assert [each.shape for each in masks] == [(60, 90, n) for n in (3, 4, 3)]
+    assert (masks.pooled == masks.pooled[:1]).all()
+    assert (masks.bag == masks.bag[:1]).all()
+    assert (masks.inputs != masks.inputs[:1]).any()
+    for each in masks:
+        assert np.mean(each == 0) == pytest.approx(0.4, abs=0.08)
+        np.testing.assert_allclose(each[each > 0], 1 / 0.6, rtol=1e-6)
+    assert not np.array_equal(masks.inputs, masks.bag)
+    given = {"batch": 3, "run": 1, "lengths": 1, "rare": 0.0, "seed": 0}
+    drawn = next(text_units.batches(encoded, texts.train.labels, 0, **given))
+    rule = lambda dropout: jax.jit(
+        text_network.make_rule("bptt", "tanh", "max", lookback=1, dropout=dropout)
+    )
+    dropped, _ = rule(0.999)(one, *drawn, key=jax.random.key(2))
+    # Almost everything is zero, so that the output is the bias.
+    np.testing.assert_allclose(dropped[0], np.log(2), atol=1e-5)
+    whole, _ = rule(0.0)(one, *drawn)
+    assert abs(float(whole[0]) - np.log(2)) > 1e-3
 
 
 @pytest.mark.parametrize(
