@@ -104,7 +104,7 @@ class Config(TrainingStudy):
     rare: float = 0.5
     """Number that decides how often rare symbols are replaced by the unknown symbol in
     training: with probability rare / (rare + c) if they occur c times."""
-    steps: tuple[int, int] = (500, 900)
+    steps: tuple[int, int] = (300, 900)
     """Number of updates of networks on words, and of networks on characters; each is
     rounded up to a multiple of the number of updates between two tests."""
     batch: int = 64
