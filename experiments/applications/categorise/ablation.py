@@ -33,7 +33,6 @@ def variants(config: Any) -> dict[str, dict[str, Any]]:
         WHOLE: {},
         "no pairs of words": no_pairs,
         "no shortcut": no_shortcut,
-        "no pairs, no shortcut": no_pairs | no_shortcut,
         "initial embeddings ×10": large,
         "no parts of words": {"hashed": 0},
         "no dropout": words("dropout", 0.0),
