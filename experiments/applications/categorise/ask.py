@@ -76,7 +76,7 @@ def save(config: Any, folder: Path, rows: list[Row]) -> None:
         "classes": list(classes),
         "kind": kind,
         "counts": json.dumps(units.counts),
-        "shape": [units.hashed, units.width, units.stride],
+        "shape": [units.hashed, units.width, units.stride, units.pairs],
         "longest": longest,
         "cell": config.cell,
         "pooling": config.pooling,

@@ -68,16 +68,19 @@ def check(config: Any) -> None:
 def units_of(config: Any, kind: Kind, train: data.LabelledTexts) -> tuple[Units, int]:
     """Return the training part's symbols, and how many symbols of a text are read."""
     given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
+    given["pairs"] = config.pairs
     longest = of_kind(config.longest, kind)
     return learn_units(train.texts, kind, **given), longest
 
 
 def init(config: Any, units: Units, classes: tuple[str, ...]) -> PyTree:
     """Draw the parameters of the networks of all seeds."""
+    own = lambda settings: of_kind(settings, units.kind)
     return network.init_runs(
         jax.random.key(config.first_seed), config.cell,
         indices=units.size, embedding=config.embedding, units=config.units,
         classes=len(classes), runs=config.seeds,
+        scale=own(config.scale), shortcut=own(config.shortcut),
     )  # fmt: skip
 
 

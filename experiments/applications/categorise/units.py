@@ -4,13 +4,15 @@ A symbol is a word or a character, and has one or more indices. The first index 
 to the symbol alone; it is UNKNOWN if the symbol is not in the training texts. A word
 has further indices, one for each part (three neighbouring letters), found by a hash
 function. A word that is not in the training texts shares indices with known words that
-have the same parts.
+have the same parts. Optionally, a word has one more index for the pair of the previous
+word and itself, also found by a hash function.
 """
 
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,11 +39,12 @@ class Units(NamedTuple):
     hashed: int  # number of hash buckets for parts of words
     width: int  # symbols in a window; a network reads one window per step
     stride: int  # number of symbols from one window's start to the next
+    pairs: int = 0  # number of hash buckets for pairs of neighbouring words
 
     @property
     def size(self) -> int:
         """Number of different indices; each index has an embedding."""
-        return self.width * (FIRST + len(self.counts)) + self.hashed
+        return self.width * (FIRST + len(self.counts)) + self.hashed + self.pairs
 
 
 class Encoded(NamedTuple):
@@ -72,7 +75,13 @@ def split(text: str, kind: Kind) -> list[str]:
 
 
 def learn_units(
-    texts: Sequence[str], kind: Kind, *, hashed: int, width: int, stride: int
+    texts: Sequence[str],
+    kind: Kind,
+    *,
+    hashed: int,
+    width: int,
+    stride: int,
+    pairs: int = 0,
 ) -> Units:
     """Return the symbols of the training texts.
 
@@ -85,7 +94,7 @@ def learn_units(
     """
     found = Counter(_name(unit, kind) for text in texts for unit in split(text, kind))
     if kind == "words":
-        return Units(kind, dict(found), hashed, 1, 1)
+        return Units(kind, dict(found), hashed, 1, 1, pairs)
     return Units(kind, dict(found), 0, width, stride)
 
 
@@ -96,7 +105,7 @@ def encode(units: Units, texts: Sequence[str], longest: int) -> Encoded:
       ValueError: if a text has no symbols.
     """
     own = {name: FIRST + i for i, name in enumerate(units.counts)}
-    rows: dict[tuple[int, str], int] = {}
+    rows: dict[tuple[int, str, int], int] = {}
     encoded = []
     for text in texts:
         found = split(text, units.kind)[:longest]
@@ -104,14 +113,14 @@ def encode(units: Units, texts: Sequence[str], longest: int) -> Encoded:
             raise ValueError(f"a text must have some {units.kind}, got {text!r}.")
         read = _windows(found, units.width, units.stride)
         numbers = [
-            [rows.setdefault(place, len(rows)) for place in enumerate(window)]
-            for window in read
+            [rows.setdefault((*at, pair), len(rows)) for at in enumerate(window)]
+            for window, pair in zip(read, _pairs(found, units), strict=False)
         ]
         encoded.append(np.array(numbers, np.int32))
-    width = 1 + (PARTS if units.hashed else 0)
+    width = 1 + (PARTS if units.hashed else 0) + (1 if units.pairs else 0)
     symbols = np.full((len(rows), width), NONE, np.int32)
     unknown, counts = np.full(len(rows), NONE, np.int32), np.zeros(len(rows), np.int64)
-    for (place, unit), row in rows.items():
+    for (place, unit, pair), row in rows.items():
         if not unit:
             continue
         name = _name(unit, units.kind)
@@ -122,6 +131,8 @@ def encode(units: Units, texts: Sequence[str], longest: int) -> Encoded:
         if units.hashed:
             parts = _parts(unit, units.hashed)
             symbols[row, 1 : 1 + len(parts)] = FIRST + len(own) + np.array(parts)
+        if units.pairs:
+            symbols[row, -1] = pair
     return Encoded(symbols, unknown, counts, encoded)
 
 
@@ -194,8 +205,22 @@ def _windows(units: list[str], width: int, stride: int) -> list[list[str]]:
     return [padded[end : end + width][::-1] for end in reversed(ends)]
 
 
+def _pairs(found: list[str], units: Units) -> list[int]:
+    """Return the index of the pair that each word forms with the previous word."""
+    if not units.pairs:
+        return [NONE] * len(found)
+    words = ["", *(_name(word, units.kind) for word in found)]
+    pairs = [f"{before} {word}" for before, word in pairwise(words)]
+    first = units.size - units.pairs
+    return [first + _bucket(pair, units.pairs) for pair in pairs]
+
+
 def _parts(word: str, hashed: int) -> list[int]:
     """Return hashed indices of a word's parts; < marks the word's start, > its end."""
     marked = f"<{word}>"
     parts = [marked[i : i + 3] for i in range(len(marked) - 2)][:PARTS]
-    return [zlib.crc32(part.encode()) % hashed for part in parts]
+    return [_bucket(part, hashed) for part in parts]
+
+
+def _bucket(text: str, buckets: int) -> int:
+    return zlib.crc32(text.encode()) % buckets

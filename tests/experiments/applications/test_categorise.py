@@ -17,6 +17,7 @@ import experiments
 from bpvariants import gradients
 from experiments import asking, data, report
 from experiments.applications.categorise import (
+    ablation,
     network as text_network,
     study as categorise,
     texts as categorise_texts,
@@ -147,6 +148,68 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
         }
 
 
+@pytest.mark.slow
+def test_the_ablation_tests_both_parts(texts, tmp_path, monkeypatch, capsys):
+    small = SMALL | {"steps": (10, 10), "hashed": 20, "pairs": 20}
+    every = ablation.variants(categorise.Config(**small))
+    names = [
+        "complete network",
+        "no pairs of words",
+        "no shortcut",
+        "no parts of words",
+    ]
+    few = {name: every[name] for name in names}
+    monkeypatch.setattr(ablation, "variants", lambda config: few)
+    result = categorise.main(categorise.Config(ablation=True, out=tmp_path, **small))
+    logistic, whole, *others = result.rows
+    assert [row["variant"] for row in (whole, *others)] == names
+    labels = texts.test.labels
+    for row in result.rows:
+        for part in ablation.PARTS.values():
+            right = len(labels) * np.array(row[part]) / 100
+            np.testing.assert_allclose(right, np.round(right), atol=1e-6)
+    assert len(logistic["accuracy"]) == 1
+    assert len(whole["also_accuracy"]) == 2
+    # A variant has fewer weights if it has no pairs, no shortcut, or no parts of words.
+    weights = {row["variant"]: whole["params"] - row["params"] for row in others}
+    assert weights["no pairs of words"] == weights["no parts of words"] == 20 * 2
+    assert weights["no shortcut"] == 2 * 2
+    assert not [*(tmp_path / "checkpoints").iterdir()]
+    assert (tmp_path / "ablation_sms_spam.png").stat().st_size > 10_000
+    assert "On the validation part: " in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text()
+    assert "On the test part: " in page
+
+
+def test_conclusions_of_an_ablation():
+    row = lambda name, *scores: {
+        "variant": name, "accuracy": scores, "also_accuracy": [s + 1 for s in scores]
+    }  # fmt: skip
+    rows = [
+        row("linear", 80.0), row("complete network", 90.0, 90.1, 90.2),
+        row("no a", 85.0, 85.1, 85.3), row("no b", 89.0, 90.5, 91.0),
+    ]  # fmt: skip
+    first, second = ablation.conclusions(rows)
+    assert first.startswith("On the validation part: Better than linear (80 %): the")
+    assert first.endswith("no a: worse by 5.0 points.")
+    assert second.startswith("On the test part: Better than linear (81 %)")
+    assert ablation.conclusions(rows[:1]) == []
+
+
+@pytest.mark.slow
+def test_folders_saved_before_pairs_are_read(texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "save_picture", lambda *_: None)
+    plain = {"pairs": 0, "shortcut": (False, False)}
+    categorise.main(categorise.Config(out=tmp_path, **SMALL, **plain))
+    path = tmp_path / "model" / "model.json"
+    text = path.read_text()
+    want = experiments.load(tmp_path).predict("see you").probability
+    saved = json.loads(text)
+    assert saved["settings"]["shape"].pop() == 0
+    path.write_text(json.dumps(saved))
+    assert experiments.load(tmp_path).predict("see you").probability == want
+
+
 def table(path, rows, mark=",", names=("class", "words")):
     lines = [mark.join(names), *(mark.join(row) for row in rows)]
     path.write_text("\n".join(lines) + "\n", "utf-8")
@@ -265,13 +328,30 @@ def test_what_is_new_is_unknown_but_like_others(texts):
     assert units.size == 3 * (2 + len(units.counts))
 
 
+def test_pairs_of_neighbouring_words_have_indices():
+    given = {"hashed": 50, "width": 1, "stride": 1, "pairs": 1000}
+    units = text_units.learn_units(["is it so"], "words", **given)
+    encoded = text_units.encode(units, ["is it", "It is it"], 9)
+    first, second = (encoded.symbols[text[:, 0]] for text in encoded.texts)
+    # "it" after "is" is one symbol, and "It" as the first word is another one.
+    np.testing.assert_array_equal(first[1], second[2])
+    assert second[0, 0] == second[2, 0]
+    pairs = [*first[:, -1], *second[:2, -1]]
+    assert len({*pairs}) == 4
+    assert units.size - 1000 <= min(pairs) <= max(pairs) < units.size
+    # Words and their parts have the same indices as without pairs.
+    without = text_units.encode(units._replace(pairs=0), ["is it"], 9)
+    np.testing.assert_array_equal(without.symbols, first[:, :-1])
+
+
 @pytest.mark.parametrize(
-    ("kind", "pooling"), [("words", "mean"), ("characters", "max")]
+    ("kind", "pooling", "shortcut"),
+    [("words", "mean", True), ("characters", "max", False)],
 )
-def test_padding_is_not_read(texts, kind, pooling):
+def test_padding_is_not_read(texts, kind, pooling, shortcut):
     """Compare the gradient of a padded batch with gradients of single texts."""
     units, encoded = read(texts, kind)
-    sizes = {"embedding": 3, "units": 4, "classes": 2, "runs": 2}
+    sizes = {"embedding": 3, "units": 4, "classes": 2, "runs": 2, "shortcut": shortcut}
     params = text_network.init_runs(
         jax.random.key(0), "gru", indices=units.size, **sizes
     )
@@ -288,7 +368,10 @@ def test_padding_is_not_read(texts, kind, pooling):
         advance = CELLS["gru"]
         _, h = gradients.unroll(advance, params["cell"], jnp.zeros(4), x)
         pooled = h.mean(axis=0) if pooling == "mean" else h.max(axis=0)
-        return pooled @ params["readout"] + params["readout_bias"]
+        output = pooled @ params["readout"] + params["readout_bias"]
+        if shortcut:
+            output += x.sum(axis=0) @ params["shortcut"] / np.float32(len(x) ** 0.5)
+        return output
 
     def loss(params):
         ys = jnp.stack([logits(params, text) for text in few.texts])
@@ -312,21 +395,32 @@ def test_padding_is_not_read(texts, kind, pooling):
     jax.tree.map(np.testing.assert_array_equal, again, ((value, None), grads))
 
 
-def test_dropout_and_rules_that_draw(texts):
+def test_dropout(texts):
     units, encoded = read(texts, "words")
     params = text_network.init_runs(
         jax.random.key(0), "tanh", indices=units.size, embedding=3, units=4, classes=2,
-        runs=1,
+        runs=1, shortcut=True,
     )  # fmt: skip
     one = jax.tree.map(lambda leaf: leaf[0], params)
-    symbols = jnp.asarray(encoded.symbols)
-    keys = jax.random.split(jax.random.key(1), 500)
-    draw = jax.vmap(lambda key: text_network.of_batch(one, symbols, 0.4, key))
-    drawn, whole = jax.jit(draw)(keys), text_network.of_batch(one, symbols)
-    for name in ("table", "readout"):
-        assert np.mean(drawn[name] == 0) == pytest.approx(0.4, abs=0.05)
-        np.testing.assert_allclose(drawn[name].mean(axis=0), whole[name], atol=0.1)
-    assert (drawn["readout"] == 0).all(axis=-1).any()
+    masks = text_network.draw_masks(jax.random.key(1), one, 60, 90, 0.4)
+    assert [each.shape for each in masks] == [(60, 90, n) for n in (3, 4, 3)]
+    assert (masks.pooled == masks.pooled[:1]).all()
+    assert (masks.bag == masks.bag[:1]).all()
+    assert (masks.inputs != masks.inputs[:1]).any()
+    for each in masks:
+        assert np.mean(each == 0) == pytest.approx(0.4, abs=0.08)
+        np.testing.assert_allclose(each[each > 0], 1 / 0.6, rtol=1e-6)
+    assert not np.array_equal(masks.inputs, masks.bag)
+    given = {"batch": 3, "run": 1, "lengths": 1, "rare": 0.0, "seed": 0}
+    drawn = next(text_units.batches(encoded, texts.train.labels, 0, **given))
+    rule = lambda dropout: jax.jit(
+        text_network.make_rule("bptt", "tanh", "max", lookback=1, dropout=dropout)
+    )
+    dropped, _ = rule(0.999)(one, *drawn, key=jax.random.key(2))
+    # Almost everything is zero, so that the output is the bias.
+    np.testing.assert_allclose(dropped[0], np.log(2), atol=1e-5)
+    whole, _ = rule(0.0)(one, *drawn)
+    assert abs(float(whole[0]) - np.log(2)) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -340,6 +434,9 @@ def test_dropout_and_rules_that_draw(texts):
         ({"dropout": (0.1, 1.0)}, r"dropout must be in \[0, 1\)"),
         ({"rare": -1.0}, "rare must be at least 0, got -1.0"),
         ({"steps": (5, 0)}, "steps must be at least 1"),
+        ({"pairs": -1}, "pairs must be at least 0, got -1"),
+        ({"scale": (0.1, -0.1)}, "scale must be at least 0"),
+        ({"ablation": True, "say": "WIN"}, "ablation and say exclude each other"),
         ({"longest": (0, 5)}, "longest must be at least 1"),
         ({"resume": True}, "resume needs out"),
     ],
