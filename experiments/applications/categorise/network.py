@@ -140,7 +140,8 @@ def make_rule(
         if dropout:
             assert key is not None
             key, own = jax.random.split(key)
-            masks = draw_masks(own, params, *xs.shape[:2], dropout)
+            steps, batch = xs.shape[:2]
+            masks = draw_masks(own, params, steps, batch, dropout)
         view, back = jax.vjp(lambda params: of_batch(params, symbols), params)
         carry = _zeros(params, cell, pooling, xs.shape[1])
         options = {"key": key} if draws else {}
