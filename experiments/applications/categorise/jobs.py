@@ -93,20 +93,23 @@ def train_network(
         every=every,
     )  # fmt: skip
     likely = say(result.params)
-    row: Row = {"set": name, "units_of": kind}
-    row |= {"cell": config.cell, "pooling": config.pooling}
-    row |= scores_of(classes, test.labels, likely.argmax(axis=-1))
+    row: Row = {"set": name, "units_of": kind, "cell": config.cell}
+    row |= {"pooling": config.pooling} | _scores(classes, test.labels, likely)
     if also is not None:
         said = say(result.params, encode(units, also.texts, longest)).argmax(axis=-1)
         row["also_accuracy"] = percent(said == also.labels)
-    together = likely.mean(axis=0).argmax(axis=-1)[None]
-    row["together"] = scores_of(classes, test.labels, together)
     row |= {"rule": config.rule, "update": config.update, "steps": result.steps}
     row["epochs"] = result.steps * config.batch / len(train.texts)
     row["params"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
     row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
-    row["curve"] = way.curve()
-    return row | time_taken(result)
+    return row | {"curve": way.curve()} | time_taken(result)
+
+
+def _scores(classes: tuple[str, ...], labels: np.ndarray, likely: np.ndarray) -> Row:
+    """Return scores of class probabilities [networks, N, C], each and averaged."""
+    scores = scores_of(classes, labels, likely.argmax(axis=-1))
+    together = likely.mean(axis=0).argmax(axis=-1)[None]
+    return scores | {"together": scores_of(classes, labels, together)}
 
 
 def scores_of(classes: tuple[str, ...], labels: np.ndarray, said: np.ndarray) -> Row:
