@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import escape, Markup
 
 from experiments.report._blocks import Block, Heading, Picture, Table
 from experiments.report._files import versions, write_atomically, writes
@@ -20,6 +21,7 @@ from experiments.report._template import TEMPLATE
 TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
 SMALL = 640  # pixels of a picture that is shrunk to fit a phone
 _LONG = 24  # cells with more characters are texts, which may be wrapped
+_OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*)")  # the name of an option
 _MINUS = re.compile(r"(?<![\w-])-(?=\.?\d)")  # a hyphen before a number
 
 
@@ -53,6 +55,7 @@ def write_page(
     question, *about = (inspect.getdoc(type(config)) or study).split("\n\n")
     shown = _prepared([*blocks, *_movies(folder, blocks)])
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters["options_unbroken"] = _options_unbroken
     text = page.from_string(TEMPLATE).render(
         study=study,
         question=" ".join(question.split()),
@@ -75,6 +78,15 @@ def write_page(
     path = folder / "report.html"
     write_atomically(path, text)
     return path
+
+
+def _options_unbroken(text: str) -> Markup:
+    """Return HTML of a text in which no line ends within the name of an option."""
+    parts = _OPTION.split(text)
+    option = Markup('<span class="option">{}</span>')
+    return Markup("").join(
+        option.format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )
 
 
 def command(study: str, config: Any) -> str:

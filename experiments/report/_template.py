@@ -53,6 +53,7 @@ img { height: auto; max-width: 100%; background: #fff; display: block; }
 .several img, img.small { max-width: 100%; }
 .conclusion { border-left: .3rem solid var(--link); padding: .2rem .9rem; }
 .conclusion { background: var(--shade); }
+.option { white-space: nowrap; }
 .card { border: 1px solid var(--line); padding: .3rem 1rem .6rem; margin: 1rem 0; }
 .card h3 { margin-top: .6rem; }
 .equation { display: block; overflow-x: auto; padding: .3rem 0; font-size: 1.05rem; }
@@ -86,7 +87,7 @@ or the last one was cut short.</strong> {{ continued }}</p>{% endif %}
 {% elif block.kind == "Paragraph" %}
 {% if block.exact %}<pre>{{ block.text }}</pre>{% else %}
 <p{% if block.conclusion %} class="conclusion"{% endif %}>
-{{- block.text | replace(" %", "\u00a0%") }}</p>
+{{- block.text | replace(" %", "\u00a0%") | options_unbroken }}</p>
 {% endif %}
 {% elif block.kind == "Fragment" %}{{ block.html | safe }}
 {% elif block.kind == "Table" %}
