@@ -73,7 +73,28 @@ FAST_FILES = (
     "experiments/harness/",
     "experiments/test_fetch.py",
 )
-SLOW_TESTS = ("test_examples_in_docstrings_are_true", "test_code_in_pages_runs")
+SLOW_TESTS = (
+    "test_examples_in_docstrings_are_true",
+    "test_code_in_pages_runs",
+    # Tests of seconds, whose rule or solver other fast tests check, too
+    "test_neumann_is_truncated_backpropagation_at_the_fixed_point",
+    "test_a_stream_cut_anywhere_equals_one_long_call",
+    "test_bounds_hold_for_each_direction",
+    "test_truncate_is_finite_and_the_same_in_both_modes",
+    "test_ignore_gives_the_last_iterate",
+    "test_a_singular_adjoint_is_told",
+    "test_trees_and_batch_shapes",
+    "test_no_contraction_is_needed",
+    "test_relaxation_cut_short_is_the_truncated_neumann_series",
+    "test_pes_takes_losses_that_count",
+    "test_a_missing_target_of_weight_0_is_as_if_its_loss_were_not_there",
+    "test_lags_are_those_of_adaptive_truncation",
+    "test_jacobian_penalty_is_unbiased",
+    "test_all_readings_agree_while_params_stay",
+    "test_is_the_recursion_of_dense_matrices",
+    "test_one_step_and_nothing_but_padding",
+    "test_products_are_precise_by_default_and_as_asked_otherwise",
+)
 
 # Format: {file: [(words, kept)]}. If the name of a parametrised test case contains one
 # of `words`, the case is fast only if the name also contains one of `kept`.
