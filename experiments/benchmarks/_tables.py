@@ -89,13 +89,15 @@ def sentence(rows: list[Row]) -> str:
             counts[kind] += 1
     if not several:
         return "No implementation is compared with another."
-    names = report.listed(faster) if 0 < len(faster) < 6 else ""
+    names = f" ({report.listed(faster)})" if 0 < len(faster) < 6 else ""
     said = (
-        f"Compared with the first row of its group, by 95 % intervals: {several} "
-        f"rows, of which {counts['slower']} are slower, {len(faster)} faster"
-        f"{f': {names}' if names else ''}, and {counts['same']} do not differ."
+        "Each row is compared with the first row of its group, by 95 % intervals. "
+        f"Rows compared: {several}. Slower: {counts['slower']}. Faster: {len(faster)}"
+        f"{names}. No difference: {counts['same']}."
     )
-    return said + f" {counts['unknown']} have no interval." * bool(counts["unknown"])
+    return said + f" Without an interval: {counts['unknown']}." * bool(
+        counts["unknown"]
+    )
 
 
 def ratio(row: Row) -> str:

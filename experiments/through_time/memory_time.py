@@ -221,7 +221,7 @@ def _show(rows: list[Row]) -> None:
         share, time = 100 * least["mib_ratio"], least["time"]
         report.conclude(
             f"Least memory at T = {length:,}: {least['policy']}, {share:.1f} % of the "
-            f"memory of None in {time:.2f} times its time."
+            f"memory without recomputation, in {time:.2f} times the time."
         )
 
 

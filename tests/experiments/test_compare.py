@@ -200,7 +200,7 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     assert len(lines) == len(result.rows) >= 20
     shown = " ".join(capsys.readouterr().out.split())
     assert "GB/s" in shown
-    assert "Compared with the first row of its group, by 95 % intervals: " in shown
+    assert "is compared with the first row of its group, by 95 % intervals. " in shown
     ours = next(row for row in result.rows if row["name"] == "fixed_point")
     assert float(ours["note"].split(";")[0].removeprefix("error ")) < 1e-4
     by_name = {row["name"]: row for row in result.rows}

@@ -56,9 +56,9 @@ def bptt(
         product for all steps and examples of the block. `cells.lstm` and `cells.gru`
         without mask and reset run as a single block, and multiply all inputs by W in
         one product. "two_phase" requires remat=None. Measure how long "scan" and
-        "two_phase" take with your network: on a CPU, "two_phase" took 0.45 to 1.2 of
+        "two_phase" take with your network: on a CPU, "two_phase" took 0.6 to 1.2 of
         the time of "scan" with these cells, least with 512 units and most with a batch
-        of 64, and up to 1.5 of that time with other steps. "reversible" stores no
+        of 64, and 0.5 to 1.3 of that time with other steps. "reversible" stores no
         carries: the backward pass recovers each carry from the next one by the method
         step.inverse(params, carry, x) -> old carry, which `cells.reversible_gru` and a
         :func:`stack` of such cells have. Memory does not depend on T, apart from the
